@@ -1,0 +1,115 @@
+//! Diagnostics: one message that names the file, the place and the cure.
+
+use std::fmt;
+
+/// Shorthand for results whose error is a [`Diag`].
+pub type Result<T> = std::result::Result<T, Diag>;
+
+/// Whose fault it is, and so the exit status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// The input was wrong: exit status 2.
+    Input,
+    /// The run failed (a full disk, a broken invariant, an interrupt): exit status 1.
+    Run,
+}
+
+/// What went wrong, where, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diag {
+    /// Whose fault it is.
+    pub class: Class,
+    /// The file, as the user named it.
+    pub file: Option<String>,
+    /// The place in it: `12:5` (line and column), a key, a row.
+    pub place: Option<String>,
+    /// What is wrong, a lower-case sentence without full stop.
+    pub problem: String,
+    /// What to do, a lower-case sentence without full stop; may be empty.
+    pub cure: String,
+}
+
+impl Diag {
+    /// The input was wrong.
+    pub fn input(problem: impl Into<String>) -> Self {
+        Self { class: Class::Input, file: None, place: None, problem: problem.into(), cure: String::new() }
+    }
+    /// The run failed.
+    pub fn run(problem: impl Into<String>) -> Self {
+        Self { class: Class::Run, ..Self::input(problem) }
+    }
+    /// Names the file, unless one is named already.
+    pub fn file(mut self, file: impl AsRef<std::path::Path>) -> Self {
+        self.file.get_or_insert_with(|| file.as_ref().display().to_string());
+        self
+    }
+    /// Names the place, unless one is named already.
+    pub fn place(mut self, place: impl Into<String>) -> Self {
+        self.place.get_or_insert_with(|| place.into());
+        self
+    }
+    /// Says what to do.
+    pub fn cure(mut self, cure: impl Into<String>) -> Self {
+        self.cure = cure.into();
+        self
+    }
+    /// A file that cannot be read.
+    pub fn cannot_read(file: impl AsRef<std::path::Path>, e: &std::io::Error) -> Self {
+        Self::input(format!("cannot be read: {}", io_words(e))).file(file).cure("check the path and its permissions")
+    }
+    /// A file that cannot be written.
+    pub fn cannot_write(file: impl AsRef<std::path::Path>, e: &std::io::Error) -> Self {
+        Self::run(format!("cannot be written: {}", io_words(e)))
+            .file(file)
+            .cure("check the free space and the permissions, or choose another --out")
+    }
+    /// The exit status of the process.
+    pub fn exit_code(&self) -> u8 {
+        match self.class {
+            Class::Input => 2,
+            Class::Run => 1,
+        }
+    }
+}
+
+fn io_words(e: &std::io::Error) -> String {
+    let text = e.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+}
+
+impl fmt::Display for Diag {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        if let Some(file) = &self.file {
+            write!(f, "{file}: ")?;
+        }
+        if let Some(place) = &self.place {
+            write!(f, "{place}: ")?;
+        }
+        f.write_str(&self.problem)?;
+        if !self.cure.is_empty() {
+            write!(f, "; {}", self.cure)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Diag {}
+
+/// The candidate nearest to `word`, if it is near enough to be a typing error.
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    candidates
+        .into_iter()
+        .map(|c| (strsim::damerau_levenshtein(&word.to_lowercase(), &c.to_lowercase()), c))
+        .filter(|(d, c)| *d <= 2.max(c.len() / 2))
+        .min_by_key(|(d, _)| *d)
+        .map(|(_, c)| c)
+}
+
+/// "`x` is not a KIND", with the nearest name or all of them.
+pub fn unknown(kind: &str, word: &str, known: &[&str]) -> Diag {
+    let cure = match nearest(word, known.iter().copied()) {
+        Some(near) => format!("did you mean \"{near}\"? (known: {})", known.join(", ")),
+        None => format!("known: {}", known.join(", ")),
+    };
+    Diag::input(format!("\"{word}\" is not a {kind}")).cure(cure)
+}
