@@ -1,1 +1,3 @@
-//! moesim: sim.
+//! moesim: the simulator.
+
+pub mod engine;

@@ -1,0 +1,170 @@
+//! The executor of one instance: a graph appended block by block, advanced by a linear pass or by events.
+
+use super::des::Des;
+use super::graph::{Graph, OpId};
+use super::phase::{self, Scratch};
+use super::resources::Resources;
+use moesim_core::Picos;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Execution fidelity.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Execution {
+    /// Every operation is granted and completed by events.
+    Op,
+    /// Blocks whose operations share nothing are advanced in one pass; the outcome is the same.
+    #[default]
+    Phase,
+}
+
+/// Runs the operations of one instance.
+#[derive(Debug)]
+pub struct Executor {
+    /// The operations of the current iteration.
+    pub graph: Graph,
+    resources: Resources,
+    execution: Execution,
+    des: Des,
+    scratch: Scratch,
+    taken: usize,
+    operations: u64,
+    linear: u64,
+}
+
+impl Executor {
+    /// An executor on `resources`.
+    pub fn new(resources: Resources, execution: Execution) -> Self {
+        Self {
+            graph: Graph::default(),
+            resources,
+            execution,
+            des: Des::default(),
+            scratch: Scratch::default(),
+            taken: 0,
+            operations: 0,
+            linear: 0,
+        }
+    }
+
+    /// Starts a new iteration; the last one's operations are forgotten.
+    pub fn begin(&mut self) {
+        self.operations += self.graph.len() as u64;
+        self.graph.clear();
+        self.des.reset();
+        self.taken = 0;
+    }
+
+    /// Advances what was appended since the last call, from `now` until `until` is done; the time of that.
+    pub fn advance(&mut self, until: OpId, now: Picos) -> Picos {
+        if self.try_linear(now) {
+            let end = self.graph.end[until.0 as usize];
+            // What outlasts the rendezvous may meet the next block: events only.
+            if self.graph.end[self.taken..].iter().all(|&e| e <= end) {
+                self.linear += (self.graph.len() - self.taken) as u64;
+                self.taken = self.graph.len();
+                return Picos(end);
+            }
+            phase::undo(&mut self.graph, self.taken);
+        }
+        self.des.submit(&mut self.graph, &self.resources, self.taken, now.0);
+        self.taken = self.graph.len();
+        Picos(self.des.run_until(&mut self.graph, &self.resources, until))
+    }
+
+    /// Advances everything to its end; the time of the last completion, `now` if there is none.
+    pub fn finish(&mut self, now: Picos) -> Picos {
+        if self.try_linear(now) {
+            self.linear += (self.graph.len() - self.taken) as u64;
+        } else {
+            self.des.submit(&mut self.graph, &self.resources, self.taken, now.0);
+            self.des.run_to_idle(&mut self.graph, &self.resources);
+        }
+        self.taken = self.graph.len();
+        Picos(self.graph.end.iter().copied().max().unwrap_or(0).max(now.0))
+    }
+
+    fn try_linear(&mut self, now: Picos) -> bool {
+        self.execution == Execution::Phase
+            && self.des.is_idle()
+            && phase::advance(&mut self.graph, &self.resources, &mut self.scratch, self.taken, now.0)
+    }
+
+    /// The resources that operations hold and draw on.
+    pub fn resources(&self) -> &Resources {
+        &self.resources
+    }
+    /// Operations completed in all iterations so far.
+    pub fn operations(&self) -> u64 {
+        self.operations + self.taken as u64
+    }
+    /// Of these, how many a linear pass advanced.
+    pub fn linear_operations(&self) -> u64 {
+        self.linear
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::graph::{Bound, NO_DEVICE, OpKind, Work};
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A random machine and random blocks: (kind, launch, body, lane, channel, amount, dependencies back).
+    type Op = (u8, u64, u64, u8, u8, u64, Vec<u8>);
+
+    fn build(graph: &mut Graph, resources: &Resources, block: &[Op]) {
+        for (kind, launch, body, lane, channel, amount, back) in block {
+            let n = graph.len() as u32;
+            let kind = if *kind == 0 { OpKind::Join } else { OpKind::Experts };
+            let (launch, body) = if kind == OpKind::Join { (0, 0) } else { (*launch, *body) };
+            let work = Work { launch: Picos(launch), body: Picos(body), flop: 1, bound: Bound::Memory };
+            let deps: Vec<OpId> =
+                back.iter().filter(|&&b| u32::from(b) < n).map(|&b| OpId(n - 1 - u32::from(b))).collect();
+            let op = graph.op(kind, 0, NO_DEVICE, work).after(&deps);
+            if kind != OpKind::Join {
+                let op = if (*lane as usize) < resources.lanes.len() {
+                    op.hold(super::super::LaneId(u32::from(*lane)))
+                } else {
+                    op
+                };
+                if (*channel as usize) < resources.channels.len() {
+                    op.draw(super::super::SharedId(u32::from(*channel)), *amount);
+                }
+            }
+        }
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        (0u8..4, 0u64..4, 0u64..6, 0u8..5, 0u8..5, 1u64..50, prop::collection::vec(0u8..6, 0..4))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        /// `phase` and `op` give every operation the same start and end, on random graphs in random blocks.
+        #[test]
+        fn phase_equals_op(blocks in prop::collection::vec(prop::collection::vec(op(), 1..12), 1..4), per_second in 1e12..2e13f64) {
+            let mut resources = Resources::default();
+            for i in 0..3 {
+                resources.lane(format!("lane{i}"), 1);
+                resources.channel(format!("channel{i}"), per_second);
+            }
+            let run = |execution| {
+                let mut e = Executor::new(resources.clone(), execution);
+                e.begin();
+                let mut now = Picos(5);
+                let mut at = Vec::new();
+                for block in &blocks {
+                    build(&mut e.graph, &resources, block);
+                    let last = OpId(e.graph.len() as u32 - 1);
+                    now = e.advance(last, now);
+                    at.push(now);
+                }
+                e.finish(now);
+                (at, e.graph.start.clone(), e.graph.end.clone(), e.graph.waited_for.clone())
+            };
+            prop_assert_eq!(run(Execution::Phase), run(Execution::Op));
+        }
+    }
+}
