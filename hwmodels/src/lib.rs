@@ -1,1 +1,34 @@
-//! moesim: hwmodels.
+//! Hardware, and what work costs on it.
+//!
+//! * [`hardware`]: devices, memories, links and hosts as data; presets inside the binary; every constant has an origin.
+//! * [`topology`]: the directed graph of devices, switches and links of a [`TopologySpec`], with a routing rule per kind.
+//! * [`network`]: the time of a phase of transfers on a topology ([`Bottleneck`]), and of a ring all-reduce.
+//! * [`cost`]: rooflines with a launch term, in plain shapes: GEMM, grouped experts, attention, copies.
+//!
+//! ```
+//! use moesim_hwmodels::{Bottleneck, Hardware, Topology, Transfer, cost};
+//! use std::sync::Arc;
+//!
+//! let hardware = Hardware::load("h100-8")?;
+//! let engine = cost::Engine::gpu(&hardware.device);
+//! let gemm = cost::gemm(&engine, cost::Gemm { m: 64, n: 4096, k: 7168, weight_bits: 16.0, activation_bits: 16.0 });
+//! assert_eq!(gemm.bound(), cost::Bound::Memory);
+//!
+//! let topology = Arc::new(Topology::build(&hardware.topology)?);
+//! let mut network = Bottleneck::new(topology);
+//! let phase = network.phase(&[Transfer { src: 0, dst: 1, bytes: 1 << 20 }], None);
+//! assert!(phase.time_s > 0.0);
+//! # Ok::<(), moesim_core::Diag>(())
+//! ```
+//!
+//! Nothing here knows of models, traces or time: a cost is asked for in plain shapes and given in f64 seconds, and the
+//! caller rounds once, on entry to the clock.
+
+pub mod cost;
+pub mod hardware;
+pub mod network;
+pub mod topology;
+
+pub use hardware::{Hardware, TopologySpec, preset_text, presets};
+pub use network::{Bottleneck, Phase, Transfer};
+pub use topology::Topology;

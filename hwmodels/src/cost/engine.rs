@@ -1,0 +1,100 @@
+//! An engine: what executes kernels, with the rates that they reach.
+
+use super::Cost;
+use crate::hardware::Device;
+
+/// The operand type that a kernel computes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Precision {
+    /// 16-bit floating point.
+    Bf16,
+    /// 8-bit floating point.
+    Fp8,
+    /// 8-bit integers.
+    Int8,
+    /// 4-bit floating point.
+    Fp4,
+}
+
+/// Kernel families with an achievable fraction each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Dense GEMM.
+    Dense,
+    /// Grouped GEMM of experts.
+    Grouped,
+    /// Core attention.
+    Attention,
+}
+
+/// Executes kernels one after another.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Engine {
+    /// Peak rate for operands of at least 16, of 8, and of 4 bits, and the type that it is reached in; a width that the
+    /// device lacks has the next wider one's.
+    pub peak: [(Precision, f64); 3],
+    /// Seconds per operation by family and width, achievable fraction applied.
+    s_per_flop: [[f64; 3]; 3],
+    /// Achievable memory bandwidth, in bytes per second.
+    pub bytes_per_s: f64,
+    s_per_byte: f64,
+    /// Seconds to start a kernel.
+    pub launch_s: f64,
+}
+
+impl Engine {
+    /// The device's own cores.
+    pub fn gpu(device: &Device) -> Self {
+        let (p, a) = (&device.peak, &device.achievable);
+        let wide = (Precision::Bf16, p.bf16.value.per_second());
+        let fp8 = p.fp8.as_ref().map(|r| (Precision::Fp8, r.value.per_second()));
+        let byte = fp8.or(p.int8.as_ref().map(|r| (Precision::Int8, r.value.per_second()))).unwrap_or(wide);
+        let nibble = p.fp4.as_ref().map_or(byte, |r| (Precision::Fp4, r.value.per_second()));
+        Self::new(
+            [wide, byte, nibble],
+            [a.compute.value, a.grouped.value, a.attention.value],
+            device.memory.bandwidth.value.per_second() * a.memory.value,
+            device.launch.value.seconds(),
+        )
+    }
+
+    /// The device's processing in memory, if it has any: 16-bit operands, narrower ones at the same rate.
+    pub fn pim(device: &Device) -> Option<Self> {
+        device.pim.as_ref().map(|pim| {
+            Self::new(
+                [(Precision::Bf16, pim.peak.value.per_second()); 3],
+                [pim.achievable_compute.value; 3],
+                pim.bandwidth.value.per_second() * pim.achievable_memory.value,
+                pim.launch.value.seconds(),
+            )
+        })
+    }
+
+    fn new(peak: [(Precision, f64); 3], achievable: [f64; 3], bytes_per_s: f64, launch_s: f64) -> Self {
+        let s_per_flop = achievable.map(|fraction| peak.map(|(_, rate)| 1.0 / (rate * fraction)));
+        Self { peak, s_per_flop, bytes_per_s, s_per_byte: 1.0 / bytes_per_s, launch_s }
+    }
+
+    /// The type that a kernel computes in when its wider operand has `bits`: narrower weights are dequantised to the
+    /// activations' width, so MXFP4 or INT4 weights with 16-bit activations run at the 16-bit rate.
+    pub fn precision(&self, bits: f64) -> Precision {
+        self.peak[width(bits)].0
+    }
+
+    /// The rate that kernels of `family` reach when their wider operand has `bits`, in operations per second.
+    pub fn flop_per_s(&self, family: Family, bits: f64) -> f64 {
+        1.0 / self.s_per_flop[family as usize][width(bits)]
+    }
+
+    /// One kernel of `flop` operations and `bytes` of memory traffic.
+    pub(super) fn kernel(&self, family: Family, bits: f64, flop: f64, bytes: f64) -> Cost {
+        let compute_s = flop * self.s_per_flop[family as usize][width(bits)];
+        Cost::kernel(self.launch_s, compute_s, bytes * self.s_per_byte, flop as u64, bytes as u64)
+    }
+}
+
+/// The row of the rate tables: above 8 bits, above 4, the rest. Formats with shared scales count as their elements'
+/// width, hence the half bit.
+fn width(bits: f64) -> usize {
+    usize::from(bits <= 8.5) + usize::from(bits <= 4.5)
+}

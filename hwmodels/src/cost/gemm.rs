@@ -1,0 +1,42 @@
+//! Dense GEMM, and the gate of a MoE layer.
+
+use super::{Cost, Engine, Family, elementwise};
+
+/// C (m x n) = A (m x k) B (k x n), A activations and B weights.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Gemm {
+    /// Rows of A: tokens.
+    pub m: u64,
+    /// Columns of B: output features.
+    pub n: u64,
+    /// Input features.
+    pub k: u64,
+    /// Bits per weight, scales included.
+    pub weight_bits: f64,
+    /// Bits per input activation.
+    pub activation_bits: f64,
+}
+
+/// Bits per output activation: results leave in 16 bits even where the inputs are narrower (FP8 in, BF16 out).
+pub(super) fn output_bits(activation_bits: f64) -> f64 {
+    activation_bits.max(16.0)
+}
+
+/// 2 m n k operations; every operand moved once. Nothing to do (m = 0) costs nothing.
+pub fn gemm(engine: &Engine, g: Gemm) -> Cost {
+    if g.m == 0 {
+        return Cost::default();
+    }
+    let (m, n, k) = (g.m as f64, g.n as f64, g.k as f64);
+    let bits = n * k * g.weight_bits + m * k * g.activation_bits + m * n * output_bits(g.activation_bits);
+    engine.kernel(Family::Dense, g.weight_bits.max(g.activation_bits), 2.0 * m * n * k, bits / 8.0)
+}
+
+/// The gate of `tokens`: scores by a GEMM, then one pass over them (32 bits each) that selects the top k.
+pub fn gate(engine: &Engine, tokens: u64, hidden: u64, experts: u64, weight_bits: f64, activation_bits: f64) -> Cost {
+    if tokens == 0 {
+        return Cost::default();
+    }
+    let scores = gemm(engine, Gemm { m: tokens, n: experts, k: hidden, weight_bits, activation_bits });
+    scores.then(elementwise(engine, tokens as f64 * experts as f64 * 4.0))
+}

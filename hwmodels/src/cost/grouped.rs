@@ -1,0 +1,45 @@
+//! The experts of one device: two grouped GEMMs.
+
+use super::gemm::output_bits;
+use super::{Cost, Engine, Family};
+
+/// Experts of one shape.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GroupedMlp {
+    /// Model width.
+    pub hidden: u64,
+    /// Width inside an expert (the part on this device, if experts are split).
+    pub intermediate: u64,
+    /// Weight matrices of an expert: 3 with a gated activation (gate, up, down), 2 without.
+    pub matrices: u64,
+    /// Bits per weight, scales included.
+    pub weight_bits: f64,
+    /// Bits per activation.
+    pub activation_bits: f64,
+}
+
+/// `tokens[e]` tokens for expert `e` of this device.
+///
+/// Two kernels: gate and up with the activation fused into the end, then down. Weights of experts that have tokens are
+/// read once, of the others not at all. Activations: tokens in and the fused product out in `activation_bits`, that
+/// product in again, the result out in at least 16 bits. Without any token nothing is launched.
+pub fn grouped_mlp(engine: &Engine, mlp: &GroupedMlp, tokens: &[u32]) -> Cost {
+    let (mut rows, mut active) = (0u64, 0u64);
+    for &t in tokens {
+        rows += u64::from(t);
+        active += u64::from(t > 0);
+    }
+    if rows == 0 {
+        return Cost::default();
+    }
+    let (rows, active) = (rows as f64, active as f64);
+    let (hidden, intermediate) = (mlp.hidden as f64, mlp.intermediate as f64);
+    let (matrix, input) = (hidden * intermediate, mlp.activation_bits);
+    let bits = mlp.weight_bits.max(input);
+    let kernel = |matrices: f64, activations: f64| {
+        let bytes = (active * matrices * matrix * mlp.weight_bits + rows * activations) / 8.0;
+        engine.kernel(Family::Grouped, bits, 2.0 * rows * matrices * matrix, bytes)
+    };
+    let up = kernel(mlp.matrices.saturating_sub(1) as f64, (hidden + intermediate) * input);
+    up.then(kernel(1.0, intermediate * input + hidden * output_bits(input)))
+}

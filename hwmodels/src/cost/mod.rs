@@ -1,0 +1,97 @@
+//! What an operation costs on one engine: a launch, then the longer of compute and memory (the roofline of Williams,
+//! Waterman and Patterson, CACM 2009), with the achievable fractions of the device.
+//!
+//! Shapes are plain; every function is allocation-free and gives f64 seconds.
+
+mod attention;
+mod engine;
+mod gemm;
+mod grouped;
+mod stream;
+
+pub use attention::{AttentionKind, AttentionShape, AttentionWork, attention};
+pub use engine::{Engine, Family, Precision};
+pub use gemm::{Gemm, gate, gemm};
+pub use grouped::{GroupedMlp, grouped_mlp};
+pub use stream::{copy, elementwise};
+
+/// The cost of one kernel, or of several in a row.
+///
+/// `compute_s` and `memory_s` are demands: what compute or memory alone would take. The time is not a function of their
+/// sums once kernels with different bounds are put in a row, so a cost also keeps the time spent under each bound, and
+/// [`Cost::time_s`] is exact.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Cost {
+    /// Seconds of launches.
+    pub launch_s: f64,
+    /// Seconds that compute alone would take.
+    pub compute_s: f64,
+    /// Seconds that memory alone would take.
+    pub memory_s: f64,
+    /// Floating-point operations; a multiply-add counts two.
+    pub flop: u64,
+    /// Bytes to and from memory.
+    pub bytes: u64,
+    compute_bound_s: f64,
+    memory_bound_s: f64,
+}
+
+/// What a cost is bound by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Bound {
+    /// Starting kernels.
+    Launch,
+    /// The compute rate.
+    Compute,
+    /// The memory bandwidth.
+    Memory,
+}
+
+impl Cost {
+    /// One kernel.
+    pub fn kernel(launch_s: f64, compute_s: f64, memory_s: f64, flop: u64, bytes: u64) -> Self {
+        let compute = compute_s > memory_s;
+        Self {
+            launch_s,
+            compute_s,
+            memory_s,
+            flop,
+            bytes,
+            compute_bound_s: if compute { compute_s } else { 0.0 },
+            memory_bound_s: if compute { 0.0 } else { memory_s },
+        }
+    }
+
+    /// Seconds from start to end: for one kernel, launch + max(compute, memory).
+    pub fn time_s(&self) -> f64 {
+        self.launch_s + self.compute_bound_s + self.memory_bound_s
+    }
+
+    /// The largest of the time spent launching, bound by compute, and bound by memory; memory wins ties.
+    pub fn bound(&self) -> Bound {
+        if self.memory_bound_s >= self.compute_bound_s.max(self.launch_s) {
+            Bound::Memory
+        } else if self.compute_bound_s >= self.launch_s {
+            Bound::Compute
+        } else {
+            Bound::Launch
+        }
+    }
+
+    /// This, then `other`: every term adds, and so does the time.
+    #[must_use]
+    pub fn then(self, other: Self) -> Self {
+        Self {
+            launch_s: self.launch_s + other.launch_s,
+            compute_s: self.compute_s + other.compute_s,
+            memory_s: self.memory_s + other.memory_s,
+            flop: self.flop + other.flop,
+            bytes: self.bytes + other.bytes,
+            compute_bound_s: self.compute_bound_s + other.compute_bound_s,
+            memory_bound_s: self.memory_bound_s + other.memory_bound_s,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

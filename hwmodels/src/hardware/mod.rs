@@ -1,0 +1,96 @@
+//! Hardware as data: strict TOML in which every constant carries its origin.
+//!
+//! A link's bandwidth is one way; where a data sheet gives both ways together, the origin says the sheet's figure and
+//! the division. `assumed: why` marks what no source gives, `donor: PRESET` a dimensionless efficiency taken over from
+//! another device.
+
+mod check;
+mod device;
+mod host;
+mod interconnect;
+mod preset;
+
+pub use device::{Achievable, Device, Memory, Peak, Pim};
+pub use host::{Host, HostLink};
+pub use interconnect::{CrossRail, Edge, LinkSpec, TopologySpec};
+pub use preset::{Preset, preset_text, presets};
+
+use moesim_core::{Bytes, Diag, Result, Sourced, config, diag};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::io::Read;
+use std::path::Path;
+
+/// A file with more bytes is not a hardware file; larger input is not read.
+const MAX_FILE_BYTES: u64 = 16 << 20;
+
+/// A machine: equal devices, how they are joined, and their host.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Hardware {
+    /// Short name, as in `h100-8`.
+    pub name: String,
+    /// One line for people.
+    pub description: String,
+    /// Price of one device for one hour, in US dollars; without it a run gives no cost.
+    pub price_per_device_hour: Option<Sourced<f64>>,
+    /// Every device.
+    pub device: Device,
+    /// How the devices are joined.
+    pub topology: TopologySpec,
+    /// The host side.
+    pub host: Host,
+}
+
+impl Hardware {
+    /// Reads a preset by name, or a TOML file by path.
+    ///
+    /// # Errors
+    /// Input that is neither, cannot be read, does not parse, or states what no machine has.
+    pub fn load(name_or_path: &str) -> Result<Self> {
+        if let Some(text) = preset_text(name_or_path) {
+            return Self::from_text(text, name_or_path);
+        }
+        let path = Path::new(name_or_path);
+        if !path.exists() && path.extension().is_none() && path.components().count() <= 1 {
+            let names: Vec<&str> = presets().iter().map(|p| p.name).collect();
+            return Err(diag::unknown("hardware preset or file", name_or_path, &names));
+        }
+        let mut text = String::new();
+        std::fs::File::open(path)
+            .and_then(|f| f.take(MAX_FILE_BYTES + 1).read_to_string(&mut text))
+            .map_err(|e| Diag::cannot_read(path, &e))?;
+        if text.len() as u64 > MAX_FILE_BYTES {
+            return Err(Diag::input("is larger than 16 MiB").file(path).cure("name a hardware file in TOML"));
+        }
+        Self::from_text(&text, name_or_path)
+    }
+
+    /// Reads a tree (a preset with overrides, an inline table); `label` names it in messages.
+    ///
+    /// # Errors
+    /// As [`Hardware::load`].
+    pub fn from_table(table: toml::Table, label: &str) -> Result<Self> {
+        config::from_table::<Self>(table, label)?.checked(label)
+    }
+
+    fn from_text(text: &str, label: &str) -> Result<Self> {
+        config::from_toml::<Self>(text, label)?.checked(label)
+    }
+
+    fn checked(self, label: &str) -> Result<Self> {
+        self.check().map_err(|e| e.file(label))?;
+        Ok(self)
+    }
+
+    /// Number of devices.
+    pub fn devices(&self) -> usize {
+        self.topology.devices()
+    }
+
+    /// Device memory left for weights, KV cache and activations: capacity less the reserve.
+    pub fn usable_memory(&self) -> Bytes {
+        let memory = &self.device.memory;
+        Bytes((memory.capacity.value.as_f64() * (1.0 - self.device.reserve.value)) as u64)
+    }
+}

@@ -1,0 +1,28 @@
+//! Presets inside the binary.
+
+/// A named hardware file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Preset {
+    /// Its name, as given to `Hardware::load`.
+    pub name: &'static str,
+    /// Its TOML text.
+    pub text: &'static str,
+}
+
+macro_rules! embed {
+    ($($name:literal),* $(,)?) => {
+        &[$(Preset { name: $name, text: include_str!(concat!("../../presets/", $name, ".toml")) }),*]
+    };
+}
+
+static PRESETS: &[Preset] = embed!["h100-8"];
+
+/// Every preset, in the order that people should see.
+pub fn presets() -> &'static [Preset] {
+    PRESETS
+}
+
+/// The TOML text of a preset.
+pub fn preset_text(name: &str) -> Option<&'static str> {
+    PRESETS.iter().find(|p| p.name == name).map(|p| p.text)
+}

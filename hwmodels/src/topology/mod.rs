@@ -1,0 +1,205 @@
+//! Topologies: a directed graph of devices, switches and links, and a path for every pair of devices.
+//!
+//! One file per kind builds the graph ([`Wiring`]) and states its routing rule; [`Topology::build`] walks the rule once
+//! for every pair and keeps the paths in compressed rows, so that asking for a path is an index.
+
+mod full_mesh;
+mod graph;
+mod mesh2d;
+mod rail;
+mod switch;
+mod wiring;
+
+pub use wiring::{Link, LinkKind, Vertex};
+
+use crate::hardware::TopologySpec;
+use moesim_core::{Diag, Result};
+use petgraph::graph::DiGraph;
+use std::collections::HashMap;
+use wiring::Wiring;
+
+/// No machine that we know of has more devices.
+const MAX_DEVICES: usize = 65_536;
+/// Links of the largest graph: a full mesh of 1,024 devices.
+const MAX_LINKS: usize = 1 << 20;
+/// Pairs of devices in the routing table (4,096 devices, 128 MiB).
+const MAX_PAIRS: usize = 1 << 24;
+/// Links in all paths of the routing table together (512 MiB).
+const MAX_HOPS: usize = 1 << 27;
+
+/// A topology with a path for every pair of devices.
+#[derive(Clone, Debug)]
+pub struct Topology {
+    graph: DiGraph<Vertex, ()>,
+    links: Vec<Link>,
+    devices: usize,
+    devices_per_node: usize,
+    /// Row-major by (source, destination), one more at the end.
+    routes: Vec<Route>,
+    hops: Vec<u32>,
+    /// What [`Route::class`] points to: few, so that they stay in the nearest cache.
+    classes: Vec<PathClass>,
+}
+
+/// Where a pair's links start in `hops` (they end where the next pair's start), and its class.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Route {
+    pub(crate) start: u32,
+    pub(crate) class: u32,
+}
+
+/// What paths have in common: latency, and seconds per byte on their slowest link.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct PathClass {
+    pub(crate) latency_s: f64,
+    pub(crate) s_per_byte: f64,
+}
+
+/// What a builder hands over: the graph, and the links of a path, appended.
+struct Plan<'a> {
+    wiring: Wiring,
+    devices: usize,
+    devices_per_node: usize,
+    route: Box<dyn FnMut(usize, usize, &mut Vec<u32>) + 'a>,
+}
+
+impl Topology {
+    /// Builds the graph and the routing table.
+    ///
+    /// # Errors
+    /// No devices, more than 65,536, more links or paths than the tables may hold, a pair of devices without a path, or
+    /// a name that does not exist; the place is a key under `topology`.
+    pub fn build(spec: &TopologySpec) -> Result<Self> {
+        let devices = spec.devices();
+        limit("devices", "has no devices", devices, MAX_DEVICES)?;
+        limit("pairs of devices", "has no devices", devices.saturating_mul(devices), MAX_PAIRS)?;
+        let plan = match spec {
+            TopologySpec::Single {} => switch::single(),
+            TopologySpec::Switch { devices, link } => switch::plan(*devices, link),
+            TopologySpec::FullMesh { devices, link } => full_mesh::plan(*devices, link)?,
+            TopologySpec::Mesh2d { x, y, link } => mesh2d::plan(*x, *y, link),
+            TopologySpec::FatTreeRail { nodes, devices_per_node, link, nic, cross_rail, spine_oversubscription } => {
+                rail::plan(*nodes, *devices_per_node, link, nic, *cross_rail, *spine_oversubscription)?
+            }
+            TopologySpec::Graph { devices, edges } => graph::plan(*devices, edges)?,
+        };
+        Self::from_plan(plan)
+    }
+
+    fn from_plan(plan: Plan) -> Result<Self> {
+        let Plan { wiring: Wiring { graph, links }, devices, devices_per_node, mut route } = plan;
+        let (mut routes, mut hops) = (Vec::with_capacity(devices * devices + 1), Vec::new());
+        let (mut classes, mut known) = (Vec::new(), HashMap::new());
+        for src in 0..devices {
+            for dst in 0..devices {
+                let start = hops.len();
+                if src != dst {
+                    route(src, dst, &mut hops);
+                }
+                let path = &hops[start..];
+                if src != dst && path.is_empty() {
+                    let problem = format!("there is no path from gpu{src} to gpu{dst}");
+                    return Err(Diag::input(problem).place("topology").cure("join them with an edge or a switch"));
+                }
+                debug_assert!(joins(&links, path, src, dst), "route from {src} to {dst}: {path:?}");
+                limit("links in all paths", "", hops.len().max(1), MAX_HOPS)?;
+                let class = class_of(&links, &hops[start..]);
+                let bits = (class.latency_s.to_bits(), class.s_per_byte.to_bits());
+                let class = *known.entry(bits).or_insert_with(|| {
+                    classes.push(class);
+                    classes.len() as u32 - 1
+                });
+                routes.push(Route { start: start as u32, class });
+            }
+        }
+        routes.push(Route { start: hops.len() as u32, class: 0 });
+        hops.shrink_to_fit();
+        Ok(Self { graph, links, devices, devices_per_node, routes, hops, classes })
+    }
+
+    /// Number of devices.
+    pub fn devices(&self) -> usize {
+        self.devices
+    }
+
+    /// Every directed link; a link's id is its index.
+    pub fn links(&self) -> &[Link] {
+        &self.links
+    }
+
+    /// The link ids from `src` to `dst` in order; empty if they are the same. Both are below [`Topology::devices`].
+    pub fn path(&self, src: usize, dst: usize) -> &[u32] {
+        let at = self.pair(src, dst);
+        &self.hops[self.routes[at].start as usize..self.routes[at + 1].start as usize]
+    }
+
+    /// Seconds from `src` to `dst` for a message without payload: the sum of the links' latencies, and the per-message
+    /// cost at the first link of each kind of link in a row (a forwarded message is sent anew).
+    pub fn latency_s(&self, src: usize, dst: usize) -> f64 {
+        self.class(src, dst).latency_s
+    }
+
+    /// The node that a device is in: devices of one node share a scale-up network.
+    pub fn node_of(&self, device: usize) -> usize {
+        device / self.devices_per_node
+    }
+
+    /// Number of nodes.
+    pub fn nodes(&self) -> usize {
+        self.devices / self.devices_per_node
+    }
+
+    /// The graph; the index of an edge is the id of its link, the index of a device's vertex is the device.
+    pub fn graph(&self) -> &DiGraph<Vertex, ()> {
+        &self.graph
+    }
+
+    pub(crate) fn class(&self, src: usize, dst: usize) -> PathClass {
+        self.classes[self.routes[self.pair(src, dst)].class as usize]
+    }
+
+    pub(crate) fn tables(&self) -> (&[Route], &[u32], &[PathClass]) {
+        (&self.routes, &self.hops, &self.classes)
+    }
+
+    fn pair(&self, src: usize, dst: usize) -> usize {
+        assert!(src < self.devices && dst < self.devices, "devices {src} and {dst} of {}", self.devices);
+        src * self.devices + dst
+    }
+}
+
+/// Latency and slowest link of a path.
+fn class_of(links: &[Link], path: &[u32]) -> PathClass {
+    let (mut latency_s, mut s_per_byte, mut kind) = (0.0, 0.0f64, None);
+    for link in path.iter().map(|&id| &links[id as usize]) {
+        latency_s += link.latency_s;
+        if kind.replace(link.kind) != Some(link.kind) {
+            latency_s += link.per_message_s;
+        }
+        s_per_byte = s_per_byte.max(1.0 / link.bandwidth_per_s);
+    }
+    PathClass { latency_s, s_per_byte }
+}
+
+/// Whether `path` leads from `src` to `dst` without a gap.
+fn joins(links: &[Link], path: &[u32], src: usize, dst: usize) -> bool {
+    let end = path.iter().try_fold(src as u32, |at, &id| {
+        let link = &links[id as usize];
+        (link.from == at).then_some(link.to)
+    });
+    end == Some(dst as u32)
+}
+
+/// Refuses zero and more than `max` of `what`.
+fn limit(what: &str, none: &str, count: usize, max: usize) -> Result<()> {
+    match count {
+        0 => Err(Diag::input(none).place("topology").cure("write at least 1 device")),
+        n if n > max => Err(Diag::input(format!("has {n} {what}, more than {max}"))
+            .place("topology")
+            .cure("describe fewer devices")),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;
