@@ -1,7 +1,10 @@
 //! What is served and what is asked of it: model architectures, expert-selection traces and request arrivals.
 //!
 //! * [`model`]: architectures as data files, expanded to layers; parameters, bytes and KV per layer.
+//! * [`trace`]: the container of expert-selection traces.
 
 pub mod model;
+pub mod trace;
 
 pub use model::Model;
+pub use trace::{Meta, OwnedSequence, Sequence, Trace};

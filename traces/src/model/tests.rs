@@ -124,8 +124,5 @@ fn wrong_sizes_are_refused_with_key_and_rule() {
         let text = refuse(change);
         assert!(text.starts_with("m.toml: ") && text.contains(word), "{change}: {text}");
     }
-    assert!(
-        refuse(&format!("decoder.moe={{ experts = 65534, top_k = 1, expert_intermediate = 1048576 }}"))
-            .contains("2^50")
-    );
+    assert!(refuse("decoder.moe={ experts = 65534, top_k = 1, expert_intermediate = 1048576 }").contains("2^50"));
 }
