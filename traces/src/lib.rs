@@ -2,8 +2,12 @@
 //!
 //! * [`model`]: architectures as data files, expanded to layers; parameters, bytes and KV per layer.
 //! * [`trace`]: the container of expert-selection traces.
+//! * [`mod@import`]: importers and exporters of traces.
+//! * [`stats`]: what a trace is like.
 
+pub mod import;
 pub mod model;
+pub mod stats;
 pub mod trace;
 
 pub use model::Model;

@@ -18,6 +18,7 @@ mod read;
 mod write;
 
 pub use meta::{MISSING, Meta, OwnedSequence};
+pub(crate) use read::check_rows;
 pub use read::{Sequence, Trace};
 pub use write::{Summary, Writer};
 

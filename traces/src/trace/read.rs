@@ -70,6 +70,12 @@ impl Sequence<'_> {
     }
 }
 
+impl std::fmt::Debug for Trace {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.debug_struct("Trace").field("meta", &self.meta).field("rows", &self.rows).finish_non_exhaustive()
+    }
+}
+
 impl Trace {
     /// Opens a trace file. Its structure is checked whole and its small columns are scanned; expert ids are not touched.
     pub fn open(path: &Path) -> Result<Self> {
@@ -224,7 +230,7 @@ impl Entry {
 }
 
 /// Ids in range and gate weights finite.
-pub(super) fn check_rows(meta: &Meta, s: &Sequence) -> Result<()> {
+pub(crate) fn check_rows(meta: &Meta, s: &Sequence) -> Result<()> {
     let place = |row: usize, column: usize, first: u32| {
         let layer = meta.layer_numbers[column / meta.k as usize];
         format!("sequence {}, position {}, layer {layer}", s.id, u64::from(first) + row as u64)
