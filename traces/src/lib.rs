@@ -1,1 +1,14 @@
-//! moesim: traces.
+//! What is served and what is asked of it: model architectures, expert-selection traces and request arrivals.
+//!
+//! * [`model`]: architectures as data files, expanded to layers; parameters, bytes and KV per layer.
+//! * [`trace`]: the container of expert-selection traces.
+//! * [`mod@import`]: importers and exporters of traces.
+//! * [`stats`]: what a trace is like.
+
+pub mod import;
+pub mod model;
+pub mod stats;
+pub mod trace;
+
+pub use model::Model;
+pub use trace::{Meta, OwnedSequence, Sequence, Trace};

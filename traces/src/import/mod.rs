@@ -1,0 +1,210 @@
+//! Importers and exporters of expert-selection traces: one file a format, behind [`Importer`].
+
+mod npy;
+mod npz;
+mod wafer_json;
+
+pub use wafer_json::export_wafer_json;
+
+use crate::model::{Model, presets};
+use crate::trace::{Meta, OwnedSequence, Summary, Trace, Writer};
+use moesim_core::diag::unknown;
+use moesim_core::{Diag, Result};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// Reads one format.
+///
+/// * `import` calls [`Sink::begin`] once, then [`Sink::sequence`] with ascending numbers.
+/// * It holds one sequence in memory at a time, and believes no length that the source declares.
+pub trait Importer: Sync {
+    /// Its name, for `--format`.
+    fn name(&self) -> &'static str;
+    /// What it reads, in one line.
+    fn description(&self) -> &'static str;
+    /// Whether `path` looks like this format; cheap, reads little.
+    fn detect(&self, path: &Path) -> bool;
+    /// Reads `path` into `sink`.
+    fn import(&self, path: &Path, options: &Options, sink: &mut dyn Sink) -> Result<()>;
+}
+
+/// All importers; detection asks them in this order.
+pub fn importers() -> &'static [&'static dyn Importer] {
+    &[&npz::Npz, &wafer_json::WaferJson]
+}
+
+/// Where an importer puts what it reads.
+pub trait Sink {
+    /// What follows are sequences of this trace.
+    fn begin(&mut self, meta: Meta) -> Result<()>;
+    /// The next sequence.
+    fn sequence(&mut self, s: &OwnedSequence) -> Result<()>;
+}
+
+/// Whether rows without a mark of their own are prompt or output tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// Prompt tokens.
+    Prefill,
+    /// Output tokens.
+    #[default]
+    Decode,
+}
+
+/// What the source does not say.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The array of an archive; default `expert_ids`, or the only one with three dimensions.
+    pub array: Option<String>,
+    /// A model preset or file, which sets experts and layer numbers and must agree in layers and k; or, if `experts` is
+    /// given too, any name.
+    pub model: Option<String>,
+    /// Routed experts a layer.
+    pub experts: Option<u32>,
+    /// Experts a token, where the source leaves it open.
+    pub k: Option<u32>,
+    /// Numbers of the MoE layers; default the model's, or 0, 1, 2, ...
+    pub layer_numbers: Option<Vec<u32>>,
+    /// Where the selections come from; default the name of the file.
+    pub source: Option<String>,
+    /// The licence of the data; default `unknown`.
+    pub licence: Option<String>,
+    /// The phase of rows without a mark.
+    pub phase: Phase,
+}
+
+impl Options {
+    /// The model, if one is named; a name that is no model is a mere label once the number of experts is given.
+    fn load_model(&self) -> Result<Option<Model>> {
+        match self.model.as_deref().map(Model::load) {
+            Some(Err(_)) if self.experts.is_some() => Ok(None),
+            other => other.transpose(),
+        }
+    }
+    /// Describes a source of so many layers, whose own numbers are `numbers` if it has any.
+    fn describe(&self, path: &Path, layers: usize, k: u32, numbers: Option<Vec<u32>>) -> Result<Meta> {
+        let model = self.load_model()?;
+        let from_model = model.as_ref().map(|m| m.moe_layers().iter().map(|l| *l as u32).collect::<Vec<_>>());
+        let moe = model.as_ref().and_then(|m| m.decoder.iter().find_map(|l| l.moe()));
+        let disagree = |what: &str, found: String, name: &str, expected: String| {
+            let problem = format!("has {found} {what}; {name} has {expected}");
+            Err(Diag::input(problem)
+                .file(path)
+                .place(what)
+                .cure("name the model that was traced, or correct the options"))
+        };
+        if let (Some(m), Some(expected), Some(moe)) = (&model, &from_model, moe) {
+            if layers != expected.len() {
+                return disagree("MoE layers", layers.to_string(), &m.name, expected.len().to_string());
+            }
+            if let Some(n) = numbers.as_ref().filter(|n| *n != expected) {
+                return disagree("layer numbers", format!("{n:?}"), &m.name, format!("{expected:?}"));
+            }
+            if k != moe.top_k {
+                return disagree("experts a token", k.to_string(), &m.name, moe.top_k.to_string());
+            }
+            if self.experts.is_some_and(|e| e != moe.experts) {
+                return disagree("experts", self.experts.unwrap_or(0).to_string(), &m.name, moe.experts.to_string());
+            }
+        }
+        let experts = self.experts.or(moe.map(|m| m.experts)).ok_or_else(|| {
+            let names: Vec<&str> = presets().iter().map(|p| p.name).collect();
+            let cure = format!("give --experts, or --model ({})", names.join(", "));
+            Diag::input("does not say how many experts a layer has").file(path).place("experts").cure(cure)
+        })?;
+        let numbers = numbers.or_else(|| self.layer_numbers.clone()).or(from_model);
+        let layer_numbers = numbers.unwrap_or_else(|| (0..layers as u32).collect());
+        if layer_numbers.len() != layers {
+            let given = layer_numbers.len();
+            return disagree("MoE layers", layers.to_string(), "the option", format!("{given} layer numbers"));
+        }
+        let file_name = || path.file_name().map_or_else(|| "unknown".into(), |n| n.to_string_lossy().into_owned());
+        let meta = Meta {
+            model: model.map(|m| m.name).or_else(|| self.model.clone()).unwrap_or_else(|| "unknown".into()),
+            layer_numbers,
+            experts,
+            k,
+            source: self.source.clone().unwrap_or_else(file_name),
+            licence: self.licence.clone().unwrap_or_else(|| "unknown".into()),
+        };
+        meta.check().map_err(|d| d.file(path))?;
+        Ok(meta)
+    }
+}
+
+/// Finds the importer: by name, or by looking at the source.
+fn importer(source: &Path, format: Option<&str>) -> Result<&'static dyn Importer> {
+    let names: Vec<&str> = importers().iter().map(|i| i.name()).collect();
+    if let Err(e) = source.metadata() {
+        return Err(Diag::cannot_read(source, &e));
+    }
+    match format {
+        Some(name) => {
+            importers().iter().find(|i| i.name() == name).copied().ok_or_else(|| unknown("trace format", name, &names))
+        }
+        None => importers().iter().find(|i| i.detect(source)).copied().ok_or_else(|| {
+            let cure = format!("name its format with --format ({})", names.join(", "));
+            Diag::input("is not in a known trace format").file(source).cure(cure)
+        }),
+    }
+}
+
+/// Imports `source` into the trace file `out`; `format` is a name of [`importers`], or detected.
+pub fn import(source: &Path, format: Option<&str>, options: &Options, out: &Path) -> Result<Summary> {
+    let mut sink = ToFile { path: out.to_path_buf(), source: source.to_path_buf(), writer: None };
+    importer(source, format)?.import(source, options, &mut sink)?;
+    let writer = sink.writer.ok_or_else(|| no_rows(source))?;
+    writer.finish().map_err(|d| if d.class == moesim_core::diag::Class::Input { no_rows(source) } else { d })
+}
+
+/// Imports `source` into memory.
+pub fn load(source: &Path, format: Option<&str>, options: &Options) -> Result<Trace> {
+    let mut sink = ToMemory::default();
+    importer(source, format)?.import(source, options, &mut sink)?;
+    let meta = sink.meta.ok_or_else(|| no_rows(source))?;
+    Trace::from_sequences(meta, sink.sequences).map_err(|d| d.file(source))
+}
+
+fn no_rows(source: &Path) -> Diag {
+    Diag::input("has no rows").file(source).cure("give a source that has some")
+}
+
+struct ToFile {
+    path: PathBuf,
+    source: PathBuf,
+    writer: Option<Writer>,
+}
+
+impl Sink for ToFile {
+    fn begin(&mut self, meta: Meta) -> Result<()> {
+        self.writer = Some(Writer::create(&self.path, meta)?);
+        Ok(())
+    }
+    fn sequence(&mut self, s: &OwnedSequence) -> Result<()> {
+        // What is wrong with a sequence is the source's fault, not that of the file being written.
+        let blame = |d: Diag| Diag { file: Some(self.source.display().to_string()), ..d };
+        let wrong = |d: Diag| if d.exit_code() == 2 { blame(d) } else { d };
+        self.writer.as_mut().map_or(Ok(()), |w| w.push_sequence(s)).map_err(wrong)
+    }
+}
+
+#[derive(Default)]
+struct ToMemory {
+    meta: Option<Meta>,
+    sequences: Vec<OwnedSequence>,
+}
+
+impl Sink for ToMemory {
+    fn begin(&mut self, meta: Meta) -> Result<()> {
+        self.meta = Some(meta);
+        Ok(())
+    }
+    fn sequence(&mut self, s: &OwnedSequence) -> Result<()> {
+        self.sequences.push(s.clone());
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,203 @@
+//! Model architectures as data: what an iteration computes, stores and moves, layer by layer.
+//!
+//! A model file is compact TOML (see [`ModelFile`]); [`Model`] is its expansion, one [`Layer`] a layer. Sizes come from the
+//! published configuration that the file names. Weights count matrices and biases; norms, attention sinks and gate
+//! corrections (together under 0.01 % of any preset) are left out.
+
+mod file;
+mod presets;
+mod sizes;
+
+pub use file::ModelFile;
+pub use presets::{Preset, preset_text, presets};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A model's architecture, expanded.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// Its name, as traces and reports use it.
+    pub name: String,
+    /// Where the sizes were published.
+    pub source: String,
+    /// Width of the residual stream.
+    pub hidden: u32,
+    /// Rows of the embedding.
+    pub vocabulary: u32,
+    /// The output head is the embedding, stored once.
+    pub tied_embedding: bool,
+    /// The decoder's layers, in order.
+    pub decoder: Vec<Layer>,
+    /// The encoder's layers; empty for decoder-only models.
+    pub encoder: Vec<Layer>,
+    /// Multi-token-prediction modules, each a copy of the last decoder layer's shape behind a `2 hidden x hidden` projection.
+    pub mtp_layers: u32,
+    /// Bits per stored element.
+    pub precision: Precision,
+    /// The published parameter counts and what they include.
+    pub published: Published,
+}
+
+/// One transformer layer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Layer {
+    /// Self-attention.
+    pub attention: Attention,
+    /// Attention to the encoder's output, in the decoder of an encoder-decoder model.
+    pub cross: Option<Attention>,
+    /// What follows it.
+    pub mlp: Mlp,
+}
+
+/// One attention block.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Attention {
+    /// Which earlier tokens are attended to, and so how many tokens of KV are kept.
+    pub span: Span,
+    /// The projections.
+    pub heads: Heads,
+    /// The projections have biases.
+    pub bias: bool,
+}
+
+/// Which tokens a token attends to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Span {
+    /// All earlier tokens.
+    Full,
+    /// The last so many tokens, itself included.
+    Window(u32),
+    /// The tokens since the last multiple of this length.
+    Chunk(u32),
+    /// The encoder's output.
+    Cross,
+}
+
+/// The projections of an attention block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Heads {
+    /// Grouped-query attention; multi-head and multi-query are its ends.
+    Gqa {
+        /// Query heads.
+        heads: u32,
+        /// Key and value heads.
+        kv_heads: u32,
+        /// Elements of a head.
+        head_dim: u32,
+    },
+    /// Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434): keys and values come from one cached latent vector.
+    Mla {
+        /// Query heads.
+        heads: u32,
+        /// Rank of the query's down-projection; `None`: queries are projected at once.
+        q_rank: Option<u32>,
+        /// Rank of the cached latent vector.
+        kv_rank: u32,
+        /// Elements of a key head without position.
+        nope_dim: u32,
+        /// Elements of the shared key part with rotary position, cached beside the latent vector.
+        rope_dim: u32,
+        /// Elements of a value head.
+        v_dim: u32,
+    },
+}
+
+/// The feed-forward part of a layer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Mlp {
+    /// Every token passes the same weights.
+    Dense {
+        /// Inner width.
+        intermediate: u32,
+        /// 2 (up, down) or 3 (gate, up, down).
+        matrices: u32,
+    },
+    /// Every token passes the shared experts and the routed experts that the gate selects.
+    Moe(Moe),
+}
+
+/// A mixture-of-experts block.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Moe {
+    /// Routed experts.
+    pub experts: u32,
+    /// Routed experts selected for a token.
+    pub top_k: u32,
+    /// Inner width of a routed expert.
+    pub expert_intermediate: u32,
+    /// 2 (up, down) or 3 (gate, up, down), routed and shared alike.
+    #[serde(default = "three")]
+    pub matrices: u32,
+    /// Experts that every token passes.
+    #[serde(default)]
+    pub shared_experts: u32,
+    /// Inner width of one shared expert.
+    #[serde(default)]
+    pub shared_intermediate: u32,
+    /// Router and routed experts have biases.
+    #[serde(default)]
+    pub bias: bool,
+    /// Inner width per expert where they differ; then `expert_intermediate` is not used.
+    #[serde(default)]
+    pub expert_sizes: Option<Vec<u32>>,
+}
+
+fn three() -> u32 {
+    3
+}
+
+/// Bits per stored element, scales included: MXFP4 is 4 + 8/32 = 4.25, FP8 in 128 x 128 blocks 8 + 32/16384.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Precision {
+    /// Attention projections.
+    pub attention: f64,
+    /// Routers.
+    pub router: f64,
+    /// Routed experts.
+    pub experts: f64,
+    /// Shared experts.
+    pub shared: f64,
+    /// Feed-forward parts of dense layers, and the projection of an MTP module.
+    pub dense: f64,
+    /// Embedding.
+    pub embedding: f64,
+    /// Output head.
+    pub head: f64,
+    /// KV cache.
+    pub kv: f64,
+    /// Activations between operations.
+    pub activation: f64,
+}
+
+/// The published parameter counts, as printed, and what they include.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Published {
+    /// All parameters, as printed: `"20.9 B"`, `"1 T"`; empty if nothing was published.
+    #[serde(default)]
+    pub total: String,
+    /// Parameters that work on one token, as printed.
+    #[serde(default)]
+    pub active: String,
+    /// The total includes the MTP modules.
+    #[serde(default)]
+    pub total_has_mtp: bool,
+    /// The active count includes the embedding.
+    #[serde(default)]
+    pub active_has_embedding: bool,
+    /// The active count includes the output head.
+    #[serde(default)]
+    pub active_has_head: bool,
+}
+
+#[cfg(test)]
+mod tests;

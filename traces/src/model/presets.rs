@@ -1,0 +1,36 @@
+//! The models that ship inside the binary.
+
+/// A model file that ships inside the binary.
+#[derive(Clone, Copy, Debug)]
+pub struct Preset {
+    /// Its name.
+    pub name: &'static str,
+    /// The TOML text.
+    pub text: &'static str,
+}
+
+macro_rules! presets {
+    ($($name:literal),* $(,)?) => {
+        &[$(Preset { name: $name, text: include_str!(concat!("../../presets/", $name, ".toml")) }),*]
+    };
+}
+
+/// All presets, by name.
+pub fn presets() -> &'static [Preset] {
+    presets![
+        "deepseek-r1",
+        "deepseek-v2-lite",
+        "deepseek-v3",
+        "gpt-oss-20b",
+        "kimi-k2",
+        "llama-4-maverick",
+        "mixtral-8x7b",
+        "qwen3-235b-a22b",
+        "qwen3-30b-a3b",
+    ]
+}
+
+/// The text of a preset.
+pub fn preset_text(name: &str) -> Option<&'static str> {
+    presets().iter().find(|p| p.name == name).map(|p| p.text)
+}

@@ -1,0 +1,128 @@
+use super::*;
+
+/// The count as printed and one unit of its last digit: publishers round, truncate, or count norms.
+fn printed(text: &str) -> (f64, f64) {
+    let (number, unit) = text.split_once(' ').unwrap();
+    let unit = if unit == "T" { 1e12 } else { 1e9 };
+    let decimals = number.split_once('.').map_or(0, |(_, d)| d.len() as i32);
+    (number.parse::<f64>().unwrap() * unit, unit / 10f64.powi(decimals))
+}
+
+#[test]
+fn parameter_counts_are_the_published_ones() {
+    for preset in presets() {
+        let m = Model::load(preset.name).unwrap();
+        assert_eq!(m.name, preset.name);
+        assert!(m.source.starts_with("https://"), "{}: {}", m.name, m.source);
+        for (ours, theirs) in [(m.total_parameters(), &m.published.total), (m.active_parameters(), &m.published.active)]
+        {
+            let (value, digit) = printed(theirs);
+            let off = (ours as f64 - value).abs();
+            assert!(off <= (0.01 * value).max(digit), "{}: {ours} against {theirs}", m.name);
+        }
+    }
+}
+
+#[test]
+fn layers_expand_as_the_files_say() {
+    let m = Model::load("gpt-oss-20b").unwrap();
+    assert_eq!(m.moe_layers(), (0..24).collect::<Vec<_>>());
+    assert_eq!((m.decoder[0].attention.span, m.decoder[1].attention.span), (Span::Window(128), Span::Full));
+    assert_eq!((m.kv_tokens_held(0, 500), m.kv_tokens_held(1, 500), m.kv_tokens_held(99, 500)), (128, 500, 0));
+    // 3 x 2880 x 2880 weights and 3 x 2880 biases at 4.25 bits.
+    assert_eq!(m.decoder[0].expert_weight_bytes(&m, 31), (24_883_200 + 8_640) * 17 / 32);
+    assert_eq!(m.decoder[0].expert_weight_bytes(&m, 32), 0);
+    // 8 KV heads of 64, keys and values, 16 bits.
+    assert_eq!(m.kv_bytes_per_token(0), 2 * 8 * 64 * 2);
+    let v3 = Model::load("deepseek-v3").unwrap();
+    assert_eq!((v3.moe_layers().len(), v3.moe_layers()[0], v3.kv_bytes_per_token(60)), (58, 3, (512 + 64) * 2));
+    assert_eq!(v3.decoder[0].dense_weight_bytes(&v3).div_ceil(1 << 20), 379);
+    assert_eq!(v3.decoder[0].shared_weight_bytes(&v3), 0);
+    let r1 = Model::load("deepseek-r1").unwrap();
+    assert_eq!((r1.decoder, r1.mtp_layers), (v3.decoder, 1));
+    let maverick = Model::load("llama-4-maverick").unwrap();
+    assert_eq!((maverick.moe_layers().len(), maverick.moe_layers()[0]), (24, 1));
+    assert_eq!(maverick.decoder[3].attention.span, Span::Full);
+}
+
+#[test]
+fn spans_hold_what_they_say() {
+    let held = |span: Span| [0, 1, 8, 9, 16, 17].map(|c| span.tokens_held(c));
+    assert_eq!(held(Span::Full), [0, 1, 8, 9, 16, 17]);
+    assert_eq!(held(Span::Window(8)), [0, 1, 8, 8, 8, 8]);
+    assert_eq!(held(Span::Chunk(8)), [0, 1, 8, 1, 8, 1]);
+}
+
+#[test]
+fn encoder_decoder_models_and_unequal_experts() {
+    let text = r#"
+        name = "t"
+        source = "none"
+        hidden = 64
+        vocabulary = 100
+        tied_embedding = true
+        [encoder]
+        layers = 2
+        moe_every = 2
+        moe_offset = 1
+        attention = { heads = { gqa = { heads = 4, kv_heads = 4, head_dim = 16 } } }
+        dense = { intermediate = 128, matrices = 2 }
+        moe = { experts = 2, top_k = 1, expert_intermediate = 0, matrices = 2, expert_sizes = [64, 128] }
+        [decoder]
+        layers = 1
+        dense_layers = [0]
+        attention = { heads = { gqa = { heads = 4, kv_heads = 4, head_dim = 16 } } }
+        cross = { heads = { gqa = { heads = 4, kv_heads = 4, head_dim = 16 } }, pattern = ["cross"] }
+        dense = { intermediate = 128, matrices = 2 }
+        [precision]
+        attention = 16
+        router = 16
+        experts = 16
+        shared = 16
+        dense = 16
+        embedding = 16
+        head = 16
+        kv = 16
+        activation = 16
+        [published]
+    "#;
+    let m = Model::from_table(text.parse().unwrap(), "t").unwrap();
+    let moe = &m.encoder[1];
+    assert_eq!([0, 1].map(|e| moe.expert_weight_bytes(&m, e)), [2 * 2 * 64 * 64, 2 * 2 * 64 * 128]);
+    let attention = 4 * 64 * 64;
+    let total = 100 * 64 + 4 * attention + 2 * (2 * 64 * 128) + 2 * 64 + 2 * 64 * (64 + 128);
+    assert_eq!(m.total_parameters(), total);
+    assert_eq!((m.head_bytes(), m.decoder[0].attention_weight_bytes(&m)), (0, 2 * 2 * attention));
+}
+
+#[test]
+fn wrong_sizes_are_refused_with_key_and_rule() {
+    let refuse = |change: &str| {
+        let mut t = toml::Table::new();
+        t.insert("base".into(), "mixtral-8x7b".into());
+        moesim_core::config::set(&mut t, change).unwrap();
+        let e = Model::from_table(t, "m.toml").unwrap_err();
+        assert_eq!(e.exit_code(), 2);
+        e.to_string()
+    };
+    assert_eq!(refuse("decoder.moe.top_k=9"), "m.toml: decoder.moe.top_k: 9 is out of range; give from 1 to 8");
+    for (change, word) in [
+        ("hidden=0", "hidden"),
+        ("hidden=4000000000", "hidden"),
+        ("decoder.layers=1000000", "4096"),
+        ("decoder.moe.experts=65535", "65534"),
+        ("decoder.dense_layers=[1]", "[decoder.dense]"),
+        ("decoder.dense_layers=[32]", "number of layers"),
+        ("decoder.attention.pattern=[\"window:0\"]", "window:TOKENS"),
+        ("decoder.attention.heads.gqa.kv_heads=33", "kv_heads"),
+        ("precision.kv=nan", "precision.kv"),
+        ("decoder.moe.expert_sizes=[1]", "one an expert"),
+        ("decoder.moe.expertz=8", "`experts`"),
+        ("base=mixtrel-8x7b", "did you mean \"mixtral-8x7b\"?"),
+        ("hidden=-1", "expected u32"),
+    ] {
+        let text = refuse(change);
+        assert!(text.starts_with("m.toml: ") && text.contains(word), "{change}: {text}");
+    }
+    assert!(refuse("decoder.moe={ experts = 65534, top_k = 1, expert_intermediate = 1048576 }").contains("2^50"));
+}
