@@ -1,0 +1,97 @@
+//! The machine of a run: hardware, its resources for the engine, and how ranks map onto its devices.
+
+mod plan;
+mod ranks;
+
+pub(crate) use plan::work;
+pub use plan::{AttentionClass, Plan};
+pub use ranks::{Deployment, Ranks};
+
+use crate::engine::{LaneId, Resources, SharedId};
+use moesim_core::Result;
+use moesim_hwmodels::cost::Engine;
+use moesim_hwmodels::hardware::Hardware;
+use moesim_hwmodels::topology::Topology;
+use std::sync::Arc;
+
+/// Hardware with its engines, topology and resources.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// As described.
+    pub hardware: Hardware,
+    /// The graph of its links.
+    pub topology: Arc<Topology>,
+    /// The rates of a device's own cores.
+    pub gpu: Engine,
+    /// The rates of its processing in memory.
+    pub pim: Option<Engine>,
+    /// What operations hold and draw on.
+    pub resources: Resources,
+    /// The host's thread that drives iterations.
+    pub host: LaneId,
+    /// Per device: its cores.
+    pub compute: Vec<LaneId>,
+    /// Per device: its memory channel, at the achievable rate.
+    pub memory: Vec<SharedId>,
+    /// Per device: its PIM units, if there are any.
+    pub pim_lane: Vec<LaneId>,
+    /// Per device: the internal bandwidth of its PIM units. Their own channel: they read banks that the device's cores do
+    /// not read at that moment (Duplex, arXiv 2409.01141, section IV: bank bundles).
+    pub pim_memory: Vec<SharedId>,
+    /// Per device: its copy engine from host memory, if there is a link.
+    pub copy: Vec<LaneId>,
+    /// Per device: its link to the host.
+    pub host_link: Vec<SharedId>,
+}
+
+impl Machine {
+    /// Builds the resources of `hardware`.
+    ///
+    /// # Errors
+    /// A topology that cannot be built.
+    pub fn new(hardware: Hardware) -> Result<Self> {
+        let topology = Arc::new(Topology::build(&hardware.topology)?);
+        let gpu = Engine::gpu(&hardware.device);
+        let pim = Engine::pim(&hardware.device);
+        let mut r = Resources::default();
+        let devices = hardware.devices();
+        let host = r.lane("host", 1);
+        let each = |r: &mut Resources, on: bool, add: &dyn Fn(&mut Resources, usize) -> u32| -> Vec<u32> {
+            if on { (0..devices).map(|d| add(r, d)).collect() } else { Vec::new() }
+        };
+        let lanes = |r: &mut Resources, on: bool, what: &str| -> Vec<LaneId> {
+            each(r, on, &|r, d| r.lane(format!("gpu{d}.{what}"), 1).0).into_iter().map(LaneId).collect()
+        };
+        let channels = |r: &mut Resources, rate: Option<f64>, what: &str| -> Vec<SharedId> {
+            let rate_of = rate.unwrap_or(0.0);
+            each(r, rate.is_some(), &|r, d| r.channel(format!("gpu{d}.{what}"), rate_of).0)
+                .into_iter()
+                .map(SharedId)
+                .collect()
+        };
+        let link = hardware.host.link.as_ref();
+        Ok(Self {
+            compute: lanes(&mut r, true, "compute"),
+            memory: channels(&mut r, Some(gpu.bytes_per_s), "memory"),
+            pim_lane: lanes(&mut r, pim.is_some(), "pim"),
+            pim_memory: channels(&mut r, pim.as_ref().map(|p| p.bytes_per_s), "pim-memory"),
+            copy: lanes(&mut r, link.is_some(), "copy"),
+            host_link: channels(
+                &mut r,
+                link.map(|l| l.bandwidth.value.per_second() * l.achievable.value),
+                "host-link",
+            ),
+            host,
+            gpu,
+            pim,
+            topology,
+            resources: r,
+            hardware,
+        })
+    }
+
+    /// Number of devices.
+    pub fn devices(&self) -> usize {
+        self.compute.len()
+    }
+}

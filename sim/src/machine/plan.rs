@@ -1,0 +1,318 @@
+//! What does not change during a run: the model on the machine, the costs of everything but the experts, and memory.
+
+use super::{Deployment, Machine, Ranks};
+use crate::engine::{Bound, Work};
+use moesim_core::{Diag, Picos, Result};
+use moesim_hwmodels::cost::{
+    self, AttentionKind, AttentionShape, AttentionWork, Cost, Gemm, GroupedMlp, elementwise, gemm,
+};
+use moesim_hwmodels::network::{Bottleneck, Ring};
+use moesim_traces::model::{Attention, Heads, Mlp, Model, Span};
+
+/// Layers with the same attention; their cost in an iteration is the same.
+#[derive(Clone, Debug)]
+pub struct AttentionClass {
+    /// The attention of these layers.
+    pub attention: Attention,
+    /// How many layers.
+    pub layers: u64,
+    /// Bytes of KV a token in one of the layers.
+    pub kv_bytes: u64,
+}
+
+/// The model laid out on the machine.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The model.
+    pub model: Model,
+    /// The machine.
+    pub machine: Machine,
+    /// The rank maps.
+    pub ranks: Ranks,
+    /// Batch and block limits.
+    pub deployment: Deployment,
+    /// Model layers that are MoE layers, in order.
+    pub moe_layers: Vec<usize>,
+    /// Attention classes.
+    pub classes: Vec<AttentionClass>,
+    /// Class of each model layer.
+    pub class_of: Vec<usize>,
+    /// Ring of each attention rank's devices; empty without tensor parallelism.
+    pub rings: Vec<Ring>,
+    /// Bytes of one token's activation.
+    pub token_bytes: u64,
+}
+
+impl Plan {
+    /// Lays `model` out on `machine`.
+    ///
+    /// # Errors
+    /// What the deployment or this version does not support.
+    pub fn new(model: Model, machine: Machine, deployment: Deployment) -> Result<Self> {
+        let ranks = Ranks::new(&deployment, &model, machine.devices())?;
+        if !model.encoder.is_empty() || model.decoder.iter().any(|l| l.cross.is_some()) {
+            return Err(Diag::input(format!("{} has an encoder, which serving does not model yet", model.name))
+                .cure("choose a decoder-only model"));
+        }
+        let moe_layers = model.moe_layers();
+        if moe_layers.is_empty() {
+            return Err(Diag::input(format!("{} has no MoE layer", model.name)).cure("choose a mixture-of-experts model"));
+        }
+        if model.decoder.iter().filter_map(|l| l.moe()).any(|m| m.expert_sizes.is_some()) {
+            return Err(Diag::input("experts of different sizes are not simulated yet")
+                .cure("give every expert the same expert_intermediate"));
+        }
+        let mut classes: Vec<AttentionClass> = Vec::new();
+        let mut class_of = Vec::new();
+        for (l, layer) in model.decoder.iter().enumerate() {
+            let at = classes.iter().position(|c| c.attention == layer.attention).unwrap_or_else(|| {
+                let kv_bytes = model.kv_bytes_per_token(l);
+                classes.push(AttentionClass { attention: layer.attention.clone(), layers: 0, kv_bytes });
+                classes.len() - 1
+            });
+            classes[at].layers += 1;
+            class_of.push(at);
+        }
+        let rings = if ranks.tp > 1 {
+            let network = Bottleneck::new(machine.topology.clone());
+            (0..ranks.dp)
+                .map(|r| network.ring(&ranks.rank_devices(r).map(|d| d as u32).collect::<Vec<_>>()))
+                .collect()
+        } else {
+            Vec::new()
+        };
+        let token_bytes = model.activation_bytes();
+        Ok(Self { model, machine, ranks, deployment, moe_layers, classes, class_of, rings, token_bytes })
+    }
+
+    /// The experts of MoE layer `moe_layer` as one device of a group sees them.
+    pub fn experts(&self, moe_layer: usize) -> GroupedMlp {
+        let moe = self.model.decoder[self.moe_layers[moe_layer]].moe().expect("an MoE layer");
+        GroupedMlp {
+            hidden: self.model.hidden.into(),
+            intermediate: u64::from(moe.expert_intermediate).div_ceil(self.ranks.etp as u64),
+            matrices: moe.matrices.into(),
+            weight_bits: self.model.precision.experts,
+            activation_bits: self.model.precision.activation,
+        }
+    }
+
+    /// Bytes of one routed expert of MoE layer `moe_layer` on one device of its group.
+    pub fn expert_bytes(&self, moe_layer: usize) -> u64 {
+        self.model.decoder[self.moe_layers[moe_layer]].expert_weight_bytes(&self.model, 0).div_ceil(self.ranks.etp as u64)
+    }
+
+    /// Bytes of all weights but the routed experts on each device: attention, dense layers, embedding and head split
+    /// over the tensor-parallel devices; routers and shared experts whole.
+    pub fn common_weight_bytes(&self) -> u64 {
+        let m = &self.model;
+        let split: u64 =
+            m.decoder.iter().map(|l| l.attention_weight_bytes(m) + l.dense_weight_bytes(m)).sum::<u64>()
+                + m.embedding_bytes()
+                + m.head_bytes();
+        let whole: u64 = m.decoder.iter().map(|l| l.router_weight_bytes(m) + l.shared_weight_bytes(m)).sum();
+        split.div_ceil(self.ranks.tp as u64) + whole
+    }
+
+    /// Bytes of KV on each device of a rank for a sequence of `context` tokens, in whole blocks. Latent caches (MLA) are
+    /// whole on every tensor-parallel device, KV heads are split, each device keeping at least one.
+    pub fn kv_bytes(&self, context: u32) -> u64 {
+        let block = u64::from(self.deployment.kv_block_tokens);
+        self.classes
+            .iter()
+            .map(|c| {
+                let held = c.attention.span.tokens_held(context.into()).div_ceil(block) * block;
+                let each = match c.attention.heads {
+                    Heads::Gqa { kv_heads, .. } => {
+                        let kept = u64::from(kv_heads).div_ceil(self.ranks.tp as u64);
+                        c.kv_bytes * kept / u64::from(kv_heads)
+                    }
+                    Heads::Mla { .. } => c.kv_bytes,
+                };
+                c.layers * held * each
+            })
+            .sum()
+    }
+
+    /// What positions `from..from + count` of one sequence ask of a layer of class `class`.
+    pub fn attention_work(&self, class: usize, from: u32, count: u32) -> AttentionWork {
+        let (c, n) = (u64::from(from), u64::from(count));
+        // Position p sees p + 1 keys, fewer under a window or chunk.
+        let (pairs, read) = match self.classes[class].attention.span {
+            Span::Full | Span::Cross => (n * c + n * (n + 1) / 2, c + n),
+            Span::Window(w) => {
+                let w = u64::from(w);
+                let growing = w.saturating_sub(c).min(n);
+                (growing * c + growing * (growing + 1) / 2 + (n - growing) * w, (c + n).min(w + n - 1))
+            }
+            Span::Chunk(w) => {
+                let w = u64::from(w);
+                let below = |x: u64| x / w * (w * (w + 1) / 2) + (x % w) * (x % w + 1) / 2;
+                (below(c + n) - below(c), c % w + n)
+            }
+        };
+        AttentionWork { query_tokens: n, query_key_pairs: pairs, kv_tokens_read: read, kv_tokens_written: n }
+    }
+
+    /// Attention of one layer on one device of a rank: norm, projections, core attention, output projection.
+    pub fn attention_cost(&self, class: usize, tokens: u64, work: AttentionWork) -> Cost {
+        let (gpu, p) = (&self.machine.gpu, &self.model.precision);
+        let hidden = u64::from(self.model.hidden);
+        let tp = self.ranks.tp as u64;
+        let project = |n: u64, k: u64| {
+            gemm(gpu, Gemm { m: tokens, n, k, weight_bits: p.attention, activation_bits: p.activation })
+        };
+        let (before, kind, after) = match self.classes[class].attention.heads {
+            Heads::Gqa { heads, kv_heads, head_dim } => {
+                let (heads, kv_heads, dim) = (u64::from(heads) / tp, u64::from(kv_heads).div_ceil(tp), u64::from(head_dim));
+                let qkv = project((heads + 2 * kv_heads) * dim, hidden);
+                (qkv, AttentionKind::Grouped { heads, kv_heads, head_dim: dim }, project(hidden, heads * dim))
+            }
+            Heads::Mla { heads, q_rank, kv_rank, nope_dim, rope_dim, v_dim } => {
+                let (heads, rank, rope) = (u64::from(heads) / tp, u64::from(kv_rank), u64::from(rope_dim));
+                let q = heads * (u64::from(nope_dim) + rope);
+                let queries = match q_rank {
+                    Some(r) => project(r.into(), hidden).then(project(q, r.into())),
+                    None => project(q, hidden),
+                };
+                // Absorbed: queries into the latent space and outputs out of it, with the up-projection's weights.
+                let latent = project(rank + rope, hidden).then(project(heads * u64::from(nope_dim), rank));
+                let out = project(heads * u64::from(v_dim), rank).then(project(hidden, heads * u64::from(v_dim)));
+                (queries.then(latent), AttentionKind::Latent { heads, rank, rope }, out)
+            }
+        };
+        let shape = AttentionShape { kind, kv_bits: p.kv, activation_bits: p.activation };
+        self.norm(tokens).then(before).then(cost::attention(gpu, &shape, work)).then(after)
+    }
+
+    /// Norm and residual: the stream is read twice and written twice.
+    fn norm(&self, tokens: u64) -> Cost {
+        elementwise(&self.machine.gpu, 4.0 * tokens as f64 * self.token_bytes as f64)
+    }
+
+    /// Gate of MoE layer `moe_layer` for `tokens` on one device, with the norm before it.
+    pub fn gate_cost(&self, moe_layer: usize, tokens: u64) -> Cost {
+        let p = &self.model.precision;
+        let moe = self.model.decoder[self.moe_layers[moe_layer]].moe().expect("an MoE layer");
+        self.norm(tokens).then(cost::gate(
+            &self.machine.gpu,
+            tokens,
+            self.model.hidden.into(),
+            moe.experts.into(),
+            p.router,
+            p.activation,
+        ))
+    }
+
+    /// Shared experts of MoE layer `moe_layer` for `tokens` on one device; nothing if there are none.
+    pub fn shared_cost(&self, moe_layer: usize, tokens: u64) -> Cost {
+        let moe = self.model.decoder[self.moe_layers[moe_layer]].moe().expect("an MoE layer");
+        let width = u64::from(moe.shared_experts) * u64::from(moe.shared_intermediate);
+        self.mlp(width, moe.matrices.into(), self.model.precision.shared, tokens)
+    }
+
+    /// The dense MLP of model layer `layer` on one device of a rank, with the norm before it; nothing in an MoE layer.
+    pub fn dense_cost(&self, layer: usize, tokens: u64) -> Cost {
+        match &self.model.decoder[layer].mlp {
+            Mlp::Dense { intermediate, matrices } => {
+                let width = u64::from(*intermediate).div_ceil(self.ranks.tp as u64);
+                self.norm(tokens).then(self.mlp(width, (*matrices).into(), self.model.precision.dense, tokens))
+            }
+            Mlp::Moe(_) => Cost::default(),
+        }
+    }
+
+    fn mlp(&self, width: u64, matrices: u64, weight_bits: f64, tokens: u64) -> Cost {
+        if width == 0 {
+            return Cost::default();
+        }
+        let (gpu, k) = (&self.machine.gpu, u64::from(self.model.hidden));
+        let activation_bits = self.model.precision.activation;
+        let up = gemm(gpu, Gemm { m: tokens, n: (matrices - 1) * width, k, weight_bits, activation_bits });
+        up.then(gemm(gpu, Gemm { m: tokens, n: k, k: width, weight_bits, activation_bits }))
+    }
+
+    /// Embedding of `tokens` on one device.
+    pub fn embed_cost(&self, tokens: u64) -> Cost {
+        elementwise(&self.machine.gpu, 2.0 * tokens as f64 * self.token_bytes as f64)
+    }
+
+    /// Head and sampling of `samples` sequences on one device of a rank.
+    pub fn head_cost(&self, samples: u64) -> Cost {
+        let (gpu, p) = (&self.machine.gpu, &self.model.precision);
+        let n = u64::from(self.model.vocabulary).div_ceil(self.ranks.tp as u64);
+        let head =
+            Gemm { m: samples, n, k: self.model.hidden.into(), weight_bits: p.head, activation_bits: p.activation };
+        gemm(gpu, head).then(elementwise(gpu, samples as f64 * n as f64 * 4.0))
+    }
+}
+
+/// A cost on the clock: rounded once.
+pub(crate) fn work(cost: Cost) -> Work {
+    let launch = Picos::from_seconds(cost.launch_s);
+    Work {
+        launch,
+        body: Picos::from_seconds(cost.time_s()).since(launch),
+        flop: cost.flop,
+        bound: match cost.bound() {
+            cost::Bound::Launch => Bound::Launch,
+            cost::Bound::Compute => Bound::Compute,
+            cost::Bound::Memory => Bound::Memory,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use moesim_hwmodels::hardware::Hardware;
+
+    fn plan(deployment: Deployment) -> Plan {
+        let machine = Machine::new(Hardware::load("h100-8").unwrap()).unwrap();
+        Plan::new(Model::load("gpt-oss-20b").unwrap(), machine, deployment).unwrap()
+    }
+
+    /// Counted pair by pair.
+    #[test]
+    fn attention_pairs_by_enumeration() {
+        let mut p = plan(Deployment::default());
+        let spans = [Span::Full, Span::Window(5), Span::Chunk(4)];
+        for span in spans {
+            p.classes[0].attention.span = span;
+            for from in 0..12u32 {
+                for count in 1..12u32 {
+                    let keys = |q: u32| match span {
+                        Span::Window(w) => (q + 1).min(w),
+                        Span::Chunk(w) => q % w + 1,
+                        _ => q + 1,
+                    };
+                    let expected: u64 = (from..from + count).map(|q| u64::from(keys(q))).sum();
+                    assert_eq!(p.attention_work(0, from, count).query_key_pairs, expected, "{span:?} {from} {count}");
+                }
+            }
+        }
+    }
+
+    /// gpt-oss-20b: 12 full and 12 window layers of 2 x 8 x 64 x 2 = 2,048 bytes a token.
+    #[test]
+    fn kv_follows_the_context_in_blocks_and_windows() {
+        let p = plan(Deployment::default());
+        assert_eq!(p.kv_bytes(1), 24 * 16 * 2048);
+        assert_eq!(p.kv_bytes(128), 24 * 128 * 2048);
+        assert_eq!(p.kv_bytes(1024), 12 * (1024 + 128) * 2048);
+        let split = plan(Deployment { attention_tp: 4, ..Deployment::default() });
+        assert_eq!(split.kv_bytes(1024) * 4, p.kv_bytes(1024));
+    }
+
+    /// Decode of one token on H100: weights over bandwidth, by hand.
+    #[test]
+    fn one_token_costs_its_weights() {
+        let p = plan(Deployment::default());
+        let c = p.attention_cost(1, 1, p.attention_work(1, 0, 1));
+        let weights = 2.0 * (2880.0 * (64.0 + 16.0) * 64.0 + 64.0 * 64.0 * 2880.0);
+        let rate = 3.35e12 * 0.9;
+        // Activations and one KV entry come on top: under 1 %.
+        assert!((c.memory_s - weights / rate) / (weights / rate) < 0.01 && c.memory_s > weights / rate);
+        assert_eq!(c.launch_s, 4.0 * 2e-6);
+    }
+}

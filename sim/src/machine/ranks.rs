@@ -1,0 +1,119 @@
+//! How attention and experts are laid out over the devices: two rank maps over the same devices.
+
+use moesim_core::{Diag, Result};
+use moesim_traces::model::{Heads, Model};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::ops::Range;
+
+/// The deployment: rank maps, batch limits, memory.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Deployment {
+    /// Devices that share one attention rank's heads.
+    pub attention_tp: u32,
+    /// Data-parallel attention ranks; 0: as many as the devices allow.
+    pub attention_dp: u32,
+    /// Expert-parallel groups; 0: as many as the devices allow.
+    pub expert_parallel: u32,
+    /// Devices that share each expert of a group.
+    pub expert_tp: u32,
+    /// Pipeline stages; only 1 is modelled.
+    pub pipeline: u32,
+    /// Most tokens of one rank in an iteration.
+    pub max_batched_tokens: u32,
+    /// Most sequences of one rank in an iteration.
+    pub max_sequences: u32,
+    /// Tokens in a block of KV cache.
+    pub kv_block_tokens: u32,
+}
+
+impl Default for Deployment {
+    fn default() -> Self {
+        Self {
+            attention_tp: 1,
+            attention_dp: 0,
+            expert_parallel: 0,
+            expert_tp: 1,
+            pipeline: 1,
+            max_batched_tokens: 8192,
+            max_sequences: 256,
+            kv_block_tokens: 16,
+        }
+    }
+}
+
+/// The rank maps. Attention rank r is on devices r tp .. (r + 1) tp, expert group g on devices g etp .. (g + 1) etp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ranks {
+    /// Devices of an attention rank.
+    pub tp: usize,
+    /// Attention ranks.
+    pub dp: usize,
+    /// Expert groups.
+    pub ep: usize,
+    /// Devices of an expert group.
+    pub etp: usize,
+}
+
+impl Ranks {
+    /// The maps of `d` for `model` on `devices` devices.
+    ///
+    /// # Errors
+    /// Maps that do not cover the devices, heads that do not divide, and what is not modelled.
+    pub fn new(d: &Deployment, model: &Model, devices: usize) -> Result<Self> {
+        let wrong = |key: &str, problem: String, cure: String| {
+            Err(Diag::input(problem).place(format!("deployment.{key}")).cure(cure))
+        };
+        if d.pipeline != 1 {
+            return wrong("pipeline", format!("{} pipeline stages are not modelled", d.pipeline), "set it to 1".into());
+        }
+        for (key, value) in [
+            ("attention_tp", d.attention_tp),
+            ("expert_tp", d.expert_tp),
+            ("max_batched_tokens", d.max_batched_tokens),
+            ("max_sequences", d.max_sequences),
+            ("kv_block_tokens", d.kv_block_tokens),
+        ] {
+            if value == 0 {
+                return wrong(key, "is 0".into(), "set it to at least 1".into());
+            }
+        }
+        let (tp, etp) = (d.attention_tp as usize, d.expert_tp as usize);
+        let fill = |asked: u32, each: usize| if asked == 0 { devices / each } else { asked as usize };
+        let (dp, ep) = (fill(d.attention_dp, tp), fill(d.expert_parallel, etp));
+        for (key, ranks, each) in [("attention_dp", dp, tp), ("expert_parallel", ep, etp)] {
+            if ranks * each != devices {
+                return wrong(
+                    key,
+                    format!("{ranks} x {each} ranks do not cover {devices} devices"),
+                    format!("choose factors of {devices}, or 0 to fill"),
+                );
+            }
+        }
+        for (l, layer) in model.decoder.iter().enumerate() {
+            let (Heads::Gqa { heads, .. } | Heads::Mla { heads, .. }) = layer.attention.heads;
+            if !(heads as usize).is_multiple_of(tp) {
+                return wrong(
+                    "attention_tp",
+                    format!("{tp} devices cannot share the {heads} heads of layer {l}"),
+                    "choose a divisor of the heads".into(),
+                );
+            }
+        }
+        Ok(Self { tp, dp, ep, etp })
+    }
+
+    /// Devices of attention rank `r`.
+    pub fn rank_devices(&self, r: usize) -> Range<usize> {
+        r * self.tp..(r + 1) * self.tp
+    }
+    /// Devices of expert group `g`.
+    pub fn group_devices(&self, g: usize) -> Range<usize> {
+        g * self.etp..(g + 1) * self.etp
+    }
+    /// All devices.
+    pub fn devices(&self) -> usize {
+        self.tp * self.dp
+    }
+}

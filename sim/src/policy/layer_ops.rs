@@ -1,0 +1,154 @@
+//! What an execution policy appends operations with.
+
+use super::Network;
+use crate::engine::{Graph, LaneId, NO_DEVICE, OpId, OpKind, SharedId};
+use crate::machine::Plan;
+use crate::routing::LayerRouting;
+use moesim_hwmodels::cost::{Cost, Engine, GroupedMlp, grouped_mlp};
+
+/// One layer's part of the graph, after its gate.
+#[derive(Debug)]
+pub struct LayerOps<'a> {
+    /// The model on the machine.
+    pub plan: &'a Plan,
+    /// Index among the MoE layers.
+    pub moe_layer: usize,
+    pub(crate) graph: &'a mut Graph,
+    pub(crate) network: &'a mut Network,
+    pub(crate) layer: u16,
+    pub(crate) gate: OpId,
+    /// Per device: the last operation of its tokens, none without tokens.
+    pub(crate) frontier: &'a mut [Option<OpId>],
+    /// Per device: tokens that it holds after attention.
+    pub(crate) tokens: &'a [u64],
+    pub(crate) done: &'a mut Vec<OpId>,
+}
+
+impl LayerOps<'_> {
+    /// Devices.
+    pub fn devices(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// The experts' shape on one device.
+    pub fn experts(&self) -> GroupedMlp {
+        self.plan.experts(self.moe_layer)
+    }
+
+    /// Appends the dispatch; what experts wait for.
+    pub fn dispatch(&mut self, routing: &LayerRouting) -> OpId {
+        match self.network.dispatch(self.plan, routing) {
+            Some(work) => self.graph.op(OpKind::Dispatch, self.layer, NO_DEVICE, work).after(&[self.gate]).id(),
+            None => self.gate,
+        }
+    }
+
+    /// Appends the shared experts of every device with tokens, beside the dispatch.
+    pub fn shared_experts(&mut self) {
+        for d in 0..self.tokens.len() {
+            if self.tokens[d] == 0 {
+                continue;
+            }
+            let cost = self.plan.shared_cost(self.moe_layer, self.tokens[d]);
+            if cost.flop > 0 {
+                let op = self.on_device(OpKind::Shared, d, cost, self.gate);
+                self.frontier[d] = Some(op);
+            }
+        }
+    }
+
+    /// Appends routed experts on the device's own cores: `counts[i]` tokens for one expert each. Returns nothing if there
+    /// are no tokens.
+    pub fn experts_on_device(&mut self, device: usize, counts: &[u32], after: OpId) -> Option<OpId> {
+        let cost = grouped_mlp(&self.plan.machine.gpu, &self.experts(), counts);
+        (cost.flop > 0).then(|| {
+            let op = self.on_device(OpKind::Experts, device, cost, after);
+            self.done.push(op);
+            op
+        })
+    }
+
+    /// Appends an operation of `cost` on `lane` that draws its bytes on `channel`; the combine waits for it.
+    pub fn experts_on(&mut self, device: usize, cost: Cost, lane: LaneId, channel: SharedId, after: OpId) -> OpId {
+        let work = crate::machine::work(cost);
+        let op = self.graph.op(OpKind::Experts, self.layer, device as u32, work);
+        let op = op.after(&[after]).hold(lane).draw(channel, cost.bytes).id();
+        self.done.push(op);
+        op
+    }
+
+    /// The cost of experts on `engine`.
+    pub fn expert_cost(&self, engine: &Engine, counts: &[u32]) -> Cost {
+        grouped_mlp(engine, &self.experts(), counts)
+    }
+
+    /// Appends a copy of `bytes` from host memory to `device`.
+    ///
+    /// # Panics
+    /// If the machine has no host link; policies check that.
+    pub fn load(&mut self, device: usize, bytes: u64, after: OpId) -> OpId {
+        let m = &self.plan.machine;
+        let link = m.hardware.host.link.as_ref().expect("the policy checked that there is a host link");
+        let rate = link.bandwidth.value.per_second() * link.achievable.value;
+        let cost = moesim_hwmodels::cost::copy(bytes as f64, rate, link.latency.value.seconds());
+        let (lane, channel, memory) = (m.copy[device], m.host_link[device], m.memory[device]);
+        let op = self.graph.op(OpKind::Load, self.layer, device as u32, crate::machine::work(cost));
+        op.after(&[after]).hold(lane).draw(channel, bytes).draw(memory, bytes).id()
+    }
+
+    /// Appends what follows the experts: an all-reduce in every expert group of several devices, the combine, and an
+    /// all-gather in every attention rank of several devices; then moves the frontier of every device with tokens.
+    pub fn combine(&mut self, routing: &LayerRouting) {
+        let plan = self.plan;
+        if plan.ranks.etp > 1 {
+            for g in 0..plan.ranks.ep {
+                let tokens: u64 = (0..routing.sources()).map(|s| u64::from(routing.tokens_between(s, g))).sum();
+                if let Some(work) = self.network.group_allreduce(g, tokens * plan.token_bytes) {
+                    let devices = plan.ranks.group_devices(g);
+                    let inside = |graph: &Graph, op: &OpId| devices.contains(&(graph.device(op.0 as usize) as usize));
+                    let mine: Vec<OpId> = self.done.iter().copied().filter(|o| inside(self.graph, o)).collect();
+                    self.done.retain(|o| !mine.contains(o));
+                    self.done.push(self.graph.op(OpKind::AllReduce, self.layer, NO_DEVICE, work).after(&mine).id());
+                }
+            }
+        }
+        let all = match self.network.combine(plan, routing) {
+            Some(work) => self.graph.op(OpKind::Combine, self.layer, NO_DEVICE, work).after(self.done).id(),
+            None if self.done.is_empty() => self.gate,
+            None => self.graph.join(self.layer, self.done),
+        };
+        self.done.clear();
+        for rank in 0..plan.ranks.dp {
+            let devices = plan.ranks.rank_devices(rank);
+            if devices.clone().all(|d| self.tokens[d] == 0) {
+                continue;
+            }
+            let mut end = all;
+            if plan.ranks.tp > 1 {
+                let tokens: u64 = devices.clone().map(|d| self.tokens[d]).sum();
+                if let Some(work) = self.network.ring(plan.rings[rank], 1, tokens * plan.token_bytes) {
+                    let device = devices.start as u32;
+                    end = self.graph.op(OpKind::AllReduce, self.layer, device, work).after(&[all]).id();
+                }
+            }
+            for d in devices {
+                self.frontier[d] = Some(match self.frontier[d] {
+                    // Shared experts may outlast the combine.
+                    Some(shared) if shared > self.gate => self.graph.join(self.layer, &[shared, end]),
+                    _ => end,
+                });
+            }
+        }
+    }
+
+    /// What waits for both.
+    pub fn both(&mut self, a: OpId, b: OpId) -> OpId {
+        self.graph.join(self.layer, &[a, b])
+    }
+
+    fn on_device(&mut self, kind: OpKind, device: usize, cost: Cost, after: OpId) -> OpId {
+        let m = &self.plan.machine;
+        let op = self.graph.op(kind, self.layer, device as u32, crate::machine::work(cost));
+        op.after(&[after]).hold(m.compute[device]).draw(m.memory[device], cost.bytes).id()
+    }
+}

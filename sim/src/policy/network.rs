@@ -1,0 +1,117 @@
+//! Dispatch and combine on the network, with the bytes that they really move.
+
+use crate::engine::{Bound, Work};
+use crate::machine::Plan;
+use crate::routing::LayerRouting;
+use moesim_core::Picos;
+use moesim_hwmodels::network::{Bottleneck, Phase, Ring, Transfer};
+
+/// Prices collectives and counts what crosses each link.
+#[derive(Clone, Debug)]
+pub struct Network {
+    bottleneck: Bottleneck,
+    transfers: Vec<Transfer>,
+    group_rings: Vec<Ring>,
+    /// Bytes over each link so far.
+    pub link_bytes: Vec<u64>,
+    /// Bytes that left their device in dispatches.
+    pub dispatch_bytes: u64,
+    /// Bytes that left their device in combines.
+    pub combine_bytes: u64,
+    /// Of both, bytes between nodes.
+    pub cross_node_bytes: u64,
+    /// Bytes of all-reduces and all-gathers, as sent over their rings.
+    pub allreduce_bytes: u64,
+}
+
+impl Network {
+    /// For the collectives of `plan`.
+    pub fn new(plan: &Plan) -> Self {
+        let bottleneck = Bottleneck::new(plan.machine.topology.clone());
+        let group_rings = if plan.ranks.etp > 1 {
+            (0..plan.ranks.ep)
+                .map(|g| bottleneck.ring(&plan.ranks.group_devices(g).map(|d| d as u32).collect::<Vec<_>>()))
+                .collect()
+        } else {
+            Vec::new()
+        };
+        Self {
+            link_bytes: vec![0; plan.machine.topology.links().len()],
+            bottleneck,
+            transfers: Vec::new(),
+            group_rings,
+            dispatch_bytes: 0,
+            combine_bytes: 0,
+            cross_node_bytes: 0,
+            allreduce_bytes: 0,
+        }
+    }
+
+    /// Tokens from their devices to the groups of their experts: one copy a token and group, to each device of the group.
+    /// Nothing if no token leaves its device.
+    pub fn dispatch(&mut self, plan: &Plan, routing: &LayerRouting) -> Option<Work> {
+        self.transfers.clear();
+        for source in 0..routing.sources() {
+            for group in 0..routing.groups() {
+                let tokens = routing.tokens_between(source, group);
+                if tokens > 0 {
+                    for device in plan.ranks.group_devices(group) {
+                        self.push(plan, source, device, u64::from(tokens) * plan.token_bytes);
+                    }
+                }
+            }
+        }
+        self.dispatch_bytes += self.transfers.iter().map(|t| t.bytes).sum::<u64>();
+        self.phase()
+    }
+
+    /// Expert outputs back: one partial sum a token and group, from one device of the group (taken in turn by source).
+    pub fn combine(&mut self, plan: &Plan, routing: &LayerRouting) -> Option<Work> {
+        self.transfers.clear();
+        for source in 0..routing.sources() {
+            for group in 0..routing.groups() {
+                let tokens = routing.tokens_between(source, group);
+                if tokens > 0 {
+                    let device = group * plan.ranks.etp + source % plan.ranks.etp;
+                    self.push(plan, device, source, u64::from(tokens) * plan.token_bytes);
+                }
+            }
+        }
+        self.combine_bytes += self.transfers.iter().map(|t| t.bytes).sum::<u64>();
+        self.phase()
+    }
+
+    /// All-reduce of `bytes` on every device of expert group `group`.
+    pub fn group_allreduce(&mut self, group: usize, bytes: u64) -> Option<Work> {
+        let ring = *self.group_rings.get(group)?;
+        self.ring(ring, 2, bytes)
+    }
+
+    /// All-reduce (`rounds` 2) or all-gather (`rounds` 1) of `bytes` over `ring`.
+    pub fn ring(&mut self, ring: Ring, rounds: u64, bytes: u64) -> Option<Work> {
+        let phase = if rounds == 2 { ring.allreduce(bytes as f64) } else { ring.allgather(bytes as f64) };
+        self.allreduce_bytes += rounds * (ring.devices as u64).saturating_sub(1) * bytes;
+        (phase.time_s > 0.0).then(|| on_the_clock(phase))
+    }
+
+    fn push(&mut self, plan: &Plan, src: usize, dst: usize, bytes: u64) {
+        if src != dst {
+            let topology = &plan.machine.topology;
+            if topology.nodes() > 1 && topology.node_of(src) != topology.node_of(dst) {
+                self.cross_node_bytes += bytes;
+            }
+            self.transfers.push(Transfer { src: src as u32, dst: dst as u32, bytes });
+        }
+    }
+
+    fn phase(&mut self) -> Option<Work> {
+        if self.transfers.is_empty() {
+            return None;
+        }
+        Some(on_the_clock(self.bottleneck.phase(&self.transfers, Some(&mut self.link_bytes))))
+    }
+}
+
+fn on_the_clock(phase: Phase) -> Work {
+    Work { launch: Picos::from_seconds(phase.time_s), body: Picos::ZERO, flop: 0, bound: Bound::Link }
+}

@@ -1,0 +1,9 @@
+//! Serving: requests in line and running on attention ranks, batches, KV cache.
+
+pub mod balancer;
+pub mod rank;
+pub mod scheduler;
+
+pub use balancer::{LeastLoaded, LoadBalancer, RoundRobin};
+pub use rank::{Live, Rank, Step};
+pub use scheduler::{ChunkedPrefill, Scheduler};
