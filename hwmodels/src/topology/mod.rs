@@ -24,8 +24,8 @@ const MAX_DEVICES: usize = 65_536;
 const MAX_LINKS: usize = 1 << 20;
 /// Pairs of devices in the routing table (4,096 devices, 128 MiB).
 const MAX_PAIRS: usize = 1 << 24;
-/// Links in all paths of the routing table together (512 MiB).
-const MAX_HOPS: usize = 1 << 27;
+/// Links in all paths of the routing table together (256 MiB).
+const MAX_HOPS: usize = 1 << 26;
 
 /// A topology with a path for every pair of devices.
 #[derive(Clone, Debug)]
@@ -56,12 +56,15 @@ pub(crate) struct PathClass {
 }
 
 /// What a builder hands over: the graph, and the links of a path, appended.
-struct Plan<'a> {
+struct Plan {
     wiring: Wiring,
     devices: usize,
     devices_per_node: usize,
-    route: Box<dyn FnMut(usize, usize, &mut Vec<u32>) + 'a>,
+    route: RouteRule,
 }
+
+/// Appends the links from one device to another; called for different devices only, sources in order.
+type RouteRule = Box<dyn FnMut(usize, usize, &mut Vec<u32>)>;
 
 impl Topology {
     /// Builds the graph and the routing table.
