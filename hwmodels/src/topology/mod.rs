@@ -37,7 +37,7 @@ pub struct Topology {
     /// Row-major by (source, destination), one more at the end.
     routes: Vec<Route>,
     hops: Vec<u32>,
-    /// What [`Route::class`] points to: few, so that they stay in the nearest cache.
+    /// What [`Route::class`] points to, by rising latency: few, so that they stay in the nearest cache.
     classes: Vec<PathClass>,
 }
 
@@ -117,6 +117,7 @@ impl Topology {
         }
         routes.push(Route { start: hops.len() as u32, class: 0 });
         hops.shrink_to_fit();
+        let classes = sort_classes(classes, &mut routes);
         Ok(Self { graph, links, devices, devices_per_node, routes, hops, classes })
     }
 
@@ -169,6 +170,16 @@ impl Topology {
         assert!(src < self.devices && dst < self.devices, "devices {src} and {dst} of {}", self.devices);
         src * self.devices + dst
     }
+}
+
+/// Sorts by latency, so that the least class of several paths has the least latency, and renumbers the routes.
+fn sort_classes(classes: Vec<PathClass>, routes: &mut [Route]) -> Vec<PathClass> {
+    let mut order: Vec<usize> = (0..classes.len()).collect();
+    order.sort_by(|&a, &b| classes[a].latency_s.total_cmp(&classes[b].latency_s));
+    let mut rank = vec![0; classes.len()];
+    order.iter().enumerate().for_each(|(new, &old)| rank[old] = new as u32);
+    routes.iter_mut().for_each(|r| r.class = rank[r.class as usize]);
+    order.into_iter().map(|old| classes[old]).collect()
 }
 
 /// Latency and slowest link of a path.
