@@ -6,7 +6,8 @@
 //! * T is the largest, over transfers, of bytes / bandwidth of the slowest link on the path + path latency.
 //!
 //! Both are bounds from below whatever the sharing discipline, and so is their maximum. Bandwidths are the achievable
-//! ones; a path's latency includes the per-message cost. More bytes in a transfer never make a phase shorter.
+//! ones; a path's latency includes the per-message cost. More bytes in a transfer that has some never make a phase
+//! shorter; a transfer added to a phase may, by its latency alone, where its path is shorter than that of the others.
 
 use super::{Phase, Transfer};
 use crate::topology::{PathClass, Topology};
