@@ -8,29 +8,27 @@ fn main() {
     divan::main();
 }
 
-#[divan::bench(args = ["h100-8"])]
-fn all_to_all(bencher: Bencher, preset: &str) {
+const PRESETS: [&str; 4] = ["h100-8", "mi300x-8", "h800-2x8", "wafer-5x5"];
+
+/// Every device sends to every other, with unequal bytes: 56, 56, 240 and 600 transfers.
+fn all_pairs(preset: &str) -> (Bottleneck, Vec<Transfer>) {
     let hardware = Hardware::load(preset).expect("a preset loads");
     let topology = Arc::new(Topology::build(&hardware.topology).expect("a preset builds"));
     let n = topology.devices() as u32;
-    let transfers: Vec<Transfer> = (0..n)
-        .flat_map(|src| (0..n).map(move |dst| Transfer { src, dst, bytes: 1000 + u64::from(src * 13 + dst * 7) }))
-        .filter(|t| t.src != t.dst)
-        .collect();
-    let mut network = Bottleneck::new(topology);
+    let pairs = (0..n).flat_map(|src| (0..n).map(move |dst| (src, dst))).filter(|(src, dst)| src != dst);
+    let transfers = pairs.map(|(src, dst)| Transfer { src, dst, bytes: 1000 + u64::from(src * 13 + dst * 7) });
+    (Bottleneck::new(topology), transfers.collect())
+}
+
+#[divan::bench(args = PRESETS)]
+fn all_to_all(bencher: Bencher, preset: &str) {
+    let (mut network, transfers) = all_pairs(preset);
     bencher.bench_local(|| network.phase(black_box(&transfers), None));
 }
 
-#[divan::bench(args = ["h100-8"])]
+#[divan::bench(args = PRESETS)]
 fn all_to_all_with_link_bytes(bencher: Bencher, preset: &str) {
-    let hardware = Hardware::load(preset).expect("a preset loads");
-    let topology = Arc::new(Topology::build(&hardware.topology).expect("a preset builds"));
-    let n = topology.devices() as u32;
-    let transfers: Vec<Transfer> = (0..n)
-        .flat_map(|src| (0..n).map(move |dst| Transfer { src, dst, bytes: 1000 + u64::from(src * 13 + dst * 7) }))
-        .filter(|t| t.src != t.dst)
-        .collect();
-    let mut links = vec![0; topology.links().len()];
-    let mut network = Bottleneck::new(topology);
+    let (mut network, transfers) = all_pairs(preset);
+    let mut links = vec![0; network.topology().links().len()];
     bencher.bench_local(|| network.phase(black_box(&transfers), Some(&mut links)));
 }

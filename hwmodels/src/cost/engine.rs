@@ -88,8 +88,9 @@ impl Engine {
 
     /// One kernel of `flop` operations and `bytes` of memory traffic.
     pub(super) fn kernel(&self, family: Family, bits: f64, flop: f64, bytes: f64) -> Cost {
+        // Counts go through signed integers, to which the conversion is short.
         let compute_s = flop * self.s_per_flop[family as usize][width(bits)];
-        Cost::kernel(self.launch_s, compute_s, bytes * self.s_per_byte, flop as u64, bytes as u64)
+        Cost::kernel(self.launch_s, compute_s, bytes * self.s_per_byte, flop as i64 as u64, bytes as i64 as u64)
     }
 }
 

@@ -1,1 +1,148 @@
+use super::*;
+use crate::Hardware;
+use proptest::prelude::*;
 
+fn h100() -> Engine {
+    Engine::gpu(&Hardware::load("h100-8").unwrap().device)
+}
+
+#[track_caller]
+fn close(a: f64, b: f64) {
+    assert!((a - b).abs() <= 1e-12 * b.abs(), "{a} against {b}");
+}
+
+const LAUNCH: f64 = 2e-6;
+const MEMORY: f64 = 3.35e12 * 0.9;
+
+#[test]
+fn a_gemm_by_hand() {
+    // FP8 in, BF16 out, 128 x 4096 x 7168: 7,516,192,768 operations; 128 x 7168 + 4096 x 7168 + 2 x 128 x 4096 bytes.
+    let c = gemm(&h100(), Gemm { m: 128, n: 4096, k: 7168, weight_bits: 8.0, activation_bits: 8.0 });
+    assert_eq!((c.flop, c.bytes), (7_516_192_768, 917_504 + 29_360_128 + 1_048_576));
+    close(c.compute_s, 7_516_192_768.0 / (1978.9e12 * 0.7));
+    close(c.memory_s, 31_326_208.0 / MEMORY);
+    close(c.time_s(), LAUNCH + 31_326_208.0 / MEMORY);
+    assert_eq!(c.bound(), Bound::Memory);
+    // Four-bit weights with 16-bit activations: a quarter of the weight bytes, the 16-bit rate.
+    let c = gemm(&h100(), Gemm { m: 4096, n: 4096, k: 4096, weight_bits: 4.25, activation_bits: 16.0 });
+    close(c.compute_s, 2.0 * 4096f64.powi(3) / (989.4e12 * 0.7));
+    assert_eq!((c.bytes, c.bound()), (4096 * 4096 * 17 / 32 + 2 * 2 * 4096 * 4096, Bound::Compute));
+    assert_eq!(gemm(&h100(), Gemm { m: 0, n: 1, k: 1, weight_bits: 8.0, activation_bits: 8.0 }), Cost::default());
+    let tiny = gemm(&h100(), Gemm { m: 1, n: 64, k: 64, weight_bits: 16.0, activation_bits: 16.0 });
+    assert_eq!(tiny.bound(), Bound::Launch);
+}
+
+#[test]
+fn the_bound_changes_at_the_ridge() {
+    // With m much smaller than n and k the intensity is m operations a byte in 16 bits; the ridge is where compute and
+    // memory take as long: 989.4 x 0.7 / (3.35 x 0.9) = 229.7.
+    let at = |m| gemm(&h100(), Gemm { m, n: 1 << 20, k: 1 << 20, weight_bits: 16.0, activation_bits: 16.0 }).bound();
+    assert_eq!((at(229), at(231)), (Bound::Memory, Bound::Compute));
+}
+
+#[test]
+fn experts_by_hand() {
+    let mlp = GroupedMlp { hidden: 7168, intermediate: 2048, matrices: 3, weight_bits: 8.0, activation_bits: 8.0 };
+    let c = grouped_mlp(&h100(), &mlp, &[5, 0, 3, 0]);
+    let matrix = 7168 * 2048u64;
+    // Two experts read, three matrices each; eight tokens in, product out and in, result out in BF16.
+    assert_eq!(c.flop, 2 * 8 * 3 * matrix);
+    assert_eq!(c.bytes, 2 * 3 * matrix + 8 * (7168 + 2048 + 2048 + 2 * 7168));
+    close(c.time_s(), 2.0 * LAUNCH + c.bytes as f64 / MEMORY);
+    close(c.compute_s, c.flop as f64 / (1978.9e12 * 0.69));
+    assert_eq!(grouped_mlp(&h100(), &mlp, &[0; 4]), Cost::default());
+    let two = grouped_mlp(&h100(), &GroupedMlp { matrices: 2, ..mlp }, &[5, 0, 3, 0]);
+    assert_eq!(two.flop, 2 * 8 * 2 * matrix);
+}
+
+#[test]
+fn attention_by_hand() {
+    // gpt-oss-like: 64 heads of 64, 8 key-value heads; one query each in 4 sequences of 1,000 tokens.
+    let kind = AttentionKind::Grouped { heads: 64, kv_heads: 8, head_dim: 64 };
+    let shape = AttentionShape { kind, kv_bits: 16.0, activation_bits: 16.0 };
+    let work = AttentionWork { query_tokens: 4, query_key_pairs: 4000, kv_tokens_read: 4000, kv_tokens_written: 4 };
+    let c = attention(&h100(), &shape, work);
+    assert_eq!(shape.kv_bytes_per_token(), 2048.0);
+    assert_eq!((c.flop, c.bytes), (4 * 64 * 64 * 4000, 4004 * 2048 + 4 * 2 * 64 * 64 * 2));
+    close(c.time_s(), LAUNCH + c.bytes as f64 / MEMORY);
+    // DeepSeek-V3: 128 heads, latent 512 + 64: 1,088 multiply-adds a pair and head, 1,152 bytes a token.
+    let kind = AttentionKind::Latent { heads: 128, rank: 512, rope: 64 };
+    let shape = AttentionShape { kind, ..shape };
+    let c = attention(&h100(), &shape, work);
+    assert_eq!(shape.kv_bytes_per_token(), 1152.0);
+    assert_eq!((c.flop, c.bytes), (4000 * 128 * 1088 * 2, 4004 * 1152 + 4 * 128 * 1088 * 2));
+    close(c.compute_s, c.flop as f64 / (989.4e12 * 0.75));
+    assert_eq!(attention(&h100(), &shape, AttentionWork::default()), Cost::default());
+}
+
+#[test]
+fn streams_and_the_gate_by_hand() {
+    close(elementwise(&h100(), 3.015e9).time_s(), LAUNCH + 1e-3);
+    close(copy(1e9, 50e9, 10e-6).time_s(), 0.02 + 10e-6);
+    assert_eq!((copy(0.0, 50e9, 10e-6), elementwise(&h100(), 0.0)), (Cost::default(), Cost::default()));
+    let c = gate(&h100(), 64, 7168, 256, 16.0, 16.0);
+    assert_eq!((c.flop, c.bytes), (2 * 64 * 256 * 7168, (64 + 256) * 7168 * 2 + 64 * 256 * 2 + 64 * 256 * 4));
+    close(c.launch_s, 2.0 * LAUNCH);
+}
+
+#[test]
+fn a_sequence_keeps_the_time() {
+    let compute = Cost::kernel(1.0, 10.0, 4.0, 1, 2);
+    let memory = Cost::kernel(1.0, 0.0, 8.0, 3, 4);
+    let both = compute.then(memory);
+    assert_eq!((both.time_s(), both.launch_s, both.compute_s, both.memory_s), (20.0, 2.0, 10.0, 12.0));
+    // More of the time was bound by compute, although memory's demands add up to more.
+    assert_eq!((both.bound(), both.flop, both.bytes), (Bound::Compute, 4, 6));
+    assert_eq!(Cost::default().then(compute), compute);
+}
+
+#[test]
+fn engines_take_the_precision_they_have() {
+    let engine = |name| Engine::gpu(&Hardware::load(name).unwrap().device);
+    let (a100, h100, b200) = (engine("a100-8"), h100(), engine("b200-8"));
+    let precisions = |e: &Engine| [16.0, 8.0, 4.0].map(|bits| e.precision(bits));
+    use Precision::*;
+    assert_eq!(precisions(&a100), [Bf16, Int8, Int8]);
+    assert_eq!(precisions(&h100), [Bf16, Fp8, Fp8]);
+    assert_eq!(precisions(&b200), [Bf16, Fp8, Fp4]);
+    close(b200.flop_per_s(Family::Dense, 4.0), 9000e12 * 0.7);
+    let duplex = Hardware::load("duplex-1").unwrap().device;
+    let pim = Engine::pim(&duplex).unwrap();
+    close(pim.bytes_per_s, 4.0 * 3.35e12 * 0.9);
+    // The point of the device: few tokens an expert are faster in memory, many on the GPU's cores.
+    let mlp = GroupedMlp { hidden: 4096, intermediate: 14336, matrices: 3, weight_bits: 16.0, activation_bits: 16.0 };
+    let time = |e: &Engine, t| grouped_mlp(e, &mlp, &[t; 8]).time_s();
+    let gpu = Engine::gpu(&duplex);
+    assert!(time(&pim, 4) < time(&gpu, 4) && time(&pim, 64) > time(&gpu, 64));
+    assert!(Engine::pim(&Hardware::load("h100-8").unwrap().device).is_none());
+}
+
+proptest! {
+    #[test]
+    fn more_work_is_never_cheaper(
+        tokens in prop::collection::vec(0u32..5000, 1..40), at in 0usize..40, more in 1u32..5000, bits in 4.0..16.0f64,
+    ) {
+        let engine = h100();
+        let mlp = GroupedMlp { hidden: 2880, intermediate: 2880, matrices: 3, weight_bits: bits, activation_bits: 16.0 };
+        let before = grouped_mlp(&engine, &mlp, &tokens).time_s();
+        let mut larger = tokens.clone();
+        larger[at % tokens.len()] += more;
+        prop_assert!(grouped_mlp(&engine, &mlp, &larger).time_s() > before);
+
+        let dense = |m| gemm(&engine, Gemm { m, n: 2880, k: 4096, weight_bits: bits, activation_bits: bits }).time_s();
+        prop_assert!(dense(u64::from(tokens[0]) + u64::from(more)) > dense(u64::from(tokens[0])));
+
+        let kind = AttentionKind::Latent { heads: 16, rank: 512, rope: 64 };
+        let shape = AttentionShape { kind, kv_bits: bits, activation_bits: 16.0 };
+        let cost = |context| attention(&engine, &shape, AttentionWork {
+            query_tokens: 1, query_key_pairs: context, kv_tokens_read: context, kv_tokens_written: 1,
+        }).time_s();
+        prop_assert!(cost(u64::from(more) + 7) > cost(7));
+    }
+
+    #[test]
+    fn a_kernel_takes_at_least_each_of_its_parts(launch in 0.0..1.0, compute in 0.0..1.0, memory in 0.0..1.0) {
+        let c = Cost::kernel(launch, compute, memory, 1, 1);
+        prop_assert_eq!(c.time_s(), launch + f64::max(compute, memory));
+    }
+}

@@ -71,11 +71,11 @@ impl Hardware {
     /// # Errors
     /// As [`Hardware::load`].
     pub fn from_table(table: toml::Table, label: &str) -> Result<Self> {
-        config::from_table::<Self>(table, label)?.checked(label)
+        config::from_table::<Self>(table, label).map_err(cure)?.checked(label)
     }
 
     fn from_text(text: &str, label: &str) -> Result<Self> {
-        config::from_toml::<Self>(text, label)?.checked(label)
+        config::from_toml::<Self>(text, label).map_err(cure)?.checked(label)
     }
 
     fn checked(self, label: &str) -> Result<Self> {
@@ -93,4 +93,9 @@ impl Hardware {
         let memory = &self.device.memory;
         Bytes((memory.capacity.value.as_f64() * (1.0 - self.device.reserve.value)) as u64)
     }
+}
+
+/// Whatever does not parse has a cure, at least an example that does.
+fn cure(e: Diag) -> Diag {
+    if e.cure.is_empty() { e.cure("compare with a preset: moesim show h100-8") } else { e }
 }

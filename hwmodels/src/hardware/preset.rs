@@ -15,7 +15,19 @@ macro_rules! embed {
     };
 }
 
-static PRESETS: &[Preset] = embed!["h100-8"];
+static PRESETS: &[Preset] = embed![
+    "a100-8",
+    "h100-8",
+    "h800-8",
+    "h800-2x8",
+    "h200-8",
+    "b200-8",
+    "mi300x-8",
+    "rtx4090-offload",
+    "duplex-1",
+    "duplex-4",
+    "wafer-5x5",
+];
 
 /// Every preset, in the order that people should see.
 pub fn presets() -> &'static [Preset] {

@@ -16,7 +16,7 @@ pub struct Transfer {
     pub src: u32,
     /// The receiving device.
     pub dst: u32,
-    /// Payload, below 2^63.
+    /// Payload; the sum over a phase is below 2^63.
     pub bytes: u64,
 }
 

@@ -5,7 +5,7 @@ use super::{MAX_LINKS, Plan, limit};
 use crate::hardware::LinkSpec;
 use moesim_core::Result;
 
-pub(super) fn plan(devices: u32, link: &LinkSpec) -> Result<Plan<'static>> {
+pub(super) fn plan(devices: u32, link: &LinkSpec) -> Result<Plan> {
     let n = devices as usize;
     limit("links", "", (n * (n - 1)).max(1), MAX_LINKS)?;
     let mut wiring = Wiring::devices(n);

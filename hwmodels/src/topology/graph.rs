@@ -8,7 +8,7 @@ use petgraph::graph::NodeIndex;
 use petgraph::visit::EdgeRef;
 use std::collections::{HashMap, HashSet, VecDeque};
 
-pub(super) fn plan(devices: u32, edges: &[Edge]) -> Result<Plan<'static>> {
+pub(super) fn plan(devices: u32, edges: &[Edge]) -> Result<Plan> {
     limit("links", "", (2 * edges.len()).max(1), MAX_LINKS)?;
     let mut wiring = Wiring::devices(devices as usize);
     let (mut switches, mut seen) = (HashMap::new(), HashSet::new());

@@ -10,12 +10,12 @@ const WEST: usize = 1;
 const SOUTH: usize = 2;
 const NORTH: usize = 3;
 
-pub(super) fn plan(x: u32, y: u32, link: &LinkSpec) -> Plan<'static> {
+pub(super) fn plan(x: u32, y: u32, link: &LinkSpec) -> Plan {
     let (x, y) = (x as usize, y as usize);
     let mut wiring = Wiring::devices(x * y);
     // The link of each die in each direction; u32::MAX where the mesh ends.
     let mut out = vec![[u32::MAX; 4]; x * y];
-    for die in 0..x * y {
+    for (die, out) in out.iter_mut().enumerate() {
         let (column, row) = (die % x, die / x);
         let neighbours = [
             (EAST, column + 1 < x, die + 1),
@@ -24,7 +24,7 @@ pub(super) fn plan(x: u32, y: u32, link: &LinkSpec) -> Plan<'static> {
             (NORTH, row > 0, die.wrapping_sub(x)),
         ];
         for (direction, _, next) in neighbours.into_iter().filter(|n| n.1) {
-            out[die][direction] = wiring.link(die as u32, next as u32, link, LinkKind::ScaleUp);
+            out[direction] = wiring.link(die as u32, next as u32, link, LinkKind::ScaleUp);
         }
     }
     let route = move |src: usize, dst: usize, path: &mut Vec<u32>| {

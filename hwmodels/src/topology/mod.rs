@@ -1,6 +1,6 @@
 //! Topologies: a directed graph of devices, switches and links, and a path for every pair of devices.
 //!
-//! One file per kind builds the graph ([`Wiring`]) and states its routing rule; [`Topology::build`] walks the rule once
+//! One file per kind builds the graph and states its routing rule; [`Topology::build`] walks the rule once
 //! for every pair and keeps the paths in compressed rows, so that asking for a path is an index.
 
 mod full_mesh;
@@ -24,8 +24,8 @@ const MAX_DEVICES: usize = 65_536;
 const MAX_LINKS: usize = 1 << 20;
 /// Pairs of devices in the routing table (4,096 devices, 128 MiB).
 const MAX_PAIRS: usize = 1 << 24;
-/// Links in all paths of the routing table together (512 MiB).
-const MAX_HOPS: usize = 1 << 27;
+/// Links in all paths of the routing table together (256 MiB).
+const MAX_HOPS: usize = 1 << 26;
 
 /// A topology with a path for every pair of devices.
 #[derive(Clone, Debug)]
@@ -37,7 +37,7 @@ pub struct Topology {
     /// Row-major by (source, destination), one more at the end.
     routes: Vec<Route>,
     hops: Vec<u32>,
-    /// What [`Route::class`] points to: few, so that they stay in the nearest cache.
+    /// What [`Route::class`] points to, by rising latency: few, so that they stay in the nearest cache.
     classes: Vec<PathClass>,
 }
 
@@ -56,12 +56,15 @@ pub(crate) struct PathClass {
 }
 
 /// What a builder hands over: the graph, and the links of a path, appended.
-struct Plan<'a> {
+struct Plan {
     wiring: Wiring,
     devices: usize,
     devices_per_node: usize,
-    route: Box<dyn FnMut(usize, usize, &mut Vec<u32>) + 'a>,
+    route: RouteRule,
 }
+
+/// Appends the links from one device to another; called for different devices only, sources in order.
+type RouteRule = Box<dyn FnMut(usize, usize, &mut Vec<u32>)>;
 
 impl Topology {
     /// Builds the graph and the routing table.
@@ -114,6 +117,7 @@ impl Topology {
         }
         routes.push(Route { start: hops.len() as u32, class: 0 });
         hops.shrink_to_fit();
+        let classes = sort_classes(classes, &mut routes);
         Ok(Self { graph, links, devices, devices_per_node, routes, hops, classes })
     }
 
@@ -166,6 +170,16 @@ impl Topology {
         assert!(src < self.devices && dst < self.devices, "devices {src} and {dst} of {}", self.devices);
         src * self.devices + dst
     }
+}
+
+/// Sorts by latency, so that the least class of several paths has the least latency, and renumbers the routes.
+fn sort_classes(classes: Vec<PathClass>, routes: &mut [Route]) -> Vec<PathClass> {
+    let mut order: Vec<usize> = (0..classes.len()).collect();
+    order.sort_by(|&a, &b| classes[a].latency_s.total_cmp(&classes[b].latency_s));
+    let mut rank = vec![0; classes.len()];
+    order.iter().enumerate().for_each(|(new, &old)| rank[old] = new as u32);
+    routes.iter_mut().for_each(|r| r.class = rank[r.class as usize]);
+    order.into_iter().map(|old| classes[old]).collect()
 }
 
 /// Latency and slowest link of a path.

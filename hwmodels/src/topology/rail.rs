@@ -17,7 +17,7 @@ pub(super) fn plan(
     nic: &LinkSpec,
     cross_rail: CrossRail,
     oversubscription: f64,
-) -> Result<Plan<'static>> {
+) -> Result<Plan> {
     if !(1.0..=1e6).contains(&oversubscription) {
         return Err(Diag::input(format!("{oversubscription} is not an oversubscription"))
             .place("topology.spine_oversubscription")

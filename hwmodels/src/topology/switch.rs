@@ -4,11 +4,11 @@ use super::Plan;
 use super::wiring::{LinkKind, Wiring};
 use crate::hardware::LinkSpec;
 
-pub(super) fn single() -> Plan<'static> {
+pub(super) fn single() -> Plan {
     Plan { wiring: Wiring::devices(1), devices: 1, devices_per_node: 1, route: Box::new(|_, _, _| {}) }
 }
 
-pub(super) fn plan(devices: u32, link: &LinkSpec) -> Plan<'static> {
+pub(super) fn plan(devices: u32, link: &LinkSpec) -> Plan {
     let mut wiring = Wiring::devices(devices as usize);
     let switch = wiring.switch("switch");
     for d in 0..devices {
