@@ -12,6 +12,7 @@
 //! `moesim.source`, `moesim.licence`; the footer's has `moesim.hash`.
 
 mod hash;
+mod index;
 mod ipc;
 mod meta;
 mod read;
