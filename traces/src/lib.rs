@@ -4,11 +4,16 @@
 //! * [`trace`]: the container of expert-selection traces.
 //! * [`mod@import`]: importers and exporters of traces.
 //! * [`stats`]: what a trace is like.
+//! * [`synth`]: a synthetic source of traces.
+//! * [`arrivals`]: when requests come, and how long they are.
 
+pub mod arrivals;
 pub mod import;
 pub mod model;
 pub mod stats;
+pub mod synth;
 pub mod trace;
 
+pub use arrivals::{ArrivalSpec, Arrivals, Request};
 pub use model::Model;
 pub use trace::{Meta, OwnedSequence, Sequence, Trace};

@@ -7,9 +7,11 @@
 mod file;
 mod presets;
 mod sizes;
+mod stack;
 
 pub use file::ModelFile;
 pub use presets::{Preset, preset_text, presets};
+pub use stack::{AttentionSpec, Dense, Stack};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

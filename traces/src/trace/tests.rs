@@ -1,7 +1,7 @@
 use super::*;
 use moesim_core::rng;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 fn meta() -> Meta {
     let text = |t: &str| t.to_string();
@@ -119,7 +119,6 @@ fn exercise(t: &Trace) {
 fn no_mutation_or_truncation_panics() {
     let (_dir, path, _) = write("good.arrow", &sequences(12, true));
     let good = fs::read(&path).unwrap();
-    let target = path.with_file_name("bad.arrow");
     let (mut opened, mut refused) = (0, 0);
     for case in 0..20_000u64 {
         let draw = |i: u64| rng::draw(7, 8, case, i);
@@ -131,16 +130,23 @@ fn no_mutation_or_truncation_panics() {
             for i in 0..1 + draw(1) % 4 {
                 let tail = case % 2 * (good.len() as u64 - 1500);
                 let at = (tail + rng::below(draw(3 * i + 2), good.len() as u64 - tail)) as usize;
-                bad[at] = match draw(3 * i + 3) % 4 {
-                    0 => 0xFF,
-                    1 => 0,
-                    2 => bad[at] ^ (1 << (draw(3 * i + 4) % 8)),
-                    _ => draw(3 * i + 4) as u8,
-                };
+                let value = draw(3 * i + 4);
+                match draw(3 * i + 3) % 4 {
+                    0 => bad[at] ^= 1 << (value % 8),
+                    1 => bad[at] = value as u8,
+                    // Offsets and lengths have 4 or 8 bytes.
+                    kind => {
+                        let extremes =
+                            [-1, 0, i64::MIN, i64::MAX, i64::from(i32::MAX), value as i64, (value % 4096) as i64];
+                        let bytes = extremes[(value % 7) as usize].to_le_bytes();
+                        let (at, n) = (at / 4 * 4, if kind == 2 { 4 } else { 8 });
+                        let n = n.min(bad.len() - at);
+                        bad[at..at + n].copy_from_slice(&bytes[..n]);
+                    }
+                }
             }
         }
-        fs::write(&target, &bad).unwrap();
-        match Trace::open(&target) {
+        match Trace::parse(&arrow_buffer::Buffer::from_slice_ref(&bad), Path::new("bad.arrow")) {
             Ok(t) => {
                 exercise(&t);
                 opened += 1;

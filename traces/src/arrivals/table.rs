@@ -1,0 +1,168 @@
+//! Requests in a CSV table, streamed: a time and two token counts a row.
+
+use super::{Request, TOKENS, out_of_range};
+use moesim_core::diag::nearest;
+use moesim_core::{Diag, Picos, Result};
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// Longer lines are not tables of requests, and must not fill the memory.
+const LINE: usize = 64 << 10;
+
+/// Reads the time of a row in picoseconds since any fixed moment, or says how to write it.
+pub(super) type Clock = fn(&str) -> std::result::Result<i128, &'static str>;
+
+/// The rows of a table.
+pub(super) struct Table {
+    path: PathBuf,
+    reader: csv::Reader<ShortLines>,
+    record: csv::StringRecord,
+    columns: [usize; 3],
+    names: [&'static str; 3],
+    clock: Clock,
+    rate_scale: f64,
+    /// The first row arrives at 0.
+    from_first: bool,
+    first: Option<i128>,
+    last: i128,
+    next: u64,
+    over: bool,
+}
+
+impl Table {
+    /// Opens a table whose columns of time, prompt and output tokens have these names.
+    pub(super) fn open(
+        path: &Path,
+        names: [&'static str; 3],
+        clock: Clock,
+        from_first: bool,
+        rate_scale: f64,
+    ) -> Result<Self> {
+        if !(1e-6..=1e6).contains(&rate_scale) {
+            return Err(out_of_range("rate_scale", rate_scale.to_string(), "from 1e-6 to 1e6"));
+        }
+        let file = File::open(path).map_err(|e| Diag::cannot_read(path, &e))?;
+        if file.metadata().map_err(|e| Diag::cannot_read(path, &e))?.is_dir() {
+            return Err(Diag::input("is a folder").file(path).cure("give the CSV file in it"));
+        }
+        // Without quotes, a record is a line, and short.
+        let mut reader =
+            csv::ReaderBuilder::new().quoting(false).trim(csv::Trim::All).from_reader(ShortLines { file, line: 0 });
+        let header = reader.headers().map_err(|e| broken(path, &e))?.clone();
+        let known: Vec<&str> = header.iter().collect();
+        let find = |name: &str| {
+            known.iter().position(|c| c.trim_start_matches('\u{feff}') == name).ok_or_else(|| {
+                let cure = match nearest(name, known.iter().copied()) {
+                    Some(near) => format!("did you mean it by `{near:.40}`? (needed: {})", names.join(", ")),
+                    None => format!("give a table with the columns {}", names.join(", ")),
+                };
+                Diag::input(format!("lacks the column `{name}`")).file(path).place("line 1").cure(cure)
+            })
+        };
+        let columns = [find(names[0])?, find(names[1])?, find(names[2])?];
+        Ok(Self {
+            path: path.to_path_buf(),
+            reader,
+            record: csv::StringRecord::new(),
+            columns,
+            names,
+            clock,
+            rate_scale,
+            from_first,
+            first: None,
+            last: 0,
+            next: 0,
+            over: false,
+        })
+    }
+    fn read(&mut self) -> Result<Option<Request>> {
+        if !self.reader.read_record(&mut self.record).map_err(|e| broken(&self.path, &e))? {
+            if self.next == 0 {
+                return Err(Diag::input("has no requests")
+                    .file(&self.path)
+                    .place("line 2")
+                    .cure("give a table with rows"));
+            }
+            return Ok(None);
+        }
+        let line = self.record.position().map_or(0, csv::Position::line);
+        let place = |column: usize| format!("line {line}, {}", self.names[column]);
+        let wrong = |column: usize, problem: String, cure: &str| {
+            Err(Diag::input(problem).file(&self.path).place(place(column)).cure(cure))
+        };
+        let text = |column: usize| self.record.get(self.columns[column]).unwrap_or_default();
+        let time = match (self.clock)(text(0)) {
+            Ok(time) => time,
+            Err(rule) => return wrong(0, format!("\"{:.40}\" is not a time", text(0)), rule),
+        };
+        if self.first.is_some() && time < self.last {
+            return wrong(0, format!("\"{:.40}\" is before the row above", text(0)), "sort the rows by time");
+        }
+        let origin = if self.from_first { *self.first.get_or_insert(time) } else { 0 };
+        self.first.get_or_insert(time);
+        self.last = time;
+        let since = time - origin;
+        // Unscaled times are exact.
+        let scaled = if self.rate_scale == 1.0 { since } else { (since as f64 / self.rate_scale).round() as i128 };
+        let Ok(arrival) = u64::try_from(scaled) else {
+            return wrong(0, format!("\"{:.40}\" is outside of the clock", text(0)), "give times from 0 to 213 days");
+        };
+        let mut tokens = [0; 2];
+        for (t, column) in tokens.iter_mut().zip([1, 2]) {
+            match text(column).parse().ok().filter(|n| (1..=TOKENS).contains(n)) {
+                Some(n) => *t = n,
+                None => {
+                    let problem = format!("\"{:.40}\" is not a number of tokens", text(column));
+                    return wrong(column, problem, "give whole numbers from 1 to 16777216, or leave the row out");
+                }
+            }
+        }
+        let id = self.next;
+        self.next += 1;
+        Ok(Some(Request { id, arrival: Picos(arrival), prompt_tokens: tokens[0], output_tokens: tokens[1] }))
+    }
+}
+
+impl Iterator for Table {
+    type Item = Result<Request>;
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.over {
+            return None;
+        }
+        let item = self.read().transpose();
+        self.over = !matches!(item, Some(Ok(_)));
+        item
+    }
+}
+
+fn broken(path: &Path, e: &csv::Error) -> Diag {
+    let line = e.position().map_or(1, csv::Position::line);
+    let problem = match e.kind() {
+        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => format!("has {len} fields, not {expected_len}"),
+        csv::ErrorKind::Utf8 { .. } => "is not UTF-8 text".to_string(),
+        csv::ErrorKind::Io(e) => format!("cannot be read: {e}"),
+        _ => format!("cannot be read: {e}"),
+    };
+    Diag::input(problem).file(path).place(format!("line {line}")).cure("give a CSV table, one request a line")
+}
+
+/// A file whose lines are short.
+struct ShortLines {
+    file: File,
+    line: usize,
+}
+
+impl Read for ShortLines {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.file.read(buffer)?;
+        self.line = match buffer[..n].iter().rposition(|b| *b == b'\n') {
+            Some(last) => n - last - 1,
+            None => self.line + n,
+        };
+        if self.line > LINE {
+            return Err(std::io::Error::other("a line is longer than 64 KiB"));
+        }
+        Ok(n)
+    }
+}

@@ -1,0 +1,99 @@
+use super::*;
+
+fn requests(spec: &ArrivalSpec, base: &Path) -> Result<Vec<Request>> {
+    match spec.open(7, base)? {
+        Arrivals::Open(r) | Arrivals::Closed { requests: r, .. } => r.collect(),
+    }
+}
+
+fn csv(text: &str, rate_scale: f64, limit: Option<u64>) -> Result<Vec<Request>> {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("r.csv"), text).unwrap();
+    requests(&ArrivalSpec::Csv { path: "r.csv".into(), rate_scale, limit }, dir.path())
+}
+
+const LENGTH: Length = Length { mean: 100, spread: 0.5 };
+
+#[test]
+fn recorded_traces_are_whole() {
+    let base = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data/arrivals"));
+    if !base.exists() {
+        println!("skipped: {} is absent", base.display());
+        return;
+    }
+    let azure = |file: &str, rate_scale| ArrivalSpec::Azure { path: file.into(), rate_scale, limit: None };
+    for (file, count, span) in
+        [("AzureLLMInferenceTrace_code.csv", 8_819, 3_436.0), ("AzureLLMInferenceTrace_conv.csv", 19_366, 3_502.0)]
+    {
+        let all = requests(&azure(file, 1.0), base).unwrap();
+        assert_eq!((all.len(), all[0].arrival), (count, Picos::ZERO));
+        let last = all[count - 1].arrival;
+        assert!((last.seconds() - span).abs() < 1.0, "{file}: {last}");
+        let double = requests(&azure(file, 2.0), base).unwrap();
+        assert_eq!(double[count - 1].arrival.0, last.0.div_ceil(2));
+    }
+    let code = requests(&azure("AzureLLMInferenceTrace_code.csv", 1.0), base).unwrap();
+    assert_eq!(code[1], Request { id: 1, arrival: Picos(52_000_000_000), prompt_tokens: 3180, output_tokens: 8 });
+    let path = "sharegpt_qwen3-30b-a3b_300.csv".into();
+    assert_eq!(requests(&ArrivalSpec::Csv { path, rate_scale: 1.0, limit: None }, base).unwrap().len(), 300);
+}
+
+#[test]
+fn columns_may_stand_anywhere() {
+    let text = "output_tokens, x, arrived_at_s, prompt_tokens\n3,a,0.5,2\r\n4,b,1.5,5\n9,c,2,9\n";
+    let all = csv(text, 2.0, Some(2)).unwrap();
+    let request = |id, arrival, prompt_tokens, output_tokens| Request { id, arrival, prompt_tokens, output_tokens };
+    assert_eq!(all, [request(0, Picos(250_000_000_000), 2, 3), request(1, Picos(750_000_000_000), 5, 4)]);
+}
+
+#[test]
+fn poisson_has_its_rate_and_its_seed() {
+    let n = 20_000;
+    let spec = ArrivalSpec::Poisson { rate_per_s: 50.0, requests: n, prompt_tokens: LENGTH, output_tokens: LENGTH };
+    let all = requests(&spec, Path::new("")).unwrap();
+    let mean_gap = all[n as usize - 1].arrival.seconds() / n as f64;
+    // The standard error of the mean gap is 0.7 %; five of them.
+    assert!((mean_gap * 50.0 - 1.0).abs() < 0.036, "{mean_gap}");
+    assert!(all.windows(2).all(|w| w[0].arrival <= w[1].arrival && w[1].id == w[0].id + 1));
+    // Exponential gaps: 36.8 % are longer than the mean.
+    let long = all.windows(2).filter(|w| w[1].arrival.since(w[0].arrival).seconds() > 0.02).count();
+    assert!((long as f64 / n as f64 - 0.3679).abs() < 0.018, "{long}");
+    assert!(all.iter().all(|r| (50..=150).contains(&r.prompt_tokens)));
+    let mean = all.iter().map(|r| f64::from(r.output_tokens)).sum::<f64>() / n as f64;
+    assert!((mean - 100.0).abs() < 1.1, "{mean}");
+    assert_eq!(requests(&spec, Path::new("")).unwrap(), all);
+    let Arrivals::Open(other) = spec.open(8, Path::new("")).unwrap() else { panic!("open") };
+    assert_ne!(other.map(Result::unwrap).next(), Some(all[0]));
+}
+
+#[test]
+fn files_name_the_kind() {
+    let text = "kind = \"closed-loop\"\nconcurrency = 4\nrequests = 9\nthink_time = \"2 s\"\n\
+                prompt_tokens = { mean = 5 }\noutput_tokens = { mean = 6 }";
+    let spec: ArrivalSpec = moesim_core::config::from_toml(text, "e.toml").unwrap();
+    let Arrivals::Closed { concurrency, think, requests } = spec.open(1, Path::new("")).unwrap() else {
+        panic!("closed")
+    };
+    assert_eq!((concurrency, think), (4, Picos(2_000_000_000_000)));
+    let all: Vec<_> = requests.map(Result::unwrap).collect();
+    assert_eq!(all.len(), 9);
+    assert!(all.iter().all(|r| (r.prompt_tokens, r.output_tokens) == (5, 6)));
+    let e = moesim_core::config::from_toml::<ArrivalSpec>(&text.replace("think_time", "think"), "e.toml").unwrap_err();
+    assert!(e.to_string().contains("did you mean `think_time`?"), "{e}");
+    let azure: ArrivalSpec = moesim_core::config::from_toml("kind = \"azure\"\npath = \"a.csv\"", "e.toml").unwrap();
+    assert_eq!(azure, ArrivalSpec::Azure { path: "a.csv".into(), rate_scale: 1.0, limit: None });
+}
+
+#[test]
+fn ranges_are_checked() {
+    let poisson = |rate_per_s, requests, prompt_tokens| {
+        let spec = ArrivalSpec::Poisson { rate_per_s, requests, prompt_tokens, output_tokens: LENGTH };
+        super::tests::requests(&spec, Path::new("")).unwrap_err().to_string()
+    };
+    assert!(poisson(f64::NAN, 1, LENGTH).contains("rate_per_s"));
+    assert!(poisson(1.0, 0, LENGTH).contains("requests"));
+    assert!(poisson(1.0, 1, Length { mean: 0, spread: 0.0 }).contains("prompt_tokens.mean"));
+    assert!(poisson(1.0, 1, Length { mean: 1, spread: -1.0 }).contains("prompt_tokens.spread"));
+    assert!(poisson(1e-9, 9, LENGTH).contains("end of the clock"));
+    assert!(csv("arrived_at_s,prompt_tokens,output_tokens\n1,2,3\n", f64::INFINITY, None).is_err());
+}
