@@ -52,7 +52,7 @@ impl FromStr for Bytes {
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let unit = UNITS.iter().find(|u| self.0 != 0 && self.0 % u.1 as u64 == 0 && self.0 < (1 << 53));
+        let unit = UNITS.iter().find(|u| self.0 != 0 && self.0.is_multiple_of(u.1 as u64) && self.0 < (1 << 53));
         match unit {
             Some((name, scale)) => write!(f, "{} {name}", self.0 / *scale as u64),
             None => write!(f, "{} B", self.0),

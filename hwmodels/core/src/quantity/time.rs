@@ -69,7 +69,7 @@ impl FromStr for Picos {
 
 impl fmt::Display for Picos {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let unit = UNITS[2..].iter().find(|u| self.0 != 0 && self.0 % u.1 as u64 == 0 && self.0 < (1 << 53));
+        let unit = UNITS[2..].iter().find(|u| self.0 != 0 && self.0.is_multiple_of(u.1 as u64) && self.0 < (1 << 53));
         match unit {
             Some((name, scale)) => write!(f, "{} {name}", self.0 / *scale as u64),
             None => write!(f, "{} ps", self.0),
