@@ -108,6 +108,8 @@ pub struct Segment {
     pub device: u32,
     /// See `device`.
     pub spread: u32,
+    /// Whose turn the first token is.
+    pub turn: u32,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -211,9 +213,6 @@ impl Replay {
                 self.counts.add(other);
             }
         }
-        for (total, &n) in self.totals.iter_mut().zip(&self.counts.slots) {
-            *total += u64::from(n);
-        }
         let p = self.counts.provenance;
         let per_token = (source.trace().layers() * source.trace().k()) as u64;
         if self.counts.assigned == self.tokens * per_token {
@@ -236,6 +235,23 @@ impl Replay {
             slots: &self.counts.slots[layer * s..(layer + 1) * s],
             pairs: &self.counts.pairs[layer * p..(layer + 1) * p],
         }
+    }
+
+    /// Ends the iteration: its counts join the history.
+    pub fn retire(&mut self) {
+        for (total, &n) in self.totals.iter_mut().zip(&self.counts.slots) {
+            *total += u64::from(n);
+        }
+    }
+
+    /// Assignments of completed iterations by (MoE layer, slot), layer-major.
+    pub fn history(&self) -> &[u64] {
+        &self.totals
+    }
+
+    /// Assignments of the current iteration.
+    pub fn assigned(&self) -> u64 {
+        self.counts.assigned
     }
 
     /// (token, expert) assignments so far of every (MoE layer, expert), layer-major.
@@ -292,7 +308,7 @@ impl Counts {
     fn segment(&mut self, map: &SlotMap, source: &Source, s: &Segment) {
         let width = source.trace().width();
         let k = source.trace().k();
-        let mut turn = 0;
+        let mut turn = s.turn;
         // Replicas are taken in turn by sequence and position: a pure function of the token.
         let mut position = u64::from(s.binding.sequence) + u64::from(s.from);
         let mut drawn = Vec::new();

@@ -1,0 +1,295 @@
+//! Experiments: what is simulated, in one file.
+
+use crate::engine::Execution;
+use crate::machine::Deployment;
+use crate::policy::Policies;
+use crate::routing::Missing;
+use moesim_core::{Diag, Picos, Result, config, diag};
+use moesim_hwmodels::Hardware;
+use moesim_traces::arrivals::ArrivalSpec;
+use moesim_traces::model::{Model, ModelFile};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// An experiment file.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Experiment {
+    /// Its name, in every output.
+    pub name: String,
+    /// Seed of every random stream.
+    #[serde(default = "one")]
+    pub seed: u64,
+    /// What comes in.
+    pub workload: Workload,
+    /// Ranks and limits.
+    #[serde(default)]
+    pub deployment: Deployment,
+    /// Policies by name.
+    #[serde(default)]
+    pub policy: Policies,
+    /// How finely is simulated.
+    #[serde(default)]
+    pub fidelity: Fidelity,
+    /// What is measured.
+    #[serde(default)]
+    pub window: Window,
+    /// What is promised; without it there is no goodput.
+    #[serde(default)]
+    pub slo: Option<Slo>,
+    /// What is written.
+    #[serde(default)]
+    pub output: Output,
+    /// The model: a preset's name, a file, or a whole model table.
+    #[schemars(schema_with = "name_or::<ModelFile>")]
+    pub model: toml::Value,
+    /// The hardware: a preset's name, a file, or a whole hardware table.
+    #[schemars(schema_with = "name_or::<Hardware>")]
+    pub hardware: toml::Value,
+}
+
+fn one() -> u64 {
+    1
+}
+
+fn name_or<T: JsonSchema>(g: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    let table = g.subschema_for::<T>();
+    schemars::json_schema!({ "anyOf": [{ "type": "string" }, table] })
+}
+
+/// Requests and their routing.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Workload {
+    /// When requests come, and how long they are.
+    pub arrivals: ArrivalSpec,
+    /// Which experts their tokens select.
+    pub routing: Routing,
+}
+
+/// Where expert selections come from.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Routing {
+    /// A trace in moesim's container (see `moesim trace import`).
+    Trace {
+        /// The file, relative to the experiment's.
+        path: PathBuf,
+        /// What stands in for rows that it lacks.
+        #[serde(default)]
+        missing: Missing,
+    },
+    /// Generated with the popularity and the next-token overlap of a measured trace.
+    Synthetic {
+        /// Sequences.
+        sequences: u32,
+        /// Prompt rows of each.
+        #[serde(default)]
+        prompt_rows: u32,
+        /// Decode rows of each.
+        decode_rows: u32,
+        /// What stands in for rows beyond these.
+        #[serde(default)]
+        missing: Missing,
+    },
+}
+
+/// How finely is simulated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Fidelity {
+    /// Operations: `op` or `phase`, with the same outcome.
+    pub execution: Execution,
+    /// Collectives: `bottleneck`.
+    pub network: NetworkFidelity,
+    /// Selections: `exact`, every token of every layer replayed.
+    pub routing: RoutingFidelity,
+}
+
+/// Fidelity of collectives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum NetworkFidelity {
+    /// The larger of the most loaded link and the slowest transfer: a lower bound.
+    #[default]
+    Bottleneck,
+}
+
+/// Fidelity of routing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum RoutingFidelity {
+    /// Every token of every layer.
+    #[default]
+    Exact,
+}
+
+/// The measurement window: requests that arrive in it count for percentiles, tokens that appear in it for rates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Window {
+    /// Warm-up before it.
+    pub start: Picos,
+    /// Its end; without it, the end of the run (drain included).
+    pub end: Option<Picos>,
+}
+
+/// A service-level objective.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Slo {
+    /// Most time to the first token.
+    pub ttft: Option<Picos>,
+    /// Most time per output token after the first.
+    pub tpot: Option<Picos>,
+}
+
+/// What is written to the run directory beside the summary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Output {
+    /// One row an iteration in `iterations.csv`.
+    pub iterations: bool,
+    /// Draw the plots.
+    pub plots: bool,
+}
+
+impl Default for Output {
+    fn default() -> Self {
+        Self { iterations: true, plots: true }
+    }
+}
+
+/// An experiment with everything that it names read in.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// As given, with overrides, model and hardware inlined as tables.
+    pub experiment: Experiment,
+    /// The model.
+    pub model: Model,
+    /// The hardware.
+    pub hardware: Hardware,
+    /// Where relative paths start.
+    pub base: PathBuf,
+}
+
+/// Experiments that ship inside the binary.
+pub const PRESETS: &[(&str, &str)] = &[("quickstart", include_str!("../presets/quickstart.toml"))];
+
+/// Reads an experiment by preset name or path, as a tree for overrides: its label, tree and base folder.
+///
+/// # Errors
+/// Neither a preset nor a readable file, or not TOML.
+pub fn tree(name_or_path: &str) -> Result<(String, toml::Table, PathBuf)> {
+    if let Some((_, text)) = PRESETS.iter().find(|p| p.0 == name_or_path) {
+        return Ok((name_or_path.to_string(), config::table(text, name_or_path)?, PathBuf::from(".")));
+    }
+    let (text, base) = read(name_or_path)?;
+    Ok((name_or_path.to_string(), config::table(&text, name_or_path)?, base))
+}
+
+/// Experiment and sweep files are written by people.
+const MAX_FILE_BYTES: u64 = 16 << 20;
+
+/// The text of a file named on the command line, and its folder.
+pub(crate) fn read(path: &str) -> Result<(String, PathBuf)> {
+    use std::io::Read;
+    let p = Path::new(path);
+    if !p.exists() && p.extension().is_none() && p.components().count() <= 1 {
+        let names: Vec<&str> = PRESETS.iter().map(|p| p.0).collect();
+        return Err(diag::unknown("preset or file", path, &names));
+    }
+    let mut text = String::new();
+    let file = std::fs::File::open(p).map_err(|e| Diag::cannot_read(p, &e))?;
+    file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(|e| Diag::cannot_read(p, &e))?;
+    if text.len() as u64 > MAX_FILE_BYTES {
+        return Err(Diag::input("is larger than 16 MiB").file(p).cure("name an experiment file in TOML"));
+    }
+    let base = p.parent().map_or_else(PathBuf::new, Path::to_path_buf);
+    Ok((text, base))
+}
+
+/// Reads an experiment and applies `--set` assignments.
+///
+/// # Errors
+/// Wrong input, named with file, place and cure.
+pub fn load(name_or_path: &str, overrides: &[String]) -> Result<Resolved> {
+    if overrides.is_empty() && !PRESETS.iter().any(|p| p.0 == name_or_path) {
+        // Straight from the text, so that messages name line and column.
+        let (text, base) = read(name_or_path)?;
+        return finish(config::from_toml(&text, name_or_path)?, name_or_path, base);
+    }
+    let (label, table, base) = tree(name_or_path)?;
+    resolve(&label, table, base, overrides)
+}
+
+/// Applies assignments to a tree and reads what it names.
+///
+/// # Errors
+/// As [`load`].
+pub fn resolve(label: &str, mut table: toml::Table, base: PathBuf, overrides: &[String]) -> Result<Resolved> {
+    for assignment in overrides {
+        let (path, value) = config::split_assignment(assignment)?;
+        if path.len() > 1 && (path[0] == "model" || path[0] == "hardware") {
+            inline(&mut table, &path[0], &base)?;
+        }
+        config::set_path(&mut table, &path, value)?;
+    }
+    let label = if overrides.is_empty() { label.to_string() } else { format!("{label} (with --set)") };
+    finish(config::from_table(table, &label)?, &label, base)
+}
+
+fn finish(mut experiment: Experiment, label: &str, base: PathBuf) -> Result<Resolved> {
+    let model_table = part(&experiment.model, "model", &base)?;
+    let hardware_table = part(&experiment.hardware, "hardware", &base)?;
+    let named = |v: &toml::Value, what: &str| match v {
+        toml::Value::String(s) => s.clone(),
+        _ => format!("{label}: {what}"),
+    };
+    let model = Model::from_table(model_table.clone(), &named(&experiment.model, "model"))?;
+    let hardware = Hardware::from_table(hardware_table.clone(), &named(&experiment.hardware, "hardware"))?;
+    experiment.model = toml::Value::Table(model_table);
+    experiment.hardware = toml::Value::Table(hardware_table);
+    if let (start, Some(end)) = (experiment.window.start, experiment.window.end)
+        && end <= start
+    {
+        return Err(Diag::input("the window ends before it starts").file(label).place("window.end").cure(format!(
+            "set it after window.start, which is {start}"
+        )));
+    }
+    Ok(Resolved { experiment, model, hardware, base })
+}
+
+/// Replaces a name by the table that it names.
+fn inline(table: &mut toml::Table, what: &str, base: &Path) -> Result<()> {
+    if let Some(value) = table.get(what) {
+        let inlined = part(value, what, base)?;
+        table.insert(what.to_string(), toml::Value::Table(inlined));
+    }
+    Ok(())
+}
+
+/// The table of a model or hardware: given whole, a preset, or a file relative to the experiment's.
+fn part(value: &toml::Value, what: &str, base: &Path) -> Result<toml::Table> {
+    let name = match value {
+        toml::Value::Table(t) => return Ok(t.clone()),
+        toml::Value::String(s) => s,
+        _ => return Err(Diag::input(format!("`{what}` is neither a name nor a table")).cure("write its preset's name")),
+    };
+    let (preset, names): (_, Vec<&str>) = if what == "model" {
+        (moesim_traces::model::preset_text(name), moesim_traces::model::presets().iter().map(|p| p.name).collect())
+    } else {
+        let presets = moesim_hwmodels::hardware::presets();
+        (moesim_hwmodels::hardware::preset_text(name), presets.iter().map(|p| p.name).collect())
+    };
+    if let Some(text) = preset {
+        return config::table(text, name);
+    }
+    let path = base.join(name);
+    if !path.exists() {
+        return Err(diag::unknown(&format!("{what} preset or file"), name, &names).place(what));
+    }
+    let (text, _) = read(&path.display().to_string())?;
+    config::table(&text, &path.display().to_string())
+}

@@ -1,0 +1,303 @@
+//! One iteration: attention and gates by the framework, experts by the execution policy, layer after layer.
+
+use crate::engine::{Executor, Graph, NO_DEVICE, OpId, OpKind, Work};
+use crate::machine::{Plan, work};
+use crate::metrics::recorder::Recorder;
+use crate::policy::{ExecutionPolicy, LayerOps, Network, StateView};
+use crate::routing::{Provenance, Replay, Segment, Source};
+use crate::serving::{Rank, Step};
+use moesim_core::{Diag, Picos, Result};
+use moesim_hwmodels::cost::{AttentionWork, Cost};
+
+/// A cost on the clock with the bytes that it draws from device memory.
+#[derive(Clone, Copy)]
+struct Priced {
+    work: Work,
+    bytes: u64,
+}
+
+impl From<Cost> for Priced {
+    fn from(cost: Cost) -> Self {
+        Self { work: work(cost), bytes: cost.bytes }
+    }
+}
+
+/// What an iteration computed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Shape {
+    pub(crate) sequences: u64,
+    pub(crate) prefill_tokens: u64,
+    pub(crate) decode_tokens: u64,
+}
+
+/// Buffers of the iteration being built; reused, so that nothing is allocated once they are warm.
+pub(super) struct Iteration {
+    /// Per rank: what it computes.
+    pub(super) steps: Vec<Vec<Step>>,
+    /// When it began.
+    pub(super) begin: Picos,
+    /// Assignments of all iterations.
+    pub(super) provenance: Provenance,
+    segments: Vec<Segment>,
+    shape: Shape,
+    rank_tokens: Vec<u64>,
+    samples: Vec<u64>,
+    device_tokens: Vec<u64>,
+    /// Per rank and attention class.
+    attention: Vec<Priced>,
+    gates: Vec<Priced>,
+    frontier: Vec<Option<OpId>>,
+    ops: Vec<OpId>,
+    kv_used: Vec<u64>,
+    same_gates: bool,
+}
+
+impl Iteration {
+    pub(super) fn new(plan: &Plan) -> Self {
+        let moe: Vec<_> = plan.moe_layers.iter().filter_map(|&l| plan.model.decoder[l].moe()).collect();
+        Self {
+            steps: vec![Vec::new(); plan.ranks.dp],
+            begin: Picos::ZERO,
+            provenance: Provenance::default(),
+            segments: Vec::new(),
+            shape: Shape::default(),
+            rank_tokens: Vec::new(),
+            samples: Vec::new(),
+            device_tokens: Vec::new(),
+            attention: Vec::new(),
+            gates: Vec::new(),
+            frontier: Vec::new(),
+            ops: Vec::new(),
+            kv_used: Vec::new(),
+            same_gates: moe.iter().all(|m| m.experts == moe[0].experts),
+        }
+    }
+
+    pub(super) fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// Lowers and executes an iteration that begins at `now`; its end.
+    #[expect(clippy::too_many_arguments, reason = "the run's parts, borrowed apart")]
+    pub(super) fn run(
+        &mut self,
+        now: Picos,
+        number: u64,
+        plan: &Plan,
+        executor: &mut Executor,
+        replay: &mut Replay,
+        source: &Source,
+        network: &mut Network,
+        policy: &mut dyn ExecutionPolicy,
+        recorder: &mut Recorder,
+        ranks: &[Rank],
+        queued: &[u32],
+    ) -> Result<Picos> {
+        self.begin = now;
+        self.gather(plan, ranks);
+        let came = replay.load(source, &self.segments);
+        self.provenance.add(&came);
+        if came.total() != replay.assigned() {
+            return Err(Diag::run("assignments are not conserved").cure("report this with the experiment"));
+        }
+        self.kv_used.clear();
+        self.kv_used.extend(ranks.iter().map(|r| r.kv.used()));
+        self.price(plan);
+        executor.begin();
+        self.start(plan, &mut executor.graph);
+        let mut at = now;
+        let mut moe_layer = 0;
+        for (l, layer) in plan.model.decoder.iter().enumerate() {
+            self.attend(plan, &mut executor.graph, network, l);
+            if layer.moe().is_none() {
+                self.dense(plan, &mut executor.graph, network, l);
+                continue;
+            }
+            let gate = self.gate(plan, &mut executor.graph, l, moe_layer);
+            at = executor.advance(gate, at);
+            let routing = replay.reveal(moe_layer);
+            recorder.imbalance(&routing);
+            let view = StateView {
+                now: at,
+                iterations: number,
+                history: replay.history(),
+                placement: replay.map(),
+                queued,
+                kv_used: &self.kv_used,
+            };
+            let mut ops = LayerOps {
+                plan,
+                moe_layer,
+                graph: &mut executor.graph,
+                network,
+                layer: l as u16,
+                gate,
+                frontier: &mut self.frontier,
+                tokens: &self.device_tokens,
+                done: &mut self.ops,
+            };
+            policy.lower(&view, &routing, &mut ops);
+            moe_layer += 1;
+        }
+        self.head(plan, &mut executor.graph);
+        let end = executor.finish(at);
+        replay.retire();
+        Ok(end)
+    }
+
+    /// The batch as segments to replay, tokens per rank and device, sequences to sample.
+    fn gather(&mut self, plan: &Plan, ranks: &[Rank]) {
+        let tp = plan.ranks.tp;
+        self.segments.clear();
+        self.rank_tokens.clear();
+        self.samples.clear();
+        self.device_tokens.clear();
+        self.attention.clear();
+        self.shape = Shape::default();
+        for (r, (rank, steps)) in ranks.iter().zip(&self.steps).enumerate() {
+            let (mut tokens, mut samples) = (0u64, 0u64);
+            for &Step { index, count } in steps {
+                let live = &rank.running[index as usize];
+                let (device, spread) = ((r * tp) as u32, tp as u32);
+                let turn = (tokens % tp as u64) as u32;
+                let (binding, prompt, from) = (live.binding, live.prompt, live.computed);
+                self.segments.push(Segment { binding, prompt, from, count, device, spread, turn });
+                tokens += u64::from(count);
+                samples += u64::from(live.computed + count == live.target());
+                if live.decodes() {
+                    self.shape.decode_tokens += u64::from(count);
+                } else {
+                    self.shape.prefill_tokens += u64::from(count);
+                }
+            }
+            self.shape.sequences += steps.len() as u64;
+            self.rank_tokens.push(tokens);
+            self.samples.push(samples);
+            for i in 0..tp as u64 {
+                self.device_tokens.push((tokens + tp as u64 - 1 - i) / tp as u64);
+            }
+            for class in 0..plan.classes.len() {
+                let mut sum = AttentionWork::default();
+                for &Step { index, count } in steps {
+                    let w = plan.attention_work(class, rank.running[index as usize].computed, count);
+                    sum.query_tokens += w.query_tokens;
+                    sum.query_key_pairs += w.query_key_pairs;
+                    sum.kv_tokens_read += w.kv_tokens_read;
+                    sum.kv_tokens_written += w.kv_tokens_written;
+                }
+                let cost = if tokens > 0 { plan.attention_cost(class, tokens, sum) } else { Cost::default() };
+                self.attention.push(cost.into());
+            }
+        }
+    }
+
+    /// Gates are alike in all layers, as a rule.
+    fn price(&mut self, plan: &Plan) {
+        self.gates.clear();
+        for &tokens in &self.device_tokens {
+            self.gates.push(if tokens > 0 { plan.gate_cost(0, tokens) } else { Cost::default() }.into());
+        }
+    }
+
+    fn start(&mut self, plan: &Plan, graph: &mut Graph) {
+        let host = &plan.machine.hardware.host;
+        let overhead = graph.op(OpKind::Host, 0, NO_DEVICE, Work::fixed(host.iteration_overhead.value));
+        let host = overhead.hold(plan.machine.host).id();
+        self.frontier.clear();
+        for (r, &tokens) in self.rank_tokens.iter().enumerate() {
+            let cost: Option<Priced> = (tokens > 0).then(|| plan.embed_cost(tokens).into());
+            for d in plan.ranks.rank_devices(r) {
+                self.frontier.push(cost.map(|c| on_device(plan, graph, OpKind::Embed, 0, d, c, host)));
+            }
+        }
+    }
+
+    fn attend(&mut self, plan: &Plan, graph: &mut Graph, network: &mut Network, layer: usize) {
+        let class = plan.class_of[layer];
+        for r in 0..plan.ranks.dp {
+            if self.rank_tokens[r] == 0 {
+                continue;
+            }
+            let cost = self.attention[r * plan.classes.len() + class];
+            for d in plan.ranks.rank_devices(r) {
+                if let Some(before) = self.frontier[d] {
+                    let op = on_device(plan, graph, OpKind::Attention, layer, d, cost, before);
+                    self.frontier[d] = Some(op);
+                }
+            }
+            self.reduce(plan, graph, network, layer, r);
+        }
+    }
+
+    fn dense(&mut self, plan: &Plan, graph: &mut Graph, network: &mut Network, layer: usize) {
+        for r in 0..plan.ranks.dp {
+            if self.rank_tokens[r] == 0 {
+                continue;
+            }
+            let cost = plan.dense_cost(layer, self.rank_tokens[r]).into();
+            for d in plan.ranks.rank_devices(r) {
+                if let Some(before) = self.frontier[d] {
+                    let op = on_device(plan, graph, OpKind::Dense, layer, d, cost, before);
+                    self.frontier[d] = Some(op);
+                }
+            }
+            self.reduce(plan, graph, network, layer, r);
+        }
+    }
+
+    /// All-reduce over a tensor-parallel rank.
+    fn reduce(&mut self, plan: &Plan, graph: &mut Graph, network: &mut Network, layer: usize, r: usize) {
+        if plan.ranks.tp == 1 {
+            return;
+        }
+        let Some(work) = network.ring(plan.rings[r], 2, self.rank_tokens[r] * plan.token_bytes) else { return };
+        let devices = plan.ranks.rank_devices(r);
+        self.ops.clear();
+        self.ops.extend(devices.clone().filter_map(|d| self.frontier[d]));
+        let op = graph.op(OpKind::AllReduce, layer as u16, devices.start as u32, work).after(&self.ops).id();
+        self.ops.clear();
+        for d in devices {
+            self.frontier[d] = Some(op);
+        }
+    }
+
+    /// Appends the gates of a layer; the rendezvous of all of them.
+    fn gate(&mut self, plan: &Plan, graph: &mut Graph, layer: usize, moe_layer: usize) -> OpId {
+        self.ops.clear();
+        for d in 0..self.frontier.len() {
+            let Some(before) = self.frontier[d] else { continue };
+            let tokens = self.device_tokens[d];
+            let after = if tokens == 0 {
+                before
+            } else {
+                let cost = if self.same_gates { self.gates[d] } else { plan.gate_cost(moe_layer, tokens).into() };
+                on_device(plan, graph, OpKind::Gate, layer, d, cost, before)
+            };
+            self.frontier[d] = Some(after);
+            self.ops.push(after);
+        }
+        let join = graph.join(layer as u16, &self.ops);
+        self.ops.clear();
+        join
+    }
+
+    fn head(&mut self, plan: &Plan, graph: &mut Graph) {
+        let last = plan.model.decoder.len() - 1;
+        for (r, &samples) in self.samples.iter().enumerate() {
+            if samples == 0 {
+                continue;
+            }
+            let cost = plan.head_cost(samples).into();
+            for d in plan.ranks.rank_devices(r) {
+                if let Some(before) = self.frontier[d] {
+                    on_device(plan, graph, OpKind::Head, last, d, cost, before);
+                }
+            }
+        }
+    }
+}
+
+fn on_device(plan: &Plan, graph: &mut Graph, kind: OpKind, layer: usize, d: usize, c: Priced, after: OpId) -> OpId {
+    let m = &plan.machine;
+    graph.op(kind, layer as u16, d as u32, c.work).after(&[after]).hold(m.compute[d]).draw(m.memory[d], c.bytes).id()
+}

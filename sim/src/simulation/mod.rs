@@ -1,0 +1,348 @@
+//! One run: requests arrive, ranks form batches, iterations are lowered and executed, everything is recorded.
+
+mod arrivals;
+mod iteration;
+
+use crate::engine::Executor;
+use crate::experiment::{Resolved, Routing};
+use crate::machine::{Machine, Plan};
+use crate::metrics::recorder::Recorder;
+use crate::metrics::tables::Tables;
+use crate::policy::{ExecutionPolicy, Network};
+use crate::registry::Registry;
+use crate::routing::{Binder, Provenance, Replay, SlotMap, Source};
+use crate::serving::{LoadBalancer, Rank, Scheduler, Step};
+use arrivals::Line;
+use iteration::Iteration;
+use moesim_core::{Bytes, Diag, Picos, Result};
+use moesim_solver::Problem;
+use moesim_traces::Trace;
+use moesim_traces::synth::{SynthSpec, synthesize};
+use std::sync::Arc;
+
+/// Called once in a while; false stops the run.
+pub type Watch<'a> = &'a mut dyn FnMut(&Progress) -> bool;
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// Simulated time.
+    pub now: Picos,
+    /// Requests that came.
+    pub admitted: u64,
+    /// Requests that are done.
+    pub finished: u64,
+    /// Iterations.
+    pub iterations: u64,
+}
+
+/// A run that is set up.
+pub struct Simulation {
+    pub(crate) plan: Plan,
+    pub(crate) executor: Executor,
+    pub(crate) replay: Replay,
+    pub(crate) source: Source,
+    pub(crate) network: Network,
+    pub(crate) policy: Box<dyn ExecutionPolicy>,
+    pub(crate) recorder: Recorder,
+    /// Bytes of weights on the fullest device.
+    pub(crate) weight_bytes: u64,
+    scheduler: Box<dyn Scheduler>,
+    balancer: Box<dyn LoadBalancer>,
+    pub(crate) ranks: Vec<Rank>,
+    binder: Binder,
+    line: Line,
+    iteration: Iteration,
+    queued: Vec<u32>,
+}
+
+/// Iterations between calls of [`Watch`].
+const WATCH_EVERY: u64 = 1024;
+
+impl Simulation {
+    /// Sets up a run of `resolved`; `trace` is its routing trace if it is open already (points of a sweep share it).
+    ///
+    /// # Errors
+    /// Wrong input: what does not fit, does not match, or cannot be read.
+    pub fn new(resolved: &Resolved, registry: &Registry, trace: Option<Arc<Trace>>, tables: Tables) -> Result<Self> {
+        let x = &resolved.experiment;
+        let machine = Machine::new(resolved.hardware.clone())?;
+        let plan = Plan::new(resolved.model.clone(), machine, x.deployment.clone())?;
+        let trace = match trace {
+            Some(t) => t,
+            None => open_trace(resolved)?,
+        };
+        check_trace(&plan, &trace)?;
+        let missing = match &x.workload.routing {
+            Routing::Trace { missing, .. } | Routing::Synthetic { missing, .. } => *missing,
+        };
+        let width = trace.width();
+        let rows = (0..trace.sequences())
+            .map(|i| {
+                let s = trace.sequence(i);
+                (if s.decode.is_empty() { s.prefill.len() } else { s.decode.len() } / width) as u32
+            })
+            .collect();
+        let (experts, layers) = (trace.experts(), trace.layers());
+        let source = Source::new(trace, missing, x.seed);
+        let homes = registry.placement(&x.policy)?.place(&Problem { layers, experts, groups: plan.ranks.ep })?;
+        check_homes(&homes, layers, experts, plan.ranks.ep, &x.policy.placement)?;
+        let map = SlotMap::new(&homes, plan.ranks.ep, plan.machine.devices());
+        let policy = registry.execution(&x.policy)?;
+        policy.check(&plan)?;
+        let experts_resident = policy.resident_expert_bytes(&plan, &map).into_iter().max().unwrap_or(0);
+        let weight_bytes = plan.common_weight_bytes() + experts_resident;
+        let kv = kv_room(&plan, weight_bytes)?;
+        let executor = Executor::new(plan.machine.resources.clone(), x.fidelity.execution);
+        Ok(Self {
+            network: Network::new(&plan),
+            recorder: Recorder::new(&plan, x, tables)?,
+            scheduler: registry.scheduler(&x.policy)?,
+            balancer: registry.balancer(&x.policy)?,
+            ranks: (0..plan.ranks.dp).map(|_| Rank::new(kv)).collect(),
+            binder: Binder::new(rows, x.seed),
+            line: Line::new(x.workload.arrivals.open(x.seed, &resolved.base)?)?,
+            iteration: Iteration::new(&plan),
+            queued: Vec::new(),
+            replay: Replay::new(map),
+            executor,
+            source,
+            policy,
+            weight_bytes,
+            plan,
+        })
+    }
+
+    /// Runs to the end of the last request.
+    ///
+    /// # Errors
+    /// Input found wrong on the way, a table that cannot be written, a broken invariant, or a stop by `watch`.
+    pub fn run(&mut self, watch: Watch) -> Result<()> {
+        let mut now = Picos::ZERO;
+        let mut iterations = 0u64;
+        loop {
+            self.admit(now)?;
+            let any = self.batch();
+            if !any {
+                match self.line.next_arrival()? {
+                    Some(at) => {
+                        now = now.max(at);
+                        continue;
+                    }
+                    None => break,
+                }
+            }
+            self.queued.clear();
+            self.queued.extend(self.ranks.iter().map(|r| r.load() as u32));
+            let end = self.iteration.run(
+                now,
+                iterations,
+                &self.plan,
+                &mut self.executor,
+                &mut self.replay,
+                &self.source,
+                &mut self.network,
+                self.policy.as_mut(),
+                &mut self.recorder,
+                &self.ranks,
+                &self.queued,
+            )?;
+            self.complete(end)?;
+            let waiting = self.ranks.iter().map(|r| r.waiting.len()).sum();
+            let kv = self.ranks.iter().map(|r| r.kv.used()).sum();
+            self.recorder.iteration(&self.executor, &self.network, now, end, &self.iteration.shape(), waiting, kv)?;
+            now = end;
+            iterations += 1;
+            if iterations.is_multiple_of(WATCH_EVERY) && !watch(&self.progress(now, iterations)) {
+                return Err(Diag::run("interrupted").cure("run it again; nothing was written"));
+            }
+        }
+        self.executor.begin();
+        self.recorder.end(now, &self.plan, &self.network)?;
+        watch(&self.progress(now, iterations));
+        Ok(())
+    }
+
+    fn progress(&self, now: Picos, iterations: u64) -> Progress {
+        let r = &self.recorder;
+        Progress { now, admitted: r.admitted, finished: r.finished, iterations }
+    }
+
+    /// Where assignments came from so far.
+    pub fn provenance(&self) -> &Provenance {
+        &self.iteration.provenance
+    }
+
+    /// Takes in every request that has arrived by `now`.
+    fn admit(&mut self, now: Picos) -> Result<()> {
+        while let Some(request) = self.line.take(now)? {
+            self.recorder.admitted += 1;
+            let binding = self.binder.bind(request.id);
+            // Positions computed: the last output token is never fed back.
+            let longest = request.prompt_tokens.checked_add(request.output_tokens - 1).ok_or_else(|| {
+                Diag::input(format!("request {} is longer than 2^32 tokens", request.id)).cure("shorten it")
+            })?;
+            if self.plan.kv_bytes(longest) > self.ranks[0].kv.capacity() {
+                self.recorder.rejected += 1;
+                self.line.release(now);
+                continue;
+            }
+            self.source.admit(request.id, binding, request.prompt_tokens, request.output_tokens)?;
+            self.recorder.bound(binding.sequence, 1);
+            self.queued.clear();
+            self.queued.extend(self.ranks.iter().map(|r| r.load() as u32));
+            let rank = self.balancer.choose(&self.queued).min(self.ranks.len() - 1);
+            self.ranks[rank].waiting.push_back(crate::serving::Live {
+                id: request.id,
+                arrival: request.arrival,
+                prompt: request.prompt_tokens,
+                output: request.output_tokens,
+                binding,
+                generated: 0,
+                computed: 0,
+                high_water: 0,
+                recomputed: 0,
+                kv_bytes: 0,
+                first_scheduled: None,
+                first_token: None,
+                last_token: Picos::ZERO,
+                preemptions: 0,
+            });
+        }
+        Ok(())
+    }
+
+    /// Forms the batch of every rank; whether there is anything to compute.
+    fn batch(&mut self) -> bool {
+        let mut any = false;
+        for (rank, steps) in self.ranks.iter_mut().zip(&mut self.iteration.steps) {
+            steps.clear();
+            if rank.load() > 0 {
+                self.scheduler.plan(&self.plan, rank, steps);
+                any |= !steps.is_empty();
+            }
+        }
+        any
+    }
+
+    /// The iteration ended: positions are computed, tokens sampled, requests done.
+    fn complete(&mut self, end: Picos) -> Result<()> {
+        for (r, (rank, steps)) in self.ranks.iter_mut().zip(&self.iteration.steps).enumerate() {
+            let mut done = false;
+            for &Step { index, count } in steps {
+                let live = &mut rank.running[index as usize];
+                let again = live.high_water.saturating_sub(live.computed).min(count);
+                live.recomputed += again;
+                self.recorder.recomputed += u64::from(again);
+                live.computed += count;
+                live.high_water = live.high_water.max(live.computed);
+                live.first_scheduled.get_or_insert(self.iteration.begin);
+                if live.computed == live.target() {
+                    self.recorder.token(live, end);
+                    live.generated += 1;
+                    live.first_token.get_or_insert(end);
+                    live.last_token = end;
+                    done |= live.generated == live.output;
+                }
+            }
+            if done {
+                let mut kept = 0;
+                for i in 0..rank.running.len() {
+                    if rank.running[i].generated == rank.running[i].output {
+                        let live = &rank.running[i];
+                        rank.kv.give(live.kv_bytes);
+                        self.recorder.request(live, r, self.source.trace(), end)?;
+                        self.recorder.bound(live.binding.sequence, -1);
+                        self.line.release(end);
+                    } else {
+                        rank.running.swap(kept, i);
+                        kept += 1;
+                    }
+                }
+                rank.running.truncate(kept);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Opens or generates the trace of an experiment.
+///
+/// # Errors
+/// As the container's reader says.
+pub fn open_trace(resolved: &Resolved) -> Result<Arc<Trace>> {
+    match &resolved.experiment.workload.routing {
+        Routing::Trace { path, .. } => Ok(Arc::new(Trace::open(&resolved.base.join(path))?)),
+        Routing::Synthetic { sequences, prompt_rows, decode_rows, .. } => {
+            let spec = SynthSpec::for_model(&resolved.model, *sequences, *prompt_rows, *decode_rows)?;
+            Ok(Arc::new(synthesize(&spec, resolved.experiment.seed)?))
+        }
+    }
+}
+
+fn check_trace(plan: &Plan, trace: &Trace) -> Result<()> {
+    let moe: Vec<_> = plan.moe_layers.iter().filter_map(|&l| plan.model.decoder[l].moe()).collect();
+    let same = moe.len() == trace.layers()
+        && moe.iter().all(|m| m.experts as usize == trace.experts() && m.top_k as usize >= trace.k());
+    if !same {
+        let (e, k) = moe.first().map_or((0, 0), |m| (m.experts, m.top_k));
+        return Err(Diag::input(format!(
+            "the trace (of {}) has {} MoE layers of {} experts, top-{}; {} has {} of {e}, top-{k}",
+            trace.meta().model,
+            trace.layers(),
+            trace.experts(),
+            trace.k(),
+            plan.model.name,
+            moe.len()
+        ))
+        .place("workload.routing")
+        .cure("name the trace's model, or a trace of this model"));
+    }
+    if trace.sequences() == 0 || trace.rows() == 0 {
+        return Err(Diag::input("the trace has no rows").place("workload.routing").cure("import it again"));
+    }
+    if (0..trace.sequences()).any(|i| trace.sequence(i).decode.is_empty() && trace.sequence(i).prefill.is_empty()) {
+        return Err(Diag::input("a sequence of the trace has no rows").place("workload.routing").cure("import it again"));
+    }
+    Ok(())
+}
+
+fn check_homes(homes: &moesim_solver::Homes, layers: usize, experts: usize, groups: usize, name: &str) -> Result<()> {
+    let fine = homes.len() == layers
+        && homes.iter().all(|l| l.len() == experts)
+        && homes.iter().flatten().all(|on| {
+            let mut sorted = on.clone();
+            sorted.sort_unstable();
+            sorted.dedup();
+            !on.is_empty() && sorted.len() == on.len() && sorted.iter().all(|&g| (g as usize) < groups)
+        });
+    if fine {
+        return Ok(());
+    }
+    Err(Diag::input(format!("placement {name} leaves an expert without a home, or names a group twice or beyond {groups}"))
+        .place("policy.placement")
+        .cure("mend the placement, or choose another"))
+}
+
+/// Bytes of KV cache on each device once the weights are in; an error if they do not fit.
+fn kv_room(plan: &Plan, weights: u64) -> Result<u64> {
+    let usable = plan.machine.hardware.usable_memory().get();
+    let least = plan.kv_bytes(plan.deployment.kv_block_tokens);
+    match usable.checked_sub(weights) {
+        Some(room) if room >= least => Ok(room),
+        _ => {
+            let missing = Bytes(weights + least - usable);
+            Err(Diag::input(format!(
+                "{} does not fit: weights of {:.2} GiB a device on {} with {:.2} GiB usable; {} bytes ({:.2} GiB) are missing",
+                plan.model.name,
+                Bytes(weights).gib(),
+                plan.machine.hardware.name,
+                Bytes(usable).gib(),
+                missing.get(),
+                missing.gib()
+            ))
+            .place("deployment")
+            .cure("use more devices, more tensor or expert parallelism, or narrower weights"))
+        }
+    }
+}
