@@ -172,6 +172,8 @@ pub struct Resolved {
     pub hardware: Hardware,
     /// Where relative paths start.
     pub base: PathBuf,
+    /// The experiment as the user named it, for messages.
+    pub label: String,
 }
 
 /// Experiments that ship inside the binary.
@@ -185,20 +187,23 @@ pub fn tree(name_or_path: &str) -> Result<(String, toml::Table, PathBuf)> {
     if let Some((_, text)) = PRESETS.iter().find(|p| p.0 == name_or_path) {
         return Ok((name_or_path.to_string(), config::table(text, name_or_path)?, PathBuf::from(".")));
     }
-    let (text, base) = read(name_or_path)?;
+    let (text, base) = read(name_or_path, &preset_names())?;
     Ok((name_or_path.to_string(), config::table(&text, name_or_path)?, base))
 }
 
 /// Experiment and sweep files are written by people.
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
-/// The text of a file named on the command line, and its folder.
-pub(crate) fn read(path: &str) -> Result<(String, PathBuf)> {
+fn preset_names() -> Vec<&'static str> {
+    PRESETS.iter().map(|p| p.0).collect()
+}
+
+/// The text of a file, and its folder; a plain word that is no file was meant for one of `presets`.
+pub(crate) fn read(path: &str, presets: &[&str]) -> Result<(String, PathBuf)> {
     use std::io::Read;
     let p = Path::new(path);
     if !p.exists() && p.extension().is_none() && p.components().count() <= 1 {
-        let names: Vec<&str> = PRESETS.iter().map(|p| p.0).collect();
-        return Err(diag::unknown("preset or file", path, &names));
+        return Err(diag::unknown("preset or file", path, presets));
     }
     let mut text = String::new();
     let file = std::fs::File::open(p).map_err(|e| Diag::cannot_read(p, &e))?;
@@ -217,27 +222,30 @@ pub(crate) fn read(path: &str) -> Result<(String, PathBuf)> {
 pub fn load(name_or_path: &str, overrides: &[String]) -> Result<Resolved> {
     if overrides.is_empty() && !PRESETS.iter().any(|p| p.0 == name_or_path) {
         // Straight from the text, so that messages name line and column.
-        let (text, base) = read(name_or_path)?;
+        let (text, base) = read(name_or_path, &preset_names())?;
         return finish(config::from_toml(&text, name_or_path)?, name_or_path, base);
     }
     let (label, table, base) = tree(name_or_path)?;
-    resolve(&label, table, base, overrides)
+    let label = if overrides.is_empty() { label } else { format!("{label} (with --set)") };
+    let set = overrides.iter().map(|o| config::split_assignment(o)).collect::<Result<Vec<_>>>()?;
+    resolve(&label, table, base, &set)
 }
+
+/// A dotted key, split, and its new value.
+pub type Assignment = (Vec<String>, toml::Value);
 
 /// Applies assignments to a tree and reads what it names.
 ///
 /// # Errors
 /// As [`load`].
-pub fn resolve(label: &str, mut table: toml::Table, base: PathBuf, overrides: &[String]) -> Result<Resolved> {
-    for assignment in overrides {
-        let (path, value) = config::split_assignment(assignment)?;
+pub fn resolve(label: &str, mut table: toml::Table, base: PathBuf, set: &[Assignment]) -> Result<Resolved> {
+    for (path, value) in set {
         if path.len() > 1 && (path[0] == "model" || path[0] == "hardware") {
             inline(&mut table, &path[0], &base)?;
         }
-        config::set_path(&mut table, &path, value)?;
+        config::set_path(&mut table, path, value.clone())?;
     }
-    let label = if overrides.is_empty() { label.to_string() } else { format!("{label} (with --set)") };
-    finish(config::from_table(table, &label)?, &label, base)
+    finish(config::from_table(table, label)?, label, base)
 }
 
 fn finish(mut experiment: Experiment, label: &str, base: PathBuf) -> Result<Resolved> {
@@ -258,7 +266,7 @@ fn finish(mut experiment: Experiment, label: &str, base: PathBuf) -> Result<Reso
             "set it after window.start, which is {start}"
         )));
     }
-    Ok(Resolved { experiment, model, hardware, base })
+    Ok(Resolved { experiment, model, hardware, base, label: label.to_string() })
 }
 
 /// Replaces a name by the table that it names.
@@ -290,6 +298,6 @@ fn part(value: &toml::Value, what: &str, base: &Path) -> Result<toml::Table> {
     if !path.exists() {
         return Err(diag::unknown(&format!("{what} preset or file"), name, &names).place(what));
     }
-    let (text, _) = read(&path.display().to_string())?;
+    let (text, _) = read(&path.display().to_string(), &names)?;
     config::table(&text, &path.display().to_string())
 }

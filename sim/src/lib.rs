@@ -1,3 +1,23 @@
-//! moesim: the simulator.
+//! moesim: a discrete-event simulator of hardware that serves mixture-of-experts language models.
+//!
+//! * [`experiment`]: what is simulated, in one file.
+//! * [`machine`]: the model laid out on the hardware; costs of everything but the experts.
+//! * [`routing`]: which experts each token selects, revealed layer by layer.
+//! * [`serving`]: ranks, batches, KV cache.
+//! * [`policy`]: how a layer's experts are executed; [`registry`]: every policy by name.
+//! * [`engine`]: operations on resources, advanced by events or in one pass.
+//! * [`simulation`]: one run; [`metrics`] and [`output`]: what it reports; [`sweep`]: many runs.
+//! * [`cli`]: the command line.
 
+pub mod cli;
 pub mod engine;
+pub mod experiment;
+pub mod machine;
+pub mod metrics;
+pub mod output;
+pub mod policy;
+pub mod registry;
+pub mod routing;
+pub mod serving;
+pub mod simulation;
+pub mod sweep;

@@ -10,6 +10,8 @@ pub type Result<T> = std::result::Result<T, Diag>;
 pub enum Class {
     /// The input was wrong: exit status 2.
     Input,
+    /// The weights do not fit: exit status 2 for a run, a row of its own in a sweep.
+    DoesNotFit,
     /// The run failed (a full disk, a broken invariant, an interrupt): exit status 1.
     Run,
 }
@@ -33,6 +35,10 @@ impl Diag {
     /// The input was wrong.
     pub fn input(problem: impl Into<String>) -> Self {
         Self { class: Class::Input, file: None, place: None, problem: problem.into(), cure: String::new() }
+    }
+    /// The weights do not fit.
+    pub fn does_not_fit(problem: impl Into<String>) -> Self {
+        Self { class: Class::DoesNotFit, ..Self::input(problem) }
     }
     /// The run failed.
     pub fn run(problem: impl Into<String>) -> Self {
@@ -66,7 +72,7 @@ impl Diag {
     /// The exit status of the process.
     pub fn exit_code(&self) -> u8 {
         match self.class {
-            Class::Input => 2,
+            Class::Input | Class::DoesNotFit => 2,
             Class::Run => 1,
         }
     }

@@ -14,6 +14,7 @@ use crate::routing::{Binder, Provenance, Replay, SlotMap, Source};
 use crate::serving::{LoadBalancer, Rank, Scheduler, Step};
 use arrivals::Line;
 use iteration::Iteration;
+pub(crate) use iteration::Shape;
 use moesim_core::{Bytes, Diag, Picos, Result};
 use moesim_solver::Problem;
 use moesim_traces::Trace;
@@ -332,7 +333,7 @@ fn kv_room(plan: &Plan, weights: u64) -> Result<u64> {
         Some(room) if room >= least => Ok(room),
         _ => {
             let missing = Bytes(weights + least - usable);
-            Err(Diag::input(format!(
+            Err(Diag::does_not_fit(format!(
                 "{} does not fit: weights of {:.2} GiB a device on {} with {:.2} GiB usable; {} bytes ({:.2} GiB) are missing",
                 plan.model.name,
                 Bytes(weights).gib(),

@@ -1,0 +1,153 @@
+//! `moesim list`, `show`, `schema`, `plot` and `completions`.
+
+use super::{command, print};
+use crate::experiment::{Experiment, PRESETS};
+use crate::output::json;
+use crate::registry::Registry;
+use clap::ValueEnum;
+use moesim_core::{Result, config, diag};
+use moesim_hwmodels::hardware;
+use moesim_traces::model;
+use std::path::PathBuf;
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum What {
+    Hardware,
+    Models,
+    Policies,
+    Experiments,
+    Plots,
+    Importers,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ListArgs {
+    /// What to list [default: all]
+    what: Option<What>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ShowArgs {
+    /// A hardware, model or experiment preset
+    preset: String,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Kind {
+    Experiment,
+    Sweep,
+    Hardware,
+    Model,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct SchemaArgs {
+    /// The kind of file
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Picture {
+    Svg,
+    Png,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct PlotArgs {
+    /// A run directory
+    dir: PathBuf,
+    /// Which plots [default: all]
+    kinds: Vec<String>,
+    /// Only this format [default: both]
+    #[arg(long, value_enum)]
+    format: Option<Picture>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct CompletionsArgs {
+    /// The shell
+    shell: clap_complete::Shell,
+}
+
+pub(super) fn list(args: &ListArgs, registry: &Registry) -> Result<()> {
+    let all: [What; 6] =
+        [What::Hardware, What::Models, What::Policies, What::Experiments, What::Plots, What::Importers];
+    let asked = args.what.map_or(all.to_vec(), |w| vec![w]);
+    let mut out = String::new();
+    let key = |text: &str, label: &str, key: &str| {
+        config::table(text, label).ok().and_then(|t| t.get(key)?.as_str().map(str::to_string)).unwrap_or_default()
+    };
+    for what in asked {
+        let rows: Vec<(String, String)> = match what {
+            What::Hardware => hardware::presets()
+                .iter()
+                .map(|p| (p.name.into(), key(p.text, p.name, "description")))
+                .collect(),
+            What::Models => {
+                model::presets().iter().map(|p| (p.name.into(), key(p.text, p.name, "source"))).collect()
+            }
+            What::Policies => {
+                registry.list().iter().map(|(k, n, a)| (format!("{k} = \"{n}\""), (*a).to_string())).collect()
+            }
+            What::Experiments => PRESETS
+                .iter()
+                .map(|p| {
+                    let about = p.1.lines().next().unwrap_or_default().trim_start_matches(['#', ' ']);
+                    (p.0.to_string(), about.to_string())
+                })
+                .collect(),
+            What::Plots => {
+                moesim_plot::builtin().iter().map(|p| (p.name().into(), p.about().to_string())).collect()
+            }
+            What::Importers => moesim_traces::import::importers()
+                .iter()
+                .map(|i| (i.name().into(), i.description().to_string()))
+                .collect(),
+        };
+        out += &format!("{}\n", format!("{what:?}").to_lowercase());
+        for (name, about) in rows {
+            out += &format!("  {name:<34} {about}\n");
+        }
+    }
+    print(&out)
+}
+
+pub(super) fn show(args: &ShowArgs) -> Result<()> {
+    let experiments: Vec<(&str, &str)> = PRESETS.to_vec();
+    let all = hardware::presets()
+        .iter()
+        .map(|p| (p.name, p.text))
+        .chain(model::presets().iter().map(|p| (p.name, p.text)))
+        .chain(experiments);
+    let all: Vec<(&str, &str)> = all.collect();
+    match all.iter().find(|p| p.0 == args.preset) {
+        Some((_, text)) => print(text),
+        None => Err(diag::unknown("preset", &args.preset, &all.iter().map(|p| p.0).collect::<Vec<_>>())),
+    }
+}
+
+pub(super) fn schema(args: &SchemaArgs) -> Result<()> {
+    let schema = match args.kind {
+        Kind::Experiment => schemars::schema_for!(Experiment),
+        Kind::Sweep => schemars::schema_for!(crate::sweep::SweepFile),
+        Kind::Hardware => schemars::schema_for!(hardware::Hardware),
+        Kind::Model => schemars::schema_for!(model::ModelFile),
+    };
+    print(&(json(&schema)? + "\n"))
+}
+
+pub(super) fn plot(args: &PlotArgs) -> Result<()> {
+    let formats = match args.format {
+        None => vec![moesim_plot::Format::Svg, moesim_plot::Format::Png],
+        Some(Picture::Svg) => vec![moesim_plot::Format::Svg],
+        Some(Picture::Png) => vec![moesim_plot::Format::Png],
+    };
+    let written = moesim_plot::write(&args.dir, &args.kinds, &formats)?;
+    print(&written.iter().map(|p| format!("{}\n", p.display())).collect::<String>())
+}
+
+pub(super) fn completions(args: &CompletionsArgs) -> Result<()> {
+    let mut text = Vec::new();
+    clap_complete::generate(args.shell, &mut command(), "moesim", &mut text);
+    print(&String::from_utf8_lossy(&text))
+}

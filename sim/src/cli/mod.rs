@@ -1,0 +1,123 @@
+//! The command line. [`main`] is all of the binary; a user's own crate calls it with a registry of its own.
+
+mod inspect;
+mod progress;
+mod run;
+mod sweep;
+mod table;
+mod trace;
+
+use crate::registry::Registry;
+use clap::{Parser, Subcommand, ValueEnum};
+use moesim_core::{Diag, Result};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Simulates hardware that serves mixture-of-experts language models.
+#[derive(Debug, Parser)]
+#[command(name = "moesim", version, max_term_width = 100)]
+struct Cli {
+    /// Threads to use; the results do not depend on it [default: one a core]
+    #[arg(long, global = true, value_name = "N")]
+    threads: Option<usize>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Simulate one experiment
+    Run(run::Args),
+    /// Simulate a grid of experiments
+    Sweep(sweep::Args),
+    /// Import and inspect expert-selection traces
+    #[command(subcommand)]
+    Trace(trace::Command),
+    /// Draw the plots of a run directory
+    Plot(inspect::PlotArgs),
+    /// List what there is: hardware, models, policies, experiments, plots
+    List(inspect::ListArgs),
+    /// Print a preset's file, to copy and change
+    Show(inspect::ShowArgs),
+    /// Print the JSON schema of a kind of file
+    Schema(inspect::SchemaArgs),
+    /// Print completions for a shell
+    Completions(inspect::CompletionsArgs),
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people.
+    Table,
+    /// One JSON document.
+    Json,
+}
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Whether Ctrl-C was pressed.
+fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}
+
+/// Runs the command line of this process: exit status 0 done, 1 a run failed, 2 the input was wrong.
+pub fn main(registry: Registry) -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            let _ = e.print();
+            return ExitCode::from(e.exit_code() as u8);
+        }
+    };
+    // A second Ctrl-C, or none that can be caught, ends the process at once.
+    let _ = ctrlc::set_handler(|| {
+        if INTERRUPTED.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+    });
+    match dispatch(cli, &registry) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e}");
+            ExitCode::from(e.exit_code())
+        }
+    }
+}
+
+fn dispatch(cli: Cli, registry: &Registry) -> Result<()> {
+    if let Some(n) = cli.threads {
+        if n == 0 || n > 1024 {
+            return Err(Diag::input(format!("--threads {n} is out of range")).cure("choose 1 to 1024"));
+        }
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(n).build_global();
+        pool.map_err(|e| Diag::run(format!("no threads: {e}")))?;
+    }
+    match cli.command {
+        Command::Run(args) => run::run(&args, registry),
+        Command::Sweep(args) => sweep::run(&args, registry),
+        Command::Trace(command) => trace::run(&command),
+        Command::Plot(args) => inspect::plot(&args),
+        Command::List(args) => inspect::list(&args, registry),
+        Command::Show(args) => inspect::show(&args),
+        Command::Schema(args) => inspect::schema(&args),
+        Command::Completions(args) => inspect::completions(&args),
+    }
+}
+
+/// Prints to standard output; a closed pipe is not an error.
+fn print(text: &str) -> Result<()> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Diag::run(format!("cannot write to standard output: {e}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The command itself, for `--help` and completions.
+fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}

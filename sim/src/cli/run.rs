@@ -1,0 +1,183 @@
+//! `moesim run`.
+
+use super::{Format, interrupted, print, progress, table};
+use crate::experiment::{self, Resolved};
+use crate::metrics::summary::Summary;
+use crate::metrics::tables::Tables;
+use crate::output::{self, MARKER, timeline::Timeline};
+use crate::registry::Registry;
+use crate::simulation::Simulation;
+use moesim_core::Result;
+use moesim_core::output::AtomicDir;
+use moesim_traces::Trace;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Experiment file, or a preset's name (see `moesim list experiments`)
+    experiment: String,
+    /// Override a key, as in --set deployment.max_sequences=64 or --set hardware.device.memory.bandwidth="6.7 TB/s"
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Write the run directory (summary, tables, plots) here
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Seed of every random stream, like --set seed=N
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// How to print the summary
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
+    /// Also write timeline.json (the first iterations) for Perfetto; needs --out
+    #[arg(long, requires = "out")]
+    timeline: bool,
+    /// No progress on standard error
+    #[arg(long)]
+    quiet: bool,
+}
+
+/// Wall time and memory: what differs from host to host.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Timing {
+    wall_s: f64,
+    simulated_s_per_wall_s: f64,
+    iterations_per_s: f64,
+    operations_per_s: f64,
+    selections_per_s: f64,
+    /// Operations advanced by the linear pass, over all.
+    linear_share: f64,
+    threads: usize,
+    host: String,
+    peak_anonymous_bytes: Option<u64>,
+    peak_resident_bytes: Option<u64>,
+}
+
+/// Operations in a timeline: some tens of megabytes.
+const TIMELINE_OPERATIONS: usize = 200_000;
+
+pub(super) fn run(args: &Args, registry: &Registry) -> Result<()> {
+    let mut set = args.set.clone();
+    set.extend(args.seed.map(|s| format!("seed={s}")));
+    let resolved = experiment::load(&args.experiment, &set)?;
+    let line = progress::Line::new(args.quiet);
+    let options = Options { out: args.out.as_deref(), timeline: args.timeline };
+    let (summary, timing) = simulate(&resolved, registry, None, &options, &line)?;
+    line.done();
+    match args.format {
+        Format::Json => {
+            // The timing goes last, before the closing brace: the rest stays as in summary.json.
+            let text = output::json(&summary)?;
+            let body = text.trim_end_matches(['}', '\n']);
+            let timing = output::json(&timing)?.replace('\n', "\n  ");
+            print(&format!("{body},\n  \"timing\": {timing}\n}}\n"))
+        }
+        Format::Table => print(&table::summary(&summary, &timing, args.out.as_deref())),
+    }
+}
+
+/// Where a run is written, and how much of it.
+pub(super) struct Options<'a> {
+    pub(super) out: Option<&'a Path>,
+    pub(super) timeline: bool,
+}
+
+/// Runs one experiment; its directory appears whole or not at all.
+pub(super) fn simulate(
+    resolved: &Resolved,
+    registry: &Registry,
+    trace: Option<Arc<Trace>>,
+    options: &Options,
+    line: &progress::Line,
+) -> Result<(Summary, Timing)> {
+    let begin = Instant::now();
+    let output = resolved.experiment.output;
+    let dir = options.out.map(|out| AtomicDir::create(out, MARKER)).transpose()?;
+    let tables = match &dir {
+        Some(d) => Tables::create(d.path(), output.iterations)?,
+        None => Tables::default(),
+    };
+    let label = |d: moesim_core::Diag| match d.file {
+        Some(_) => d,
+        None => d.file(&resolved.label),
+    };
+    let mut s = Simulation::new(resolved, registry, trace, tables).map_err(label)?;
+    s.recorder.timeline = options.timeline.then(|| Timeline::new(TIMELINE_OPERATIONS));
+    let mut memory = Memory::default();
+    s.run(&mut |p| {
+        line.at(p);
+        memory.sample();
+        !interrupted()
+    })
+    .map_err(label)?;
+    let summary = Summary::new(&resolved.experiment, &s);
+    let wall_s = begin.elapsed().as_secs_f64();
+    let timing = Timing {
+        wall_s,
+        simulated_s_per_wall_s: summary.simulated_s / wall_s,
+        iterations_per_s: summary.iterations as f64 / wall_s,
+        operations_per_s: summary.events as f64 / wall_s,
+        selections_per_s: s.provenance().total() as f64 / wall_s,
+        linear_share: s.executor.linear_operations() as f64 / summary.events.max(1) as f64,
+        threads: rayon::current_num_threads(),
+        host: host(),
+        peak_anonymous_bytes: memory.anonymous,
+        peak_resident_bytes: status("VmHWM:"),
+    };
+    if let Some(dir) = dir {
+        output::write(dir.path(), resolved, &mut s, &summary)?;
+        output::text(&dir.path().join("timing.json"), &(output::json(&timing)? + "\n"))?;
+        if output.plots {
+            moesim_plot::write(dir.path(), &[], &[moesim_plot::Format::Svg, moesim_plot::Format::Png])?;
+        }
+        dir.commit()?;
+    }
+    Ok((summary, timing))
+}
+
+impl Timing {
+    pub(super) fn line(&self) -> String {
+        let memory = self.peak_anonymous_bytes.map_or(String::new(), |b| {
+            format!(", {:.0} MiB of anonymous memory", b as f64 / f64::from(1 << 20))
+        });
+        format!(
+            "{:.2} s on {} threads: {:.0} iterations/s, {:.1} M selections/s{memory}",
+            self.wall_s,
+            self.threads,
+            self.iterations_per_s,
+            self.selections_per_s / 1e6
+        )
+    }
+}
+
+/// The most anonymous memory seen; sampled, since the kernel keeps no peak of it.
+#[derive(Default)]
+struct Memory {
+    anonymous: Option<u64>,
+    calls: u32,
+}
+
+impl Memory {
+    fn sample(&mut self) {
+        self.calls += 1;
+        if self.calls % 16 == 1 || self.calls < 16 {
+            self.anonymous = self.anonymous.max(status("RssAnon:"));
+        }
+    }
+}
+
+/// A line of /proc/self/status in bytes; none where there is no such file.
+fn status(key: &str) -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix(key))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+fn host() -> String {
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu.lines().find_map(|l| l.strip_prefix("model name")).map(|l| l.trim_start_matches([' ', '\t', ':']));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("{} ({cores} cores)", model.unwrap_or(std::env::consts::ARCH))
+}

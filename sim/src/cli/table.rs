@@ -1,0 +1,74 @@
+//! A summary for people.
+
+use super::run::Timing;
+use crate::metrics::histogram::Spread;
+use crate::metrics::summary::Summary;
+use std::fmt::Write;
+use std::path::Path;
+
+/// The summary as lines of text.
+pub(super) fn summary(s: &Summary, timing: &Timing, out: Option<&Path>) -> String {
+    let mut t = String::new();
+    let mut row = |name: &str, text: String| {
+        let _ = writeln!(t, "{name:<14}{text}");
+    };
+    row("experiment", format!("{} (seed {})", s.name, s.seed));
+    row("model", s.model.clone());
+    row("hardware", format!("{}, {} device(s), {} execution", s.hardware, s.devices, s.policy.execution));
+    row("routing", format!("{} (hash {})", s.routing.source, s.routing.hash));
+    row(
+        "requests",
+        format!("{} admitted, {} finished, {} rejected", s.requests.admitted, s.requests.finished, s.requests.rejected),
+    );
+    row("tokens", format!("{} prompt, {} output", s.tokens.prompt, s.tokens.output));
+    let a = &s.assignments;
+    let share = |n: u64| 100.0 * n as f64 / a.total().max(1) as f64;
+    row(
+        "assignments",
+        format!(
+            "{} ({:.1} % traced, {:.1} % wrapped, {:.1} % drawn), up to {} requests at once on a sequence",
+            a.total(),
+            share(a.traced),
+            share(a.wrapped),
+            share(a.drawn),
+            s.routing.largest_multiplicity
+        ),
+    );
+    row("simulated", format!("{:.3} s in {} iterations, {} operations", s.simulated_s, s.iterations, s.events));
+    for (name, spread) in [("ttft", s.ttft_ms), ("tpot", s.tpot_ms), ("itl", s.itl_ms), ("e2e", s.e2e_ms)] {
+        row(name, spread.map_or_else(|| "-".into(), latency));
+    }
+    let r = &s.throughput;
+    let goodput = r.goodput_requests_per_s.map_or(String::new(), |g| format!(", goodput {g:.3} requests/s"));
+    row(
+        "throughput",
+        format!(
+            "{:.1} output tokens/s ({:.1} a device), {:.1} prompt tokens/s, {:.3} requests/s{goodput}",
+            r.output_tokens_per_s, r.output_tokens_per_s_per_device, r.prompt_tokens_per_s, r.requests_per_s
+        ),
+    );
+    let percent = |(name, v): (&&str, &Option<f64>)| v.map(|v| format!("{name} {:.1} %", 100.0 * v));
+    row("utilisation", s.utilisation.iter().filter_map(percent).collect::<Vec<_>>().join(", "));
+    if let Some(i) = &s.imbalance {
+        row("imbalance", format!("mean {:.2}, p99 {:.2} (largest over mean tokens of an expert group)", i.mean, i.p99));
+    }
+    if let Some(c) = &s.cache {
+        let rate = c.hit_rate.map_or_else(|| "-".into(), |r| format!("{:.1} %", 100.0 * r));
+        row("expert cache", format!("hit rate {rate}, {} loads, {:.2} GB loaded", c.loads, c.bytes as f64 / 1e9));
+    }
+    let mut parts: Vec<_> = s.breakdown.iter().filter(|p| *p.1 > 0.0).collect();
+    parts.sort_by(|a, b| b.1.total_cmp(a.1));
+    let part = |(name, v): (&&str, &f64)| format!("{name} {:.1} %", 100.0 * v / s.simulated_s.max(1e-300));
+    row("critical path", parts.into_iter().map(part).collect::<Vec<_>>().join(", "));
+    row("bound by", s.bottleneck.unwrap_or("nothing").to_string());
+    row("note", s.approximations.join("; "));
+    row("took", timing.line());
+    if let Some(out) = out {
+        row("written to", out.display().to_string());
+    }
+    t
+}
+
+fn latency(s: Spread) -> String {
+    format!("mean {:.3} ms, p50 {:.3}, p90 {:.3}, p99 {:.3}, max {:.3}", s.mean, s.p50, s.p90, s.p99, s.max)
+}

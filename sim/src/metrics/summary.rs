@@ -1,0 +1,333 @@
+//! `summary.json`: what a run found.
+
+use super::histogram::{Spread, VALUE_ERROR};
+use super::recorder::{Binding, Recorder};
+use crate::engine::OpKind;
+use crate::experiment::{Experiment, Fidelity};
+use crate::policy::CacheReport;
+use crate::routing::Provenance;
+use crate::simulation::Simulation;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// The summary. What is not modelled or not asked for is `null`, with a reason in `not_reported`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    /// The experiment's name.
+    pub name: String,
+    /// Its seed.
+    pub seed: u64,
+    /// Versions of what made it.
+    pub versions: Versions,
+    /// The model's name.
+    pub model: String,
+    /// The hardware's name.
+    pub hardware: String,
+    /// Devices.
+    pub devices: usize,
+    /// Policies by name.
+    pub policy: crate::policy::Policies,
+    /// Where the routing came from.
+    pub routing: RoutingReport,
+    /// Requests by fate.
+    pub requests: Requests,
+    /// Tokens of finished requests.
+    pub tokens: Tokens,
+    /// (token, layer, expert) assignments by provenance, all computed positions.
+    pub assignments: Provenance,
+    /// How finely was simulated.
+    pub fidelity: Fidelity,
+    /// The measurement window.
+    pub window: WindowReport,
+    /// Simulated time.
+    pub simulated_s: f64,
+    /// Iterations.
+    pub iterations: u64,
+    /// Operations completed.
+    pub events: u64,
+    /// Relative error of percentiles.
+    pub percentile_error: f64,
+    /// Time to first token.
+    pub ttft_ms: Option<Spread>,
+    /// Time per output token after the first.
+    pub tpot_ms: Option<Spread>,
+    /// Time between output tokens.
+    pub itl_ms: Option<Spread>,
+    /// Arrival to last token.
+    pub e2e_ms: Option<Spread>,
+    /// Rates over the window.
+    pub throughput: Throughput,
+    /// Seconds of the critical path by kind of operation; sums to `simulated_s`.
+    pub breakdown: BTreeMap<&'static str, f64>,
+    /// Seconds of the critical path by what bound it, idle apart.
+    pub bound_by: BTreeMap<&'static str, f64>,
+    /// The largest of `bound_by`.
+    pub bottleneck: Option<&'static str>,
+    /// Amount served over peak x simulated time.
+    pub utilisation: BTreeMap<&'static str, Option<f64>>,
+    /// Bytes by collective and channel.
+    pub traffic_bytes: BTreeMap<&'static str, u128>,
+    /// Largest over mean load of an expert group, over layers and iterations.
+    pub imbalance: Option<Imbalance>,
+    /// The expert cache, if the policy has one.
+    pub cache: Option<Cache>,
+    /// Positions computed again after preemptions, and how often that happened.
+    pub recomputed: Recomputed,
+    /// Weights and the most KV cache on a device.
+    pub device_memory_peak_bytes: u64,
+    /// Energy.
+    pub energy_j: Option<f64>,
+    /// Cost.
+    pub cost_usd_per_million_output_tokens: Option<f64>,
+    /// Why something is `null`.
+    pub not_reported: BTreeMap<&'static str, &'static str>,
+    /// What is approximated.
+    pub approximations: Vec<&'static str>,
+}
+
+/// Versions of what made the summary.
+#[derive(Clone, Debug, Serialize)]
+pub struct Versions {
+    /// This program.
+    pub moesim: &'static str,
+    /// Version of this file's layout.
+    pub summary: u32,
+}
+
+/// Where the routing came from.
+#[derive(Clone, Debug, Serialize)]
+pub struct RoutingReport {
+    /// The trace's own words.
+    pub source: String,
+    /// Hash of its rows.
+    pub hash: String,
+    /// Most requests in flight on one sequence.
+    pub largest_multiplicity: u32,
+}
+
+/// Requests by fate.
+#[derive(Clone, Debug, Serialize)]
+pub struct Requests {
+    /// They came.
+    pub admitted: u64,
+    /// They got all their tokens.
+    pub finished: u64,
+    /// Their KV cache could never fit.
+    pub rejected: u64,
+}
+
+/// Tokens of finished requests.
+#[derive(Clone, Debug, Serialize)]
+pub struct Tokens {
+    /// Prompt tokens.
+    pub prompt: u64,
+    /// Output tokens.
+    pub output: u64,
+}
+
+/// The measurement window.
+#[derive(Clone, Debug, Serialize)]
+pub struct WindowReport {
+    /// Start.
+    pub start_s: f64,
+    /// End.
+    pub end_s: f64,
+    /// What counts.
+    pub rule: &'static str,
+}
+
+/// Rates over the window.
+#[derive(Clone, Debug, Serialize)]
+pub struct Throughput {
+    /// Prompt tokens, counted when their first output token appears.
+    pub prompt_tokens_per_s: f64,
+    /// Output tokens as they appear.
+    pub output_tokens_per_s: f64,
+    /// The same for each device.
+    pub output_tokens_per_s_per_device: f64,
+    /// Requests finished.
+    pub requests_per_s: f64,
+    /// Requests that arrived in the window and met the SLO.
+    pub goodput_requests_per_s: Option<f64>,
+}
+
+/// Load imbalance: 1 is even.
+#[derive(Clone, Debug, Serialize)]
+pub struct Imbalance {
+    /// Mean.
+    pub mean: f64,
+    /// 99th percentile.
+    pub p99: f64,
+}
+
+/// What the expert cache did.
+#[derive(Clone, Debug, Serialize)]
+pub struct Cache {
+    /// Hits over look-ups.
+    pub hit_rate: Option<f64>,
+    /// Look-ups that hit.
+    pub hits: u64,
+    /// Experts loaded.
+    pub loads: u64,
+    /// Bytes loaded.
+    pub bytes: u64,
+    /// Prefetched experts that were used, over all prefetched.
+    pub prefetch_precision: Option<f64>,
+}
+
+/// Recomputation after preemptions.
+#[derive(Clone, Debug, Serialize)]
+pub struct Recomputed {
+    /// Positions.
+    pub tokens: u64,
+    /// Preemptions.
+    pub preemptions: u64,
+}
+
+fn cache(c: CacheReport) -> Cache {
+    let ratio = |a: u64, b: u64| (b > 0).then(|| a as f64 / b as f64);
+    Cache {
+        hit_rate: ratio(c.hits, c.hits + c.loads),
+        hits: c.hits,
+        loads: c.loads,
+        bytes: c.bytes,
+        prefetch_precision: ratio(c.prefetches_used, c.prefetches),
+    }
+}
+
+impl Summary {
+    /// Of a run that has ended.
+    pub fn new(x: &Experiment, s: &Simulation) -> Self {
+        let r: &Recorder = &s.recorder;
+        let (plan, m) = (&s.plan, &s.plan.machine);
+        let simulated_s = r.end.seconds();
+        let start = x.window.start.min(r.end);
+        let end = x.window.end.unwrap_or(r.end).min(r.end);
+        let span = end.since(start).seconds();
+        let per_s = |n: u64| if span > 0.0 { n as f64 / span } else { 0.0 };
+        let mut not_reported = BTreeMap::new();
+        not_reported.insert("energy_j", "the hardware has no power model");
+        let price = plan.machine.hardware.price_per_device_hour.as_ref().map(|p| p.value);
+        let output_per_s = per_s(r.window_tokens[1]);
+        let cost = price.filter(|_| output_per_s > 0.0).map(|p| p * m.devices() as f64 / 3600.0 / output_per_s * 1e6);
+        if cost.is_none() {
+            not_reported.insert("cost_usd_per_million_output_tokens", "the hardware has no price");
+        }
+        if x.slo.is_none() {
+            not_reported.insert("goodput_requests_per_s", "no SLO was asked for");
+        }
+        let cache = s.policy.cache().map(cache);
+        if cache.is_none() {
+            not_reported.insert("cache", "the execution policy has no cache");
+        }
+        let breakdown = OpKind::ALL
+            .into_iter()
+            .filter(|&k| k != OpKind::Join)
+            .map(|k| (k.name(), r.breakdown.kinds[k as usize] as f64 / 1e12))
+            .chain([("idle", r.breakdown.idle as f64 / 1e12)])
+            .collect();
+        let bound_by: BTreeMap<_, _> =
+            Binding::ALL.into_iter().map(|b| (b.name(), r.bindings[b as usize] as f64 / 1e12)).collect();
+        let bottleneck = Binding::ALL
+            .into_iter()
+            .filter(|&b| r.bindings[b as usize] > 0)
+            .max_by_key(|&b| r.bindings[b as usize])
+            .map(Binding::name);
+        Self {
+            name: x.name.clone(),
+            seed: x.seed,
+            versions: Versions { moesim: env!("CARGO_PKG_VERSION"), summary: 1 },
+            model: plan.model.name.clone(),
+            hardware: m.hardware.name.clone(),
+            devices: m.devices(),
+            policy: x.policy.clone(),
+            routing: RoutingReport {
+                source: s.source.trace().meta().source.clone(),
+                hash: s.source.trace().hash().to_string(),
+                largest_multiplicity: r.multiplicity,
+            },
+            requests: Requests { admitted: r.admitted, finished: r.finished, rejected: r.rejected },
+            tokens: Tokens { prompt: r.tokens[0], output: r.tokens[1] },
+            assignments: *s.provenance(),
+            fidelity: x.fidelity,
+            window: WindowReport {
+                start_s: start.seconds(),
+                end_s: end.seconds(),
+                rule: "requests that arrive in the window count for percentiles, tokens and requests that \
+                       appear or finish in it for rates",
+            },
+            simulated_s,
+            iterations: r.iterations,
+            events: s.executor.operations(),
+            percentile_error: VALUE_ERROR,
+            ttft_ms: r.ttft.spread(1e9),
+            tpot_ms: r.tpot.spread(1e9),
+            itl_ms: r.itl.spread(1e9),
+            e2e_ms: r.e2e.spread(1e9),
+            throughput: Throughput {
+                prompt_tokens_per_s: per_s(r.window_tokens[0]),
+                output_tokens_per_s: output_per_s,
+                output_tokens_per_s_per_device: output_per_s / m.devices() as f64,
+                requests_per_s: per_s(r.window_finished),
+                goodput_requests_per_s: x.slo.map(|_| per_s(r.window_good)),
+            },
+            breakdown,
+            bound_by,
+            bottleneck,
+            utilisation: utilisation(s, simulated_s),
+            traffic_bytes: traffic(s),
+            imbalance: r
+                .imbalance
+                .spread(1000.0)
+                .map(|i| Imbalance { mean: i.mean, p99: i.p99 }),
+            cache,
+            recomputed: Recomputed { tokens: r.recomputed, preemptions: r.preemptions },
+            device_memory_peak_bytes: s.weight_bytes + s.ranks.iter().map(|r| r.kv.peak()).max().unwrap_or(0),
+            energy_j: None,
+            cost_usd_per_million_output_tokens: cost,
+            not_reported,
+            approximations: vec![
+                "operation costs are rooflines with assumed achievable fractions, not calibrated",
+                "collectives take their bottleneck bound: a lower bound on contention",
+                "a device's attention of one layer is one operation; its kernels run one after the other",
+            ],
+        }
+    }
+}
+
+fn utilisation(s: &Simulation, simulated_s: f64) -> BTreeMap<&'static str, Option<f64>> {
+    let (r, m) = (&s.recorder, &s.plan.machine);
+    let over = |amount: f64, peak: f64| (simulated_s > 0.0 && peak > 0.0).then(|| amount / (peak * simulated_s));
+    let devices = m.devices() as f64;
+    let flop: u128 = r.flop.iter().sum();
+    let (_, peak) = m.gpu.peak[0];
+    let sum = |ids: &[crate::engine::SharedId]| ids.iter().map(|c| r.channel_bytes[c.0 as usize] as f64).sum::<f64>();
+    let busy: f64 = m.compute.iter().map(|l| r.lane_busy[l.0 as usize] as f64 / 1e12).sum();
+    let links = m.topology.links();
+    let link_bytes: f64 = s.network.link_bytes.iter().map(|&b| b as f64).sum();
+    let link_peak: f64 = links.iter().map(|l| l.raw_bandwidth_per_s).sum();
+    let mut out = BTreeMap::new();
+    out.insert("compute", over(flop as f64, peak * devices));
+    out.insert("device_busy", over(busy, devices));
+    out.insert("memory", over(sum(&m.memory), m.hardware.device.memory.bandwidth.value.per_second() * devices));
+    out.insert("links", over(link_bytes, link_peak));
+    let pim = m.hardware.device.pim.as_ref().map(|p| p.bandwidth.value.per_second() * devices);
+    out.insert("pim_memory", pim.and_then(|p| over(sum(&m.pim_memory), p)));
+    let host = m.hardware.host.link.as_ref().map(|l| l.bandwidth.value.per_second() * devices);
+    out.insert("host_link", host.and_then(|p| over(sum(&m.host_link), p)));
+    out
+}
+
+fn traffic(s: &Simulation) -> BTreeMap<&'static str, u128> {
+    let (r, m, n) = (&s.recorder, &s.plan.machine, &s.network);
+    let sum = |ids: &[crate::engine::SharedId]| ids.iter().map(|c| r.channel_bytes[c.0 as usize]).sum::<u128>();
+    BTreeMap::from([
+        ("dispatch", u128::from(n.dispatch_bytes)),
+        ("combine", u128::from(n.combine_bytes)),
+        ("cross_node", u128::from(n.cross_node_bytes)),
+        ("allreduce", u128::from(n.allreduce_bytes)),
+        ("memory", sum(&m.memory)),
+        ("pim_memory", sum(&m.pim_memory)),
+        ("host_link", sum(&m.host_link)),
+    ])
+}

@@ -1,0 +1,172 @@
+//! Every policy by name. A user's own crate adds to [`Registry::builtin`] and gets the whole command line.
+
+use crate::policy::expert_parallel::ExpertParallel;
+use crate::policy::on_demand::OnDemand;
+use crate::policy::pim_split::PimSplit;
+use crate::policy::{ExecutionPolicy, Policies};
+use crate::serving::{ChunkedPrefill, LeastLoaded, LoadBalancer, RoundRobin, Scheduler};
+use moesim_core::{Result, diag};
+use moesim_solver::Placement;
+
+/// Makes a policy from the experiment's settings.
+pub type Make<T> = fn(&Policies) -> Box<T>;
+
+/// A policy by name.
+pub struct Entry<T: ?Sized> {
+    /// Its name in experiments.
+    pub name: &'static str,
+    /// What it does, in one line.
+    pub about: &'static str,
+    /// Makes one.
+    pub make: Make<T>,
+}
+
+/// A policy of a user's own.
+pub enum Extension {
+    /// How a layer's experts are executed.
+    Execution(Entry<dyn ExecutionPolicy>),
+    /// How batches are formed.
+    Scheduler(Entry<dyn Scheduler>),
+    /// Which rank a request goes to.
+    Balancer(Entry<dyn LoadBalancer>),
+    /// Where experts live.
+    Placement(Entry<dyn Placement>),
+}
+
+/// Every policy by name.
+pub struct Registry {
+    execution: Vec<Entry<dyn ExecutionPolicy>>,
+    schedulers: Vec<Entry<dyn Scheduler>>,
+    balancers: Vec<Entry<dyn LoadBalancer>>,
+    placements: Vec<Entry<dyn Placement>>,
+}
+
+impl Registry {
+    /// The policies that come with moesim.
+    pub fn builtin() -> Self {
+        Self {
+            execution: vec![
+                Entry {
+                    name: "expert-parallel",
+                    about: "dispatch, grouped GEMM on the experts' devices, combine",
+                    make: |_| Box::new(ExpertParallel),
+                },
+                Entry {
+                    name: "on-demand",
+                    about: "experts in host memory, loaded when selected, behind an LRU cache on the device",
+                    make: |p| Box::new(OnDemand::new(p.cache_fraction)),
+                },
+                Entry {
+                    name: "pim-split",
+                    about: "each expert on the cores or on the PIM units, whichever its Op/B favours",
+                    make: |_| Box::new(PimSplit::default()),
+                },
+            ],
+            schedulers: vec![Entry {
+                name: "chunked-prefill",
+                about: "continuous batching: decodes first, prefills in chunks, the youngest preempted",
+                make: |_| Box::new(ChunkedPrefill),
+            }],
+            balancers: vec![
+                Entry {
+                    name: "least-loaded",
+                    about: "the rank with the fewest requests",
+                    make: |_| Box::new(LeastLoaded),
+                },
+                Entry {
+                    name: "round-robin",
+                    about: "one rank after the other",
+                    make: |_| Box::new(RoundRobin::default()),
+                },
+            ],
+            placements: vec![
+                Entry {
+                    name: "contiguous",
+                    about: "blocks of consecutive experts",
+                    make: |_| Box::new(moesim_solver::contiguous::Contiguous),
+                },
+                Entry {
+                    name: "round-robin",
+                    about: "experts dealt out one by one",
+                    make: |_| Box::new(moesim_solver::round_robin::RoundRobin),
+                },
+                Entry {
+                    name: "home-die",
+                    about: "the home dies of the wafer-scale study, arXiv 2510.05497",
+                    make: |_| Box::new(moesim_solver::home_die::HomeDie),
+                },
+            ],
+        }
+    }
+
+    /// Adds a policy; one of the same name is replaced.
+    #[must_use]
+    pub fn with(mut self, extension: Extension) -> Self {
+        fn put<T: ?Sized>(list: &mut Vec<Entry<T>>, entry: Entry<T>) {
+            list.retain(|e| e.name != entry.name);
+            list.push(entry);
+        }
+        match extension {
+            Extension::Execution(e) => put(&mut self.execution, e),
+            Extension::Scheduler(e) => put(&mut self.schedulers, e),
+            Extension::Balancer(e) => put(&mut self.balancers, e),
+            Extension::Placement(e) => put(&mut self.placements, e),
+        }
+        self
+    }
+
+    /// The execution policy that an experiment names.
+    ///
+    /// # Errors
+    /// An unknown name.
+    pub fn execution(&self, p: &Policies) -> Result<Box<dyn ExecutionPolicy>> {
+        find("execution", &self.execution, &p.execution, p)
+    }
+    /// The scheduler that an experiment names.
+    ///
+    /// # Errors
+    /// An unknown name.
+    pub fn scheduler(&self, p: &Policies) -> Result<Box<dyn Scheduler>> {
+        find("scheduler", &self.schedulers, &p.scheduler, p)
+    }
+    /// The load balancer that an experiment names.
+    ///
+    /// # Errors
+    /// An unknown name.
+    pub fn balancer(&self, p: &Policies) -> Result<Box<dyn LoadBalancer>> {
+        find("load_balancer", &self.balancers, &p.load_balancer, p)
+    }
+    /// The placement rule that an experiment names.
+    ///
+    /// # Errors
+    /// An unknown name.
+    pub fn placement(&self, p: &Policies) -> Result<Box<dyn Placement>> {
+        find("placement", &self.placements, &p.placement, p)
+    }
+
+    /// (key, name, about) of every policy.
+    pub fn list(&self) -> Vec<(&'static str, &'static str, &'static str)> {
+        fn rows<T: ?Sized>(
+            key: &'static str,
+            list: &[Entry<T>],
+        ) -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+            list.iter().map(move |e| (key, e.name, e.about))
+        }
+        rows("execution", &self.execution)
+            .chain(rows("scheduler", &self.schedulers))
+            .chain(rows("load_balancer", &self.balancers))
+            .chain(rows("placement", &self.placements))
+            .collect()
+    }
+}
+
+fn find<T: ?Sized>(key: &str, list: &[Entry<T>], name: &str, settings: &Policies) -> Result<Box<T>> {
+    match list.iter().find(|e| e.name == name) {
+        Some(e) => Ok((e.make)(settings)),
+        None => {
+            let names: Vec<&str> = list.iter().map(|e| e.name).collect();
+            let what = format!("{} policy", key.replace('_', " "));
+            Err(diag::unknown(&what, name, &names).place(format!("policy.{key}")))
+        }
+    }
+}

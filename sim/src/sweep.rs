@@ -1,0 +1,217 @@
+//! Sweeps: a grid of experiments over any keys.
+
+use crate::experiment::{self, Resolved, Routing};
+use crate::simulation::open_trace;
+use moesim_core::{Diag, Result, config};
+use moesim_traces::Trace;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A sweep file.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SweepFile {
+    /// Its name.
+    pub name: String,
+    /// The experiment that every point changes: a preset or a file, relative to the sweep's.
+    pub base: String,
+    /// Changes to the base that all points share, by dotted key.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, serde_json::Value>")]
+    pub set: toml::Table,
+    /// The axes of the grid, outermost first.
+    pub axis: Vec<Axis>,
+    /// Columns of the result table: dotted keys of `summary.json`.
+    #[serde(default = "metrics")]
+    pub metrics: Vec<String>,
+    /// The metric that is plotted; the first one unless told.
+    #[serde(default)]
+    pub plot: Option<String>,
+}
+
+/// One axis: either `key` and `values`, or `name` and `points` that each change several keys.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Axis {
+    /// The dotted key that it changes.
+    #[serde(default)]
+    pub key: Option<String>,
+    /// Its values.
+    #[serde(default)]
+    #[schemars(with = "Vec<serde_json::Value>")]
+    pub values: Vec<toml::Value>,
+    /// Its name, if it changes several keys.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Its points.
+    #[serde(default)]
+    pub points: Vec<AxisPoint>,
+}
+
+/// A point of an axis that changes several keys.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AxisPoint {
+    /// Its label in the table and the plot.
+    pub label: String,
+    /// What it changes, by dotted key.
+    #[schemars(with = "BTreeMap<String, serde_json::Value>")]
+    pub set: toml::Table,
+}
+
+fn metrics() -> Vec<String> {
+    [
+        "throughput.output_tokens_per_s",
+        "throughput.output_tokens_per_s_per_device",
+        "tpot_ms.p50",
+        "ttft_ms.p50",
+        "imbalance.mean",
+        "cache.hit_rate",
+        "utilisation.compute",
+        "utilisation.memory",
+        "utilisation.links",
+    ]
+    .map(str::to_string)
+    .to_vec()
+}
+
+/// One cell of the grid.
+#[derive(Clone, Debug)]
+pub struct Point {
+    /// One label an axis.
+    pub labels: Vec<String>,
+    /// (path, value) assignments, later ones win.
+    set: Vec<(Vec<String>, toml::Value)>,
+}
+
+/// Sweeps that ship inside the binary.
+pub const PRESETS: &[(&str, &str)] = &[("machines", include_str!("../presets/machines.toml"))];
+
+/// Most points of a grid.
+const MAX_POINTS: usize = 100_000;
+
+/// A sweep ready to run.
+pub struct Sweep {
+    /// The file.
+    pub file: SweepFile,
+    /// The grid, last axis fastest.
+    pub points: Vec<Point>,
+    label: String,
+    base: toml::Table,
+    dir: PathBuf,
+    /// Opened traces by what they depend on: points share them.
+    traces: Mutex<BTreeMap<String, Arc<Trace>>>,
+}
+
+impl Sweep {
+    /// Reads a sweep by preset name or path.
+    ///
+    /// # Errors
+    /// Wrong input, named with file, place and cure.
+    pub fn load(name_or_path: &str) -> Result<Self> {
+        let preset = PRESETS.iter().find(|p| p.0 == name_or_path);
+        let (text, dir) = match preset {
+            Some((_, text)) => ((*text).to_string(), PathBuf::from(".")),
+            None => experiment::read(name_or_path, &PRESETS.iter().map(|p| p.0).collect::<Vec<_>>())?,
+        };
+        let file: SweepFile = config::from_toml(&text, name_or_path)?;
+        let base_name = if crate::experiment::PRESETS.iter().any(|p| p.0 == file.base) {
+            file.base.clone()
+        } else {
+            dir.join(&file.base).display().to_string()
+        };
+        let (label, base, dir) = experiment::tree(&base_name)?;
+        let points = grid(&file).map_err(|d| d.file(name_or_path))?;
+        let label = format!("{name_or_path} on {label}");
+        Ok(Self { file, points, label, base, dir, traces: Mutex::default() })
+    }
+
+    /// Names of the axes.
+    pub fn keys(&self) -> Vec<String> {
+        self.file.axis.iter().map(|a| a.key.clone().or_else(|| a.name.clone()).unwrap_or_default()).collect()
+    }
+
+    /// The experiment of a point.
+    ///
+    /// # Errors
+    /// Wrong input.
+    pub fn resolve(&self, point: &Point) -> Result<Resolved> {
+        let shared = self.file.set.iter().map(|(k, v)| (path(k), v.clone()));
+        let all: Vec<_> = shared.chain(point.set.iter().cloned()).collect();
+        let label = format!("{} [{}]", self.label, point.labels.join(", "));
+        experiment::resolve(&label, self.base.clone(), self.dir.clone(), &all)
+    }
+
+    /// The routing trace of a point, shared with the points that have the same.
+    ///
+    /// # Errors
+    /// As the trace's reader says.
+    pub fn trace(&self, resolved: &Resolved) -> Result<Arc<Trace>> {
+        let x = &resolved.experiment;
+        let key = match &x.workload.routing {
+            Routing::Trace { path, .. } => format!("{}", resolved.base.join(path).display()),
+            Routing::Synthetic { .. } => format!("{:?} {} {:?}", x.workload.routing, x.seed, x.model),
+        };
+        let mut traces = self.traces.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(t) = traces.get(&key) {
+            return Ok(t.clone());
+        }
+        let trace = open_trace(resolved)?;
+        traces.insert(key, trace.clone());
+        Ok(trace)
+    }
+}
+
+fn path(key: &str) -> Vec<String> {
+    key.split('.').map(|s| s.trim().to_string()).collect()
+}
+
+fn grid(file: &SweepFile) -> Result<Vec<Point>> {
+    let mut points = vec![Point { labels: Vec::new(), set: Vec::new() }];
+    if file.axis.is_empty() {
+        return Err(Diag::input("a sweep without an axis").place("axis").cure("add [[axis]] with key and values"));
+    }
+    for (i, axis) in file.axis.iter().enumerate() {
+        let choices: Vec<(String, Vec<(Vec<String>, toml::Value)>)> = match (&axis.key, &axis.name) {
+            (Some(key), None) if axis.points.is_empty() => axis
+                .values
+                .iter()
+                .map(|v| {
+                    let label = v.as_str().map_or_else(|| v.to_string(), str::to_string);
+                    (label, vec![(path(key), v.clone())])
+                })
+                .collect(),
+            (None, Some(_)) if axis.values.is_empty() => axis
+                .points
+                .iter()
+                .map(|p| (p.label.clone(), p.set.iter().map(|(k, v)| (path(k), v.clone())).collect()))
+                .collect(),
+            _ => {
+                return Err(Diag::input("an axis is neither key and values nor name and points")
+                    .place(format!("axis {}", i + 1))
+                    .cure("write key = \"..\" and values = [..], or name = \"..\" and points = [{ label, set }]"));
+            }
+        };
+        if choices.is_empty() {
+            return Err(Diag::input("an axis without values").place(format!("axis {}", i + 1)).cure("add some"));
+        }
+        if points.len() * choices.len() > MAX_POINTS {
+            return Err(Diag::input(format!("more than {MAX_POINTS} points")).place("axis").cure("split the sweep"));
+        }
+        points = points
+            .iter()
+            .flat_map(|p| {
+                choices.iter().map(move |(label, set)| {
+                    let mut p = p.clone();
+                    p.labels.push(label.clone());
+                    p.set.extend(set.iter().cloned());
+                    p
+                })
+            })
+            .collect();
+    }
+    Ok(points)
+}
