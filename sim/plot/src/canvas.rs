@@ -119,8 +119,10 @@ impl Canvas<'_> {
         }
     }
     pub(crate) fn path(&mut self, points: &[(f64, f64)], color: Rgb, width: f64) {
+        let mut points: Vec<_> = points.iter().map(|&p| point(p)).collect();
+        points.dedup();
         if points.len() > 1 {
-            self.backend.draw_path(points.iter().map(|&p| point(p)), &stroke(color, width)).ok();
+            self.backend.draw_path(points, &stroke(color, width)).ok();
         }
     }
     pub(crate) fn outline(&mut self, x0: f64, y0: f64, x1: f64, y1: f64, color: Rgb, width: f64) {

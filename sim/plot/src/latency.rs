@@ -13,9 +13,9 @@ use std::collections::BTreeMap;
 pub(crate) struct Latency;
 
 const PANELS: [(&str, &str); 3] = [
-    ("ttft_ms", "time to first token (TTFT)"),
-    ("tpot_ms", "time per output token (TPOT)"),
-    ("e2e_ms", "end-to-end latency (E2E)"),
+    ("ttft_ms", "time to first token, TTFT (ms)"),
+    ("tpot_ms", "time per output token, TPOT (ms)"),
+    ("e2e_ms", "end-to-end latency, E2E (ms)"),
 ];
 const MARKS: [(f64, &str, crate::canvas::Rgb); 3] =
     [(0.5, "p50", GREEN), (0.9, "p90", ORANGE), (0.99, "p99", VERMILLION)];
@@ -129,5 +129,4 @@ fn draw_panel(c: &mut Canvas, (x0, x1): (f64, f64), title: &str, values: &Distri
         c.text((at + 12.0, TOP + 38.0), &text, SMALL, Align::Left, INK);
         at += 12.0 + width(&text, SMALL) + 10.0;
     }
-    c.text((at - 4.0, TOP + 38.0), "ms", SMALL, Align::Left, INK);
 }

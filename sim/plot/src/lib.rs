@@ -6,12 +6,18 @@
 //! A new plot is one file that implements [`Plot`] and one line in [`builtin`].
 
 mod axis;
+mod breakdown;
 mod canvas;
 mod data;
+mod experts;
+mod heat;
 mod latency;
 mod number;
 mod palette;
 mod png;
+mod series;
+mod timeline;
+mod utilisation;
 
 pub use data::{Row, RunData, Table};
 pub use png::png;
@@ -35,7 +41,7 @@ pub trait Plot: Sync {
 
 /// The plots that come with moesim.
 pub fn builtin() -> &'static [&'static dyn Plot] {
-    &[&latency::Latency]
+    &[&latency::Latency, &breakdown::Breakdown, &experts::Experts, &utilisation::Utilisation, &timeline::Timeline]
 }
 
 /// A picture's file format.
