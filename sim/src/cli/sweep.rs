@@ -8,7 +8,6 @@ use crate::sweep::{Point, Sweep};
 use moesim_core::diag::Class;
 use moesim_core::output::AtomicFile;
 use moesim_core::{Diag, Result};
-use moesim_plot::{SweepPoint, SweepTable};
 use rayon::prelude::*;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -148,12 +147,6 @@ fn report(args: &Args, sweep: &Sweep, outcomes: &[Outcome]) -> Result<()> {
         rows.iter().try_for_each(|r| w.write_record(r)).map_err(broken)?;
         let bytes = w.into_inner().map_err(|e| Diag::run(format!("cannot write the table: {e}")))?;
         AtomicFile::write(&out.join("sweep.csv"), &bytes)?;
-        let plotted = sweep.file.plot.as_ref().or(metrics.first());
-        if let Some(m) = plotted {
-            let svg = moesim_plot::sweep_plot(&table(sweep, outcomes, m), m)?;
-            AtomicFile::write(&out.join("sweep.svg"), svg.as_bytes())?;
-            AtomicFile::write(&out.join("sweep.png"), &moesim_plot::png(&svg)?)?;
-        }
     }
     match args.format {
         Format::Json => {
@@ -189,20 +182,6 @@ fn row(point: &Point, outcome: &Outcome, metrics: &[String]) -> Vec<String> {
         }
     }
     cells
-}
-
-fn table(sweep: &Sweep, outcomes: &[Outcome], plotted: &str) -> SweepTable {
-    let points = sweep.points.iter().zip(outcomes).map(|(p, o)| {
-        let (value, label) = match o {
-            Outcome::Ok(s) => (
-                metric(s, plotted).and_then(Value::as_f64),
-                s.get("bottleneck").and_then(Value::as_str).map(str::to_string),
-            ),
-            Outcome::DoesNotFit(_) => (None, None),
-        };
-        SweepPoint { values: p.labels.clone(), metrics: BTreeMap::from([(plotted.to_string(), value)]), label }
-    });
-    SweepTable { keys: sweep.keys(), points: points.collect() }
 }
 
 /// Columns in line; numbers shortened to what a person compares.
