@@ -27,7 +27,7 @@ pub enum Missing {
 pub struct Provenance {
     /// From the row of that position.
     pub traced: u64,
-    /// From a row used again.
+    /// From a row used again, or standing in for one that the trace lacks.
     pub wrapped: u64,
     /// Drawn from the sequence's statistics.
     pub drawn: u64,
@@ -48,9 +48,10 @@ impl Provenance {
 
 /// A trace and the rule for what it lacks.
 ///
-/// Prompt position p replays the sequence's prompt row p; output position j (counted from the end of the prompt)
-/// replays decode row `offset + j`. Where there is no such row, [`Missing`] applies; for prompts of a trace without
-/// prompt rows it works on the decode rows, from `offset` on.
+/// Prompt position p replays the sequence's prompt row p. Output position j (counted from the end of the prompt) replays
+/// the j-th decode row from `offset` on, going round at the end, so that a request that is no longer than its sequence
+/// sees every row at most once. Where the sequence has no p-th or j-th row, [`Missing`] applies; for prompts of a trace
+/// without prompt rows it works on the decode rows, from `offset` on.
 #[derive(Clone, Debug)]
 pub struct Source {
     trace: Arc<Trace>,
@@ -86,7 +87,7 @@ impl Source {
         if self.missing == Missing::Refuse {
             let s = self.trace.sequence(binding.sequence as usize);
             let (prefill, decode) = (s.prefill.len() / self.trace.width(), s.decode.len() / self.trace.width());
-            let needed = output as usize - 1 + binding.offset as usize;
+            let needed = output as usize - 1;
             if prefill < prompt as usize || decode < needed {
                 return Err(Diag::input(format!(
                     "request {id} needs {prompt} prompt rows and {needed} decode rows, but its sequence {} has {prefill} and {decode}",
@@ -122,28 +123,106 @@ impl Source {
             };
             let (pool, is_own) = if own.is_empty() { (other, false) } else { (own, true) };
             let rows = (pool.len() / width) as u32;
-            let first = if is_own && at < prompt { first } else { first + binding.offset };
             let wanted = limit - at;
-            if is_own && first < rows {
-                let n = wanted.min(rows - first);
-                each(Rows::Slice(&pool[first as usize * width..(first + n) as usize * width]));
-                out.traced += u64::from(n);
-                at += n;
-            } else if self.missing == Missing::Draw {
+            let has_row = is_own && first < rows;
+            if !has_row && self.missing == Missing::Draw {
                 let entity = u64::from(binding.sequence) << 32 | u64::from(binding.offset);
                 for p in at..limit {
                     each(Rows::Drawn(pool, rng::draw(self.seed, self.key, entity, u64::from(p))));
                 }
                 out.drawn += u64::from(wanted);
                 at = limit;
-            } else {
-                let first = first % rows;
-                let n = wanted.min(rows - first);
-                each(Rows::Slice(&pool[first as usize * width..(first + n) as usize * width]));
-                out.wrapped += u64::from(n);
-                at += n;
+                continue;
             }
+            // Prompts with rows of their own start at the first; everything else at the offset, and goes round.
+            let shift = if is_own && at < prompt { 0 } else { binding.offset };
+            let row = ((u64::from(first) + u64::from(shift)) % u64::from(rows)) as u32;
+            let mut n = wanted.min(rows - row);
+            if has_row {
+                n = n.min(rows - first);
+                out.traced += u64::from(n);
+            } else {
+                out.wrapped += u64::from(n);
+            }
+            each(Rows::Slice(&pool[row as usize * width..(row + n) as usize * width]));
+            at += n;
         }
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use moesim_traces::{Meta, OwnedSequence};
+    use proptest::prelude::*;
+
+    /// One layer, one expert a token, whose id is the row's number (prompt rows) or 1000 + it (decode rows).
+    fn source(prompt_rows: u16, decode_rows: u16, missing: Missing) -> Source {
+        let meta = Meta {
+            model: "test".into(),
+            layer_numbers: vec![0],
+            experts: 2000,
+            k: 1,
+            source: "test".into(),
+            licence: "none".into(),
+        };
+        let sequence = OwnedSequence {
+            prefill: (0..prompt_rows).collect(),
+            decode: (1000..1000 + decode_rows).collect(),
+            decode_first_position: prompt_rows.into(),
+            ..OwnedSequence::default()
+        };
+        Source::new(Arc::new(Trace::from_sequences(meta, vec![sequence]).unwrap()), missing, 1)
+    }
+
+    fn ids(s: &Source, offset: u32, prompt: u32, from: u32, count: u32) -> (Vec<u16>, Provenance) {
+        let mut out = Vec::new();
+        let p = s.rows(Binding { sequence: 0, offset }, prompt, from, count, |rows| match rows {
+            Rows::Slice(ids) => out.extend_from_slice(ids),
+            Rows::Drawn(pool, key) => out.push(pool[rng::below(key, pool.len() as u64) as usize]),
+        });
+        (out, p)
+    }
+
+    #[test]
+    fn rows_by_phase_with_wrap_and_stagger() {
+        let s = source(3, 4, Missing::Wrap);
+        let (rows, p) = ids(&s, 0, 4, 0, 10);
+        assert_eq!(rows, [0, 1, 2, 0, 1000, 1001, 1002, 1003, 1000, 1001]);
+        assert_eq!((p.traced, p.wrapped), (7, 3));
+        // Staggered: decode rows from 2 on, round, each once before any twice; prompts with rows start at the first.
+        let (rows, p) = ids(&s, 2, 2, 0, 7);
+        assert_eq!(rows, [0, 1, 1002, 1003, 1000, 1001, 1002]);
+        assert_eq!((p.traced, p.wrapped), (6, 1));
+        // A trace without prompt rows: decode rows stand in.
+        let (rows, p) = ids(&source(0, 4, Missing::Wrap), 1, 2, 0, 4);
+        assert_eq!(rows, [1001, 1002, 1001, 1002]);
+        assert_eq!((p.traced, p.wrapped), (2, 2));
+    }
+
+    proptest! {
+        /// The row of a position does not depend on how positions are cut into calls.
+        #[test]
+        fn rows_are_a_pure_function_of_the_position(
+            prompt_rows in 0u16..5, decode_rows in 1u16..6, offset in 0u32..6, prompt in 1u32..9,
+            cuts in prop::collection::vec(1u32..5, 1..6), draw in any::<bool>(),
+        ) {
+            let s = source(prompt_rows, decode_rows, if draw { Missing::Draw } else { Missing::Wrap });
+            let total = cuts.iter().sum();
+            let whole = ids(&s, offset, prompt, 0, total);
+            let mut parts = Vec::new();
+            let mut sum = Provenance::default();
+            let mut at = 0;
+            for c in cuts {
+                let (rows, p) = ids(&s, offset, prompt, at, c);
+                parts.extend(rows);
+                sum.add(&p);
+                at += c;
+            }
+            prop_assert_eq!(&whole.0, &parts);
+            prop_assert_eq!(whole.1, sum);
+            prop_assert_eq!(sum.total(), u64::from(total));
+        }
     }
 }
