@@ -48,6 +48,10 @@ impl Axis {
         };
         candidates.into_iter().map(labelled).find(|t| t.len() <= most && fits(t)).unwrap_or_default()
     }
+    /// Up to six ticks as places 0..=1 with labels, for a colour bar.
+    pub(crate) fn marks(&self) -> Vec<(f64, String)> {
+        self.ticks(6, |_| true).into_iter().map(|(v, text)| (self.at(v), text)).collect()
+    }
     fn linear_ticks(&self, most: usize) -> Vec<Vec<f64>> {
         let span = self.hi - self.lo;
         let decade = libm::floor(libm::log10(span / most.max(1) as f64)) as i32;

@@ -1,0 +1,253 @@
+//! Lines, bars or a heat map of a swept metric.
+
+use super::keys::Key;
+use super::table::SweepTable;
+use crate::axis::{Axis, Frame, plain};
+use crate::canvas::{Align, Canvas, FAINT, INK, MEDIUM, SMALL, TOP, WIDTH, fit, picture, width};
+use crate::heat::{Grid, Shade, bar, cells};
+use crate::number::short;
+use crate::palette::{BLUE, Map, SERIES, ink_on};
+use moesim_core::diag::{Diag, Result};
+
+/// More bars, or more rows or columns of a heat map, cannot be told apart.
+const MOST: usize = 60;
+
+/// Draws `metric` against the table's keys as SVG, 900 CSS pixels wide.
+///
+/// One key: a line if its values are numbers, else bars. Two keys: if the second holds numbers and the first at most
+/// seven values, a line for each value of the first key over the second; else a heat map with the number in each cell.
+/// Points are labelled by [`super::SweepPoint::label`]. Missing values are left out (grey in heat maps). Of several points
+/// with the same values of the keys, heat maps and bars show the last.
+///
+/// # Errors
+/// An input error for an unknown metric, a table of no or more than two keys, or more than 60 names on an axis.
+pub fn sweep_plot(table: &SweepTable, metric: &str) -> Result<String> {
+    table.check(metric)?;
+    let keys: Vec<Key> = (0..table.keys.len())
+        .map(|k| Key::new(&table.keys[k], table.points.iter().map(|p| p.values[k].as_str())))
+        .collect();
+    let value = |p: &super::SweepPoint| p.metrics.get(metric).copied().flatten();
+    let missing = table.points.iter().filter(|p| value(p).is_none()).count();
+    let mut below = format!("{} points", table.points.len());
+    if missing > 0 {
+        below += &format!(", {missing} without value");
+    }
+    let names_fit = |key: &Key| {
+        if key.values.len() <= MOST {
+            return Ok(());
+        }
+        Err(Diag::input(format!("{} has {} values, and a picture shows at most {MOST}", key.title, key.values.len()))
+            .cure("plot fewer points, or a key that holds numbers"))
+    };
+    // Series of (x, y, label), in the order of x.
+    let series = |x: &Key, numbers: &[f64], k: usize, chosen: &dyn Fn(&super::SweepPoint) -> bool| {
+        let points = table.points.iter().filter(|p| chosen(p));
+        let mut line: Vec<Place> =
+            points.filter_map(|p| Some((numbers[x.index(&p.values[k])], value(p)?, p.label.clone()))).collect();
+        line.sort_by(|a, b| a.0.total_cmp(&b.0));
+        line
+    };
+    let title = |over: &str| format!("{metric} over {over}");
+    match &keys[..] {
+        [x] => match &x.numbers {
+            Some(numbers) => {
+                let line = series(x, numbers, 0, &|_| true);
+                Ok(lines(&title(&table.keys[0]), &below, x, metric, &[(String::new(), line)], ""))
+            }
+            None => {
+                names_fit(x)?;
+                let mut bars = vec![None; x.values.len()];
+                for p in &table.points {
+                    bars[x.index(&p.values[0])] = value(p).map(|v| (v, p.label.clone()));
+                }
+                Ok(draw_bars(&title(&table.keys[0]), &below, x, metric, &bars))
+            }
+        },
+        [each, x] => match &x.numbers {
+            Some(numbers) if each.values.len() <= SERIES.len() => {
+                let of = |v: &String| (v.clone(), series(x, numbers, 1, &|p| p.values[0] == *v));
+                let all: Vec<_> = each.values.iter().map(of).collect();
+                Ok(lines(&title(&table.keys[1]), &below, x, metric, &all, &table.keys[0]))
+            }
+            _ => {
+                names_fit(each)?;
+                names_fit(x)?;
+                let mut grid = Grid { columns: x.values.len(), cells: vec![None; each.values.len() * x.values.len()] };
+                for p in &table.points {
+                    grid.cells[each.index(&p.values[0]) * x.values.len() + x.index(&p.values[1])] = value(p);
+                }
+                let title = format!("{metric} by {} and {}", table.keys[0], table.keys[1]);
+                Ok(heat(&title, &below, (each, x), metric, grid))
+            }
+        },
+        _ => Err(Diag::input("a plot of a sweep shows one or two keys")),
+    }
+}
+
+/// A point of a line: x, y, label.
+type Place = (f64, f64, Option<String>);
+
+/// The axis that suits values from `lo` to `hi`: logarithmic over wide ranges, else from zero if that costs no detail.
+fn value_axis(values: impl Iterator<Item = f64>) -> Axis {
+    let (lo, hi) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(lo, hi), v| (lo.min(v), hi.max(v)));
+    let log = Axis::auto(lo / 1.25, hi * 1.25);
+    match log {
+        _ if !lo.is_finite() => Axis::linear(0.0, 1.0),
+        _ if log.is_log() && hi / lo > 30.0 => log,
+        _ if lo >= 0.0 => Axis::from_zero(hi),
+        _ => Axis::linear(lo - (hi - lo) * 0.06, hi.max(0.0) + (hi - lo) * 0.06),
+    }
+}
+
+fn lines(title: &str, below: &str, x: &Key, metric: &str, all: &[(String, Vec<Place>)], each: &str) -> String {
+    let numbers = x.numbers.as_deref().unwrap_or_default();
+    let (lo, hi) = (numbers.first().copied().unwrap_or(0.0), numbers.last().copied().unwrap_or(1.0));
+    let log = Axis::auto(lo / 1.15, hi * 1.15);
+    let margin = (hi - lo) * 0.04;
+    let x_axis = if log.is_log() && lo > 0.0 && hi / lo > 30.0 { log } else { Axis::linear(lo - margin, hi + margin) };
+    let y_axis = value_axis(all.iter().flat_map(|s| s.1.iter().map(|p| p.1)));
+    let right = if each.is_empty() { 40.0 } else { 176.0 };
+    picture(480.0, |c| {
+        c.header(title, below);
+        let frame = Frame { x0: 92.0, x1: WIDTH - right, y0: TOP + 16.0, y1: 424.0, x: x_axis, y: y_axis };
+        frame.y_axis(c, &scaled(metric, &y_axis), 68.0);
+        if numbers.len() <= 12 {
+            let ticks: Vec<(f64, String)> = numbers.iter().map(|&v| (v, plain(v))).collect();
+            frame.x_ticks(c, &ticks, &scaled(&x.title, &x_axis), true);
+        } else {
+            frame.x_axis(c, &scaled(&x.title, &x_axis), true);
+        }
+        let mut taken: Vec<[f64; 4]> = Vec::new();
+        for (i, (_, line)) in all.iter().enumerate() {
+            let color = SERIES[i % SERIES.len()];
+            let points: Vec<(f64, f64)> = line.iter().map(|p| (frame.px(p.0), frame.py(p.1))).collect();
+            c.path(&points, color, 2.0);
+            taken.extend(points.iter().map(|p| [p.0 - 5.0, p.1 - 5.0, p.0 + 5.0, p.1 + 5.0]));
+            points.iter().for_each(|&p| c.dot(p, 4.0, color));
+        }
+        for (_, line) in all {
+            let mut before = None;
+            for (px, y, label) in line {
+                // What binds is written where it changes, not at every point.
+                if before != Some(label)
+                    && let Some(text) = label
+                {
+                    place_label(c, &frame, (frame.px(*px), frame.py(*y)), text, &mut taken);
+                }
+                before = Some(label);
+            }
+        }
+        if !each.is_empty() {
+            let (x, mut y) = (frame.x1 + 16.0, frame.y0 + 6.0);
+            c.text((x, y), &fit(each, SMALL, right - 24.0), SMALL, Align::Left, FAINT);
+            for (i, (name, _)) in all.iter().enumerate() {
+                y += 21.0;
+                let color = SERIES[i % SERIES.len()];
+                c.line((x, y), (x + 18.0, y), color, 3.0);
+                c.dot((x + 9.0, y), 4.0, color);
+                c.text((x + 25.0, y), &fit(name, SMALL, right - 48.0), SMALL, Align::Left, INK);
+            }
+        }
+    })
+}
+
+/// Writes `text` above or below the point where nothing is yet; not at all if both are taken.
+fn place_label(c: &mut Canvas, frame: &Frame, at: (f64, f64), text: &str, taken: &mut Vec<[f64; 4]>) {
+    let size = SMALL - 1.0;
+    let text = fit(text, size, 130.0);
+    let half = width(&text, size) / 2.0 + 2.0;
+    let x = at.0.clamp(frame.x0 + half, (frame.x1 - half).max(frame.x0 + half));
+    for dy in [-14.0, 14.0, -28.0, 28.0] {
+        let y = at.1 + dy;
+        let place = [x - half, y - 6.5, x + half, y + 6.5];
+        let free = taken.iter().all(|t| t[2] < place[0] || t[0] > place[2] || t[3] < place[1] || t[1] > place[3]);
+        if free && y > frame.y0 + 6.0 && y < frame.y1 - 6.0 {
+            c.text((x, y), &text, size, Align::Middle, INK);
+            taken.push(place);
+            return;
+        }
+    }
+}
+
+/// The name of an axis, which says if it is logarithmic.
+fn scaled(name: &str, axis: &Axis) -> String {
+    if axis.is_log() { format!("{name}, log scale") } else { name.to_string() }
+}
+
+fn draw_bars(title: &str, below: &str, x: &Key, metric: &str, bars: &[Option<(f64, Option<String>)>]) -> String {
+    let values = bars.iter().flatten().map(|b| b.0);
+    let (lo, hi) = values.fold((0.0f64, 0.0f64), |(lo, hi), v| (lo.min(v), hi.max(v)));
+    let bottom = TOP + 30.0 * bars.len() as f64;
+    picture(bottom + 52.0, |c| {
+        c.header(title, below);
+        let names = x.values.iter().map(|v| width(v, MEDIUM)).fold(60.0, f64::max).min(240.0);
+        let (x_axis, y) = (Axis::linear(lo, hi), Axis::linear(0.0, 1.0));
+        let frame = Frame { x0: names + 28.0, x1: WIDTH - 190.0, y0: TOP, y1: bottom, x: x_axis, y };
+        frame.x_axis(c, metric, true);
+        for (i, value) in bars.iter().enumerate() {
+            let y = TOP + 30.0 * i as f64;
+            c.text((frame.x0 - 8.0, y + 15.0), &fit(&x.values[i], MEDIUM, names), MEDIUM, Align::Right, INK);
+            let Some((v, label)) = value else {
+                c.text((frame.x0 + 8.0, y + 15.0), "no value", SMALL, Align::Left, FAINT);
+                continue;
+            };
+            let (from, to) = (frame.px(v.min(0.0)), frame.px(v.max(0.0)));
+            c.rect(from, y + 4.0, to.max(from + 1.0), y + 26.0, BLUE);
+            let text = label.as_ref().map_or_else(|| short(*v), |l| format!("{} ({l})", short(*v)));
+            c.text((to + 8.0, y + 15.0), &fit(&text, SMALL, WIDTH - to - 16.0), SMALL, Align::Left, INK);
+        }
+        c.line((frame.px(0.0), TOP), (frame.px(0.0), bottom), FAINT, 1.0);
+    })
+}
+
+fn heat(title: &str, below: &str, (down, across): (&Key, &Key), metric: &str, grid: Grid) -> String {
+    let values = || grid.cells.iter().flatten().copied();
+    let (lo, hi) = values().fold((f64::INFINITY, f64::NEG_INFINITY), |(lo, hi), v| (lo.min(v), hi.max(v)));
+    let scale = if lo.is_finite() { Axis::auto(lo, hi) } else { Axis::linear(0.0, 1.0) };
+    let names = down.values.iter().map(|v| width(v, SMALL)).fold(30.0, f64::max).min(200.0);
+    let row = (360.0 / grid.rows() as f64).clamp(20.0, 44.0);
+    let bottom = TOP + 8.0 + row * grid.rows() as f64;
+    // A short map still has room for its colour bar.
+    picture(bottom.max(TOP + 130.0) + 56.0, |c| {
+        c.header(title, below);
+        let x = Axis::linear(-0.5, across.values.len() as f64 - 0.5);
+        let frame =
+            Frame { x0: names + 52.0, x1: WIDTH - 124.0, y0: TOP + 8.0, y1: bottom, x, y: Axis::linear(0.0, 1.0) };
+        let shade = Shade { map: Map::Sequential, place: &|v| scale.at(v) };
+        cells(c, &frame, &grid, &shade);
+        frame.row_names(c, &down.values, names);
+        c.vertical(
+            (20.0, (frame.y0 + bottom) / 2.0),
+            &fit(&down.title, MEDIUM, (bottom - frame.y0).max(120.0)),
+            MEDIUM,
+            INK,
+        );
+        let wide = (frame.x1 - frame.x0) / grid.columns as f64;
+        let ticks: Vec<(f64, String)> =
+            (0u32..).map(f64::from).zip(across.values.iter().map(|v| fit(v, SMALL, wide.max(44.0)))).collect();
+        frame.x_ticks(c, &ticks, &across.title, false);
+        for r in 0..grid.rows() {
+            for column in 0..grid.columns {
+                let text = grid.get(r, column).map_or("–".to_string(), short);
+                if width(&text, SMALL) > wide - 4.0 {
+                    continue;
+                }
+                let color = grid.get(r, column).map_or(FAINT, |v| ink_on(Map::Sequential.color(scale.at(v))));
+                let at = (frame.x0 + wide * (column as f64 + 0.5), frame.y0 + row * (r as f64 + 0.5));
+                c.text(at, &text, SMALL, Align::Middle, color);
+            }
+        }
+        if lo.is_finite() {
+            let ticks = scale.marks();
+            bar(
+                c,
+                WIDTH - 104.0,
+                (frame.y0 + 22.0, bottom.max(TOP + 130.0).min(frame.y0 + 280.0)),
+                Map::Sequential,
+                &ticks,
+                None,
+            );
+            c.text((WIDTH - 112.0, frame.y0 + 6.0), &fit(metric, SMALL - 1.0, 108.0), SMALL - 1.0, Align::Left, INK);
+        }
+    })
+}
