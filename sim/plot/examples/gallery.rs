@@ -30,9 +30,10 @@ fn main() -> Result<(), moesim_core::Diag> {
     for (name, keys, metric) in cases {
         let keys: Vec<String> = keys.iter().map(|k| k.to_string()).collect();
         let mut points = SweepTable::from_csv(&table, &keys)?;
-        if keys.len() == 1 {
-            points.points.truncate(8);
-        }
+        // One value of each key that the picture does not show.
+        let mut seen = std::collections::BTreeSet::new();
+        points.points.reverse();
+        points.points.retain(|p| seen.insert(p.values.clone()));
         let path = root.join(format!("sweep-{name}.png"));
         moesim_core::output::AtomicFile::write(&path, &png(&sweep_plot(&points, metric)?)?)?;
     }

@@ -3,7 +3,7 @@
 use super::keys::Key;
 use super::table::SweepTable;
 use crate::axis::{Axis, Frame, plain};
-use crate::canvas::{Align, Canvas, FAINT, INK, MEDIUM, SMALL, TOP, WIDTH, fit, picture, width};
+use crate::canvas::{Align, Canvas, FAINT, INK, MARKS, MEDIUM, SMALL, TOP, WIDTH, fit, picture, width};
 use crate::heat::{Grid, Shade, bar, cells};
 use crate::number::short;
 use crate::palette::{BLUE, Map, SERIES, ink_on};
@@ -16,11 +16,12 @@ const MOST: usize = 60;
 ///
 /// One key: a line if its values are numbers, else bars. Two keys: if the second holds numbers and the first at most
 /// seven values, a line for each value of the first key over the second; else a heat map with the number in each cell.
-/// Points are labelled by [`super::SweepPoint::label`]. Missing values are left out (grey in heat maps). Of several points
-/// with the same values of the keys, heat maps and bars show the last.
+/// Points of lines get a mark for each [`super::SweepPoint::label`], bars the label itself. Missing values are left out
+/// (grey in heat maps).
 ///
 /// # Errors
-/// An input error for an unknown metric, a table of no or more than two keys, or more than 60 names on an axis.
+/// An input error for an unknown metric, a table of no or more than two keys, several points with the same values of the
+/// keys, or more than 60 names on an axis.
 pub fn sweep_plot(table: &SweepTable, metric: &str) -> Result<String> {
     table.check(metric)?;
     let keys: Vec<Key> = (0..table.keys.len())
@@ -36,7 +37,7 @@ pub fn sweep_plot(table: &SweepTable, metric: &str) -> Result<String> {
         if key.values.len() <= MOST {
             return Ok(());
         }
-        Err(Diag::input(format!("{} has {} values, and a picture shows at most {MOST}", key.title, key.values.len()))
+        Err(Diag::input(format!("{} has {} values, and a picture shows at most {MOST}", key.name, key.values.len()))
             .cure("plot fewer points, or a key that holds numbers"))
     };
     // Series of (x, y, label), in the order of x.
@@ -76,7 +77,7 @@ pub fn sweep_plot(table: &SweepTable, metric: &str) -> Result<String> {
                 for p in &table.points {
                     grid.cells[each.index(&p.values[0]) * x.values.len() + x.index(&p.values[1])] = value(p);
                 }
-                let title = format!("{metric} by {} and {}", table.keys[0], table.keys[1]);
+                let title = format!("{} by {} and {}", with_unit(metric), table.keys[0], table.keys[1]);
                 Ok(heat(&title, &below, (each, x), metric, grid))
             }
         },
@@ -106,67 +107,78 @@ fn lines(title: &str, below: &str, x: &Key, metric: &str, all: &[(String, Vec<Pl
     let margin = (hi - lo) * 0.04;
     let x_axis = if log.is_log() && lo > 0.0 && hi / lo > 30.0 { log } else { Axis::linear(lo - margin, hi + margin) };
     let y_axis = value_axis(all.iter().flat_map(|s| s.1.iter().map(|p| p.1)));
-    let right = if each.is_empty() { 40.0 } else { 176.0 };
+    let mut marks: Vec<&str> = Vec::new();
+    for label in all.iter().flat_map(|s| &s.1).filter_map(|p| p.2.as_deref()) {
+        if marks.len() <= MARKS && !marks.contains(&label) {
+            marks.push(label);
+        }
+    }
+    let right = if each.is_empty() && marks.is_empty() { 40.0 } else { 176.0 };
     picture(480.0, |c| {
         c.header(title, below);
         let frame = Frame { x0: 92.0, x1: WIDTH - right, y0: TOP + 16.0, y1: 424.0, x: x_axis, y: y_axis };
-        frame.y_axis(c, &scaled(metric, &y_axis), 68.0);
+        frame.y_axis(c, &scaled(&with_unit(metric), &y_axis), 68.0);
         if numbers.len() <= 12 {
             let ticks: Vec<(f64, String)> = numbers.iter().map(|&v| (v, plain(v))).collect();
             frame.x_ticks(c, &ticks, &scaled(&x.title, &x_axis), true);
         } else {
             frame.x_axis(c, &scaled(&x.title, &x_axis), true);
         }
-        let mut taken: Vec<[f64; 4]> = Vec::new();
         for (i, (_, line)) in all.iter().enumerate() {
             let color = SERIES[i % SERIES.len()];
             let points: Vec<(f64, f64)> = line.iter().map(|p| (frame.px(p.0), frame.py(p.1))).collect();
             c.path(&points, color, 2.0);
-            taken.extend(points.iter().map(|p| [p.0 - 5.0, p.1 - 5.0, p.0 + 5.0, p.1 + 5.0]));
-            points.iter().for_each(|&p| c.dot(p, 4.0, color));
-        }
-        for (_, line) in all {
-            let mut before = None;
-            for (px, y, label) in line {
-                // What binds is written where it changes, not at every point.
-                if before != Some(label)
-                    && let Some(text) = label
-                {
-                    place_label(c, &frame, (frame.px(*px), frame.py(*y)), text, &mut taken);
-                }
-                before = Some(label);
+            for (at, p) in points.iter().zip(line) {
+                c.mark(*at, 4.0, mark_of(&marks, &p.2), color);
             }
         }
+        let (x, mut y) = (frame.x1 + 16.0, frame.y0 + 6.0);
+        let text = |c: &mut Canvas, dx: f64, y: f64, text: &str, color| {
+            c.text((x + dx, y), &fit(text, SMALL, right - 24.0 - dx), SMALL, Align::Left, color);
+        };
         if !each.is_empty() {
-            let (x, mut y) = (frame.x1 + 16.0, frame.y0 + 6.0);
-            c.text((x, y), &fit(each, SMALL, right - 24.0), SMALL, Align::Left, FAINT);
+            text(c, 0.0, y, each, FAINT);
             for (i, (name, _)) in all.iter().enumerate() {
                 y += 21.0;
-                let color = SERIES[i % SERIES.len()];
-                c.line((x, y), (x + 18.0, y), color, 3.0);
-                c.dot((x + 9.0, y), 4.0, color);
-                c.text((x + 25.0, y), &fit(name, SMALL, right - 48.0), SMALL, Align::Left, INK);
+                c.line((x, y), (x + 18.0, y), SERIES[i % SERIES.len()], 3.0);
+                text(c, 25.0, y, name, INK);
+            }
+            y += 34.0;
+        }
+        if !marks.is_empty() {
+            text(c, 0.0, y, "marks", FAINT);
+            for (i, name) in marks.iter().enumerate() {
+                y += 21.0;
+                c.mark((x + 9.0, y), 4.0, i, INK);
+                let rest = i + 1 == MARKS && marks.len() > MARKS;
+                text(c, 25.0, y, if rest { "other" } else { name }, INK);
+                if rest {
+                    break;
+                }
             }
         }
     })
 }
 
-/// Writes `text` above or below the point where nothing is yet; not at all if both are taken.
-fn place_label(c: &mut Canvas, frame: &Frame, at: (f64, f64), text: &str, taken: &mut Vec<[f64; 4]>) {
-    let size = SMALL - 1.0;
-    let text = fit(text, size, 130.0);
-    let half = width(&text, size) / 2.0 + 2.0;
-    let x = at.0.clamp(frame.x0 + half, (frame.x1 - half).max(frame.x0 + half));
-    for dy in [-14.0, 14.0, -28.0, 28.0] {
-        let y = at.1 + dy;
-        let place = [x - half, y - 6.5, x + half, y + 6.5];
-        let free = taken.iter().all(|t| t[2] < place[0] || t[0] > place[2] || t[3] < place[1] || t[1] > place[3]);
-        if free && y > frame.y0 + 6.0 && y < frame.y1 - 6.0 {
-            c.text((x, y), &text, size, Align::Middle, INK);
-            taken.push(place);
-            return;
+/// The mark of a label; labels beyond the number of marks share the last.
+fn mark_of(marks: &[&str], label: &Option<String>) -> usize {
+    let place = label.as_deref().and_then(|l| marks.iter().position(|m| *m == l));
+    place.unwrap_or(0).min(MARKS - 1)
+}
+
+/// The metric's name with the unit that it ends in or holds: `tokens_per_s (tokens/s)`, `tpot_ms.p99 (ms)`.
+fn with_unit(metric: &str) -> String {
+    let words: Vec<&str> = metric.split(['_', '.']).collect();
+    let unit = match words.iter().position(|w| *w == "per").filter(|&i| i > 0 && i + 1 < words.len()) {
+        Some(i) => format!("{}/{}", words[i - 1], words[i + 1]),
+        None => {
+            let units =
+                [("s", "s"), ("ms", "ms"), ("us", "µs"), ("ns", "ns"), ("bytes", "bytes"), ("j", "J"), ("w", "W")];
+            let found = words.iter().skip(1).find_map(|w| units.iter().find(|u| u.0 == *w));
+            found.map_or(String::new(), |u| u.1.into())
         }
-    }
+    };
+    if unit.is_empty() { metric.into() } else { format!("{metric} ({unit})") }
 }
 
 /// The name of an axis, which says if it is logarithmic.
@@ -183,7 +195,7 @@ fn draw_bars(title: &str, below: &str, x: &Key, metric: &str, bars: &[Option<(f6
         let names = x.values.iter().map(|v| width(v, MEDIUM)).fold(60.0, f64::max).min(240.0);
         let (x_axis, y) = (Axis::linear(lo, hi), Axis::linear(0.0, 1.0));
         let frame = Frame { x0: names + 28.0, x1: WIDTH - 190.0, y0: TOP, y1: bottom, x: x_axis, y };
-        frame.x_axis(c, metric, true);
+        frame.x_axis(c, &with_unit(metric), true);
         for (i, value) in bars.iter().enumerate() {
             let y = TOP + 30.0 * i as f64;
             c.text((frame.x0 - 8.0, y + 15.0), &fit(&x.values[i], MEDIUM, names), MEDIUM, Align::Right, INK);
@@ -218,14 +230,14 @@ fn heat(title: &str, below: &str, (down, across): (&Key, &Key), metric: &str, gr
         frame.row_names(c, &down.values, names);
         c.vertical(
             (20.0, (frame.y0 + bottom) / 2.0),
-            &fit(&down.title, MEDIUM, (bottom - frame.y0).max(120.0)),
+            &fit(&down.name, MEDIUM, (bottom - frame.y0).max(120.0)),
             MEDIUM,
             INK,
         );
         let wide = (frame.x1 - frame.x0) / grid.columns as f64;
         let ticks: Vec<(f64, String)> =
             (0u32..).map(f64::from).zip(across.values.iter().map(|v| fit(v, SMALL, wide.max(44.0)))).collect();
-        frame.x_ticks(c, &ticks, &across.title, false);
+        frame.x_ticks(c, &ticks, &across.name, false);
         for r in 0..grid.rows() {
             for column in 0..grid.columns {
                 let text = grid.get(r, column).map_or("–".to_string(), short);

@@ -1,43 +1,51 @@
 //! Values of a swept key: numbers with a common unit, or names.
 
 use moesim_core::quantity::{Bandwidth, Bytes, FlopRate, Picos};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The distinct values of a key.
 pub(super) struct Key {
-    /// The name, with the unit if the values are numbers with one.
+    /// The name, as written in the sweep file.
+    pub(super) name: String,
+    /// The name, with the unit if the values are numbers with one: for an axis of numbers.
     pub(super) title: String,
     /// Distinct values as text: ascending if they are numbers, else in the table's order.
     pub(super) values: Vec<String>,
     /// Their numbers, if all have one.
     pub(super) numbers: Option<Vec<f64>>,
+    places: BTreeMap<String, usize>,
 }
 
 impl Key {
     pub(super) fn new<'a>(name: &str, values: impl Iterator<Item = &'a str>) -> Self {
         let mut distinct: Vec<String> = Vec::new();
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         for v in values {
             if seen.insert(v) {
                 distinct.push(v.to_string());
             }
         }
-        let Some((numbers, unit)) = numbers(&distinct) else {
-            return Self { title: name.into(), values: distinct, numbers: None };
-        };
-        let mut pairs: Vec<(f64, String)> = numbers.into_iter().zip(distinct).collect();
-        pairs.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let title = if unit.is_empty() { name.into() } else { format!("{name} ({unit})") };
-        let (numbers, values) = pairs.into_iter().unzip();
-        Self { title, values, numbers: Some(numbers) }
+        let (mut title, mut numbers) = (name.to_string(), None);
+        if let Some((found, unit)) = common(&distinct) {
+            let mut pairs: Vec<(f64, String)> = found.into_iter().zip(distinct).collect();
+            pairs.sort_by(|a, b| a.0.total_cmp(&b.0));
+            let (found, values) = pairs.into_iter().unzip();
+            (numbers, distinct) = (Some(found), values);
+            if !unit.is_empty() {
+                title += &format!(" ({unit})");
+            }
+        }
+        let places = distinct.iter().cloned().zip(0..).collect();
+        Self { name: name.into(), title, values: distinct, numbers, places }
     }
     /// Where a value stands in `values`.
     pub(super) fn index(&self, value: &str) -> usize {
-        self.values.iter().position(|v| v == value).unwrap_or(0)
+        self.places.get(value).copied().unwrap_or(0)
     }
 }
 
 /// The numbers that the texts hold, in the unit of the first.
-fn numbers(texts: &[String]) -> Option<(Vec<f64>, String)> {
+fn common(texts: &[String]) -> Option<(Vec<f64>, String)> {
     let split = |t: &'_ str| -> Option<(f64, String)> {
         let t = t.trim();
         let end = t.rfind(|c: char| c.is_ascii_digit() || c == '.')? + 1;

@@ -2,7 +2,7 @@
 
 use crate::data::Table;
 use moesim_core::diag::{Diag, Result, unknown};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// The column whose text labels points: the resource that binds.
@@ -79,11 +79,11 @@ impl SweepTable {
     }
     /// The names of all metrics, sorted.
     pub fn metrics(&self) -> Vec<&str> {
-        let names: std::collections::BTreeSet<&str> =
-            self.points.iter().flat_map(|p| p.metrics.keys().map(String::as_str)).collect();
+        let names: BTreeSet<&str> = self.points.iter().flat_map(|p| p.metrics.keys().map(String::as_str)).collect();
         names.into_iter().collect()
     }
-    /// Checks that the table can be drawn: one or two keys, every point with as many values, a known metric.
+    /// Checks that the table can be drawn: one or two keys, every point with as many values and alone with them, a known
+    /// metric.
     pub(crate) fn check(&self, metric: &str) -> Result<()> {
         if !(1..=2).contains(&self.keys.len()) {
             return Err(Diag::input(format!("a plot of a sweep shows one or two keys, not {}", self.keys.len()))
@@ -91,6 +91,12 @@ impl SweepTable {
         }
         if let Some(i) = self.points.iter().position(|p| p.values.len() != self.keys.len()) {
             return Err(Diag::input("the point has not one value a key").place(format!("point {}", i + 1)));
+        }
+        let mut seen = BTreeSet::new();
+        if let Some(p) = self.points.iter().find(|p| !seen.insert(&p.values)) {
+            let same: Vec<String> = self.keys.iter().zip(&p.values).map(|(k, v)| format!("{k} = {v}")).collect();
+            return Err(Diag::input(format!("several points have {}", same.join(", ")))
+                .cure("plot the key in which they differ too, or keep one of its values only"));
         }
         let known = self.metrics();
         if known.contains(&metric) { Ok(()) } else { Err(unknown("metric of this sweep", metric, &known)) }
