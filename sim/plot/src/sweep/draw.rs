@@ -61,7 +61,7 @@ pub fn sweep_plot(table: &SweepTable, metric: &str) -> Result<String> {
                 for p in &table.points {
                     bars[x.index(&p.values[0])] = value(p).map(|v| (v, p.label.clone()));
                 }
-                Ok(draw_bars(&title(&table.keys[0]), &below, x, metric, &bars))
+                Ok(draw_bars(&format!("{metric} by {}", table.keys[0]), &below, x, metric, &bars))
             }
         },
         [each, x] => match &x.numbers {
@@ -108,7 +108,8 @@ fn lines(title: &str, below: &str, x: &Key, metric: &str, all: &[(String, Vec<Pl
     let x_axis = if log.is_log() && lo > 0.0 && hi / lo > 30.0 { log } else { Axis::linear(lo - margin, hi + margin) };
     let y_axis = value_axis(all.iter().flat_map(|s| s.1.iter().map(|p| p.1)));
     let mut marks: Vec<&str> = Vec::new();
-    for label in all.iter().flat_map(|s| &s.1).filter_map(|p| p.2.as_deref()) {
+    let labelled = all.iter().flat_map(|s| &s.1).any(|p| p.2.is_some());
+    for label in all.iter().flat_map(|s| &s.1).map(label_of).filter(|_| labelled) {
         if marks.len() <= MARKS && !marks.contains(&label) {
             marks.push(label);
         }
@@ -129,7 +130,7 @@ fn lines(title: &str, below: &str, x: &Key, metric: &str, all: &[(String, Vec<Pl
             let points: Vec<(f64, f64)> = line.iter().map(|p| (frame.px(p.0), frame.py(p.1))).collect();
             c.path(&points, color, 2.0);
             for (at, p) in points.iter().zip(line) {
-                c.mark(*at, 4.0, mark_of(&marks, &p.2), color);
+                c.mark(*at, 4.0, mark_of(&marks, label_of(p)), color);
             }
         }
         let (x, mut y) = (frame.x1 + 16.0, frame.y0 + 6.0);
@@ -161,9 +162,13 @@ fn lines(title: &str, below: &str, x: &Key, metric: &str, all: &[(String, Vec<Pl
 }
 
 /// The mark of a label; labels beyond the number of marks share the last.
-fn mark_of(marks: &[&str], label: &Option<String>) -> usize {
-    let place = label.as_deref().and_then(|l| marks.iter().position(|m| *m == l));
-    place.unwrap_or(0).min(MARKS - 1)
+fn mark_of(marks: &[&str], label: &str) -> usize {
+    let beyond = if marks.is_empty() { 0 } else { MARKS - 1 };
+    marks.iter().position(|m| *m == label).unwrap_or(beyond).min(MARKS - 1)
+}
+
+fn label_of(p: &Place) -> &str {
+    p.2.as_deref().unwrap_or("none")
 }
 
 /// The metric's name with the unit that it ends in or holds: `tokens_per_s (tokens/s)`, `tpot_ms.p99 (ms)`.
@@ -222,7 +227,7 @@ fn heat(title: &str, below: &str, (down, across): (&Key, &Key), metric: &str, gr
     // A short map still has room for its colour bar.
     picture(bottom.max(TOP + 130.0) + 56.0, |c| {
         c.header(title, below);
-        let x = Axis::linear(-0.5, across.values.len() as f64 - 0.5);
+        let x = Axis::indices(across.values.len());
         let frame =
             Frame { x0: names + 52.0, x1: WIDTH - 124.0, y0: TOP + 8.0, y1: bottom, x, y: Axis::linear(0.0, 1.0) };
         let shade = Shade { map: Map::Sequential, place: &|v| scale.at(v) };
