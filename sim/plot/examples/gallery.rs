@@ -8,7 +8,9 @@ use std::path::PathBuf;
 
 fn main() -> Result<(), moesim_core::Diag> {
     let root = PathBuf::from(std::env::args().nth(1).unwrap_or_else(|| "gallery".into()));
-    for (name, size) in [("small", synthetic::SMALL), ("large", synthetic::LARGE)] {
+    for (name, size) in
+        [("one", synthetic::ONE), ("small", synthetic::SMALL), ("large", synthetic::LARGE), ("huge", synthetic::HUGE)]
+    {
         let dir = root.join(name);
         std::fs::create_dir_all(&dir).map_err(|e| moesim_core::Diag::cannot_write(&dir, &e))?;
         synthetic::run(&dir, size);

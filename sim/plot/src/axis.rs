@@ -102,7 +102,7 @@ fn label(v: f64, step: f64) -> String {
         return "0".into();
     }
     let (scale, suffix) = match a {
-        a if a >= 1e15 || a < 1e-4 => return format!("{:e}", short_mantissa(v)),
+        a if !(1e-4..1e15).contains(&a) => return format!("{:e}", short_mantissa(v)),
         a if a >= 1e12 => (1e12, "T"),
         a if a >= 1e9 => (1e9, "G"),
         a if a >= 1e6 => (1e6, "M"),

@@ -52,9 +52,12 @@ fn height(panel: &Panel) -> f64 {
     if panel.rows.len() <= LINES { 120.0 } else { (panel.rows.len() as f64 * 14.0).max(110.0) }
 }
 
+/// The name to show of a resource of this sort, `None` for others.
+type Shown = fn(&str) -> Option<&str>;
+
 /// The sorts that the series has, each with its resources.
 fn panels(series: &Series) -> Vec<Panel> {
-    let sorts: [(&str, fn(&str) -> Option<&str>); 4] = [
+    let sorts: [(&str, Shown); 4] = [
         ("compute of devices", |n| n.strip_suffix(" compute")),
         ("memory bandwidth of devices", |n| n.strip_suffix(" memory")),
         ("links", |n| n.strip_prefix("link ")),

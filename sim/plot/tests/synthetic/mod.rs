@@ -18,6 +18,11 @@ pub const SMALL: Size = Size { requests: 200, devices: 4, layers: 6, experts: 16
 /// A large run: 25 devices, 24 layers.
 pub const LARGE: Size = Size { requests: 5000, devices: 25, layers: 24, experts: 128 };
 
+/// The least run.
+pub const ONE: Size = Size { requests: 1, devices: 1, layers: 1, experts: 1 };
+/// More devices than a picture has rows for.
+pub const HUGE: Size = Size { requests: 40, devices: 100, layers: 61, experts: 256 };
+
 /// A small generator (the multiplier is Knuth's, MMIX).
 pub struct Random(u64);
 
