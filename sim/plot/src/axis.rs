@@ -9,18 +9,30 @@ pub(crate) struct Axis {
     lo: f64,
     hi: f64,
     log: bool,
+    /// No tick between whole numbers.
+    whole: bool,
 }
 
 impl Axis {
     /// Linear over `lo..hi`; an empty range is widened.
     pub(crate) fn linear(lo: f64, hi: f64) -> Self {
-        let lo = if lo.is_finite() { lo } else { 0.0 };
-        let hi = if hi.is_finite() && hi > lo { hi } else { lo + lo.abs().max(1.0) };
-        Self { lo, hi, log: false }
+        // So that the difference of the ends is a number.
+        let (lo, hi) = (lo.clamp(-1e300, 1e300), hi.clamp(-1e300, 1e300));
+        let lo = if lo.is_nan() { 0.0 } else { lo };
+        let hi = if hi > lo { hi } else { lo + lo.abs().max(1.0) };
+        Self { lo, hi, log: false, whole: false }
     }
     /// Logarithmic where everything is positive and the range exceeds 30x, else linear.
     pub(crate) fn auto(lo: f64, hi: f64) -> Self {
-        if lo > 0.0 && hi / lo > 30.0 && hi.is_finite() { Self { lo, hi, log: true } } else { Self::linear(lo, hi) }
+        if lo > 0.0 && hi / lo > 30.0 && hi.is_finite() {
+            Self { lo, hi, log: true, whole: false }
+        } else {
+            Self::linear(lo, hi)
+        }
+    }
+    /// Over the places of `count` things counted from 0, each one wide.
+    pub(crate) fn indices(count: usize) -> Self {
+        Self { whole: true, ..Self::linear(-0.5, count as f64 - 0.5) }
     }
     /// Linear from zero to a little above `hi`.
     pub(crate) fn from_zero(hi: f64) -> Self {
@@ -48,12 +60,16 @@ impl Axis {
         };
         candidates.into_iter().map(labelled).find(|t| t.len() <= most && fits(t)).unwrap_or_default()
     }
+    /// Up to six ticks as places 0..=1 with labels, for a colour bar.
+    pub(crate) fn marks(&self) -> Vec<(f64, String)> {
+        self.ticks(6, |_| true).into_iter().map(|(v, text)| (self.at(v), text)).collect()
+    }
     fn linear_ticks(&self, most: usize) -> Vec<Vec<f64>> {
         let span = self.hi - self.lo;
         let decade = libm::floor(libm::log10(span / most.max(1) as f64)) as i32;
         let steps = (decade..decade + 4).flat_map(|d| [1.0, 2.0, 5.0].map(|m| m * power(d)));
         steps
-            .filter(|s| s.is_normal() && span / s <= 100.0)
+            .filter(|s| s.is_normal() && span / s <= 100.0 && (*s >= 1.0 || !self.whole))
             .map(|s| {
                 let (first, last) = ((self.lo / s - 1e-9).ceil(), (self.hi / s + 1e-9).floor());
                 let count = (last - first).clamp(-1.0, 100.0) as i64 + 1;
@@ -86,7 +102,7 @@ fn label(v: f64, step: f64) -> String {
         return "0".into();
     }
     let (scale, suffix) = match a {
-        a if a >= 1e15 || a < 1e-4 => return format!("{:e}", short_mantissa(v)),
+        a if !(1e-4..1e15).contains(&a) => return format!("{:e}", short_mantissa(v)),
         a if a >= 1e12 => (1e12, "T"),
         a if a >= 1e9 => (1e9, "G"),
         a if a >= 1e6 => (1e6, "M"),

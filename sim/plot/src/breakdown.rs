@@ -60,7 +60,7 @@ impl Plot for Breakdown {
                 let end = frame.px(time * scale).max(frame.x0 + 1.0);
                 c.rect(frame.x0, y + 4.0, end, y + 26.0, kind(name));
                 c.text((frame.x0 - 8.0, y + 15.0), &fit(name, MEDIUM, 104.0), MEDIUM, Align::Right, INK);
-                let text = format!("{}  ({:.1} %)", seconds(*time), 100.0 * time / total);
+                let text = format!("{} ({:.1} %)", seconds(*time), 100.0 * time / total);
                 c.text((end + 8.0, y + 15.0), &text, SMALL, Align::Left, INK);
             }
         })))

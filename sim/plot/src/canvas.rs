@@ -30,6 +30,9 @@ const FINE: f64 = 8.0;
 /// plotters writes `font-size` as this fraction of the size that it is given.
 const FONT_SCALE: f64 = 1.24;
 
+/// How many shapes [`Canvas::mark`] knows.
+pub(crate) const MARKS: usize = 5;
+
 /// Where a text sits relative to its point; vertically it is centred.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Align {
@@ -130,6 +133,18 @@ impl Canvas<'_> {
     }
     pub(crate) fn dot(&mut self, at: (f64, f64), radius: f64, color: Rgb) {
         self.backend.draw_circle(point(at), fine(radius).max(1) as u32, &stroke(color, 0.0), true).ok();
+    }
+    /// One of five marks of about the area of a [`Canvas::dot`]: circle, square, triangle, diamond, triangle downwards.
+    pub(crate) fn mark(&mut self, (x, y): (f64, f64), radius: f64, shape: usize, color: Rgb) {
+        let corners: &[(f64, f64)] = match shape % MARKS {
+            0 => return self.dot((x, y), radius, color),
+            1 => &[(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)],
+            2 => &[(0.0, -1.3), (1.2, 0.9), (-1.2, 0.9)],
+            3 => &[(0.0, -1.35), (1.35, 0.0), (0.0, 1.35), (-1.35, 0.0)],
+            _ => &[(0.0, 1.3), (1.2, -0.9), (-1.2, -0.9)],
+        };
+        let corners = corners.iter().map(|c| point((x + c.0 * radius, y + c.1 * radius)));
+        self.backend.fill_polygon(corners, &stroke(color, 0.0)).ok();
     }
     pub(crate) fn text(&mut self, at: (f64, f64), text: &str, size: f64, align: Align, color: Rgb) {
         self.any_text(at, text, size, align, color, FontTransform::None);

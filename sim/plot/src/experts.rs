@@ -82,15 +82,14 @@ fn draw(data: &RunData, layers: &BTreeMap<u32, Loads>, experts: usize) -> String
     picture(bottom + 52.0, |c| {
         c.header("Expert load relative to its layer's mean", &below);
         let y = Axis::linear(0.0, layers.len() as f64);
-        let frame =
-            Frame { x0: 84.0, x1: 640.0, y0: TOP + 30.0, y1: bottom, x: Axis::linear(-0.5, experts as f64 - 0.5), y };
+        let frame = Frame { x0: 84.0, x1: 632.0, y0: TOP + 30.0, y1: bottom, x: Axis::indices(experts), y };
         cells(c, &frame, &grid.shrink(560, 1100), &Shade { map: Map::Diverging, place: &place });
         frame.x_axis(c, "expert", false);
         let names: Vec<String> = layers.keys().map(|l| l.to_string()).collect();
         frame.row_names(c, &names, 40.0);
         c.vertical((24.0, (frame.y0 + bottom) / 2.0), "layer", crate::canvas::MEDIUM, INK);
 
-        let side = Frame { x0: 656.0, x1: 776.0, x: Axis::linear(1.0, worst.max(1.5)), ..frame };
+        let side = Frame { x0: 658.0, x1: 776.0, x: Axis::linear(1.0, worst.max(1.5)), ..frame };
         side.title(c, "max over mean");
         side.x_axis(c, "imbalance", true);
         let step = high / imbalances.len() as f64;

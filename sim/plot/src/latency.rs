@@ -85,7 +85,7 @@ impl Plot for Latency {
         if panels.iter().all(|p| p.count == 0) {
             return Ok(None);
         }
-        let below = format!("{}; {requests} requests", data.caption());
+        let below = format!("{}; requests: {requests}", data.caption());
         Ok(Some(picture(400.0, |c| {
             c.header("Latency of requests: share at or below a value", &below);
             let wide = (WIDTH - 62.0 - 22.0 - 2.0 * 44.0) / 3.0;
@@ -118,15 +118,17 @@ fn draw_panel(c: &mut Canvas, (x0, x1): (f64, f64), title: &str, values: &Distri
     }
     line.push((frame.x1, frame.y0));
     c.path(&line, BLUE, 2.0);
-    let mut at = x0;
+    let (mut at, mut dots) = (x0, Vec::new());
     for (q, name, color) in MARKS {
         let v = values.quantile(q);
         let (px, py) = (frame.px(v), frame.py(q * 100.0));
         c.dashed((px, py), (px, frame.y1), color);
-        c.dot((px, py), 4.0, color);
+        dots.push((px, py, color));
         let text = format!("{name} {}", short(v));
         c.dot((at + 4.0, TOP + 38.0), 4.0, color);
         c.text((at + 12.0, TOP + 38.0), &text, SMALL, Align::Left, INK);
         at += 12.0 + width(&text, SMALL) + 10.0;
     }
+    // Over all dashes, which coincide where percentiles do.
+    dots.into_iter().for_each(|(x, y, color)| c.dot((x, y), 4.0, color));
 }

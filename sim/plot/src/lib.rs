@@ -16,11 +16,13 @@ mod number;
 mod palette;
 mod png;
 mod series;
+mod sweep;
 mod timeline;
 mod utilisation;
 
 pub use data::{Row, RunData, Table};
 pub use png::png;
+pub use sweep::{SweepPoint, SweepTable, sweep_plot};
 
 use moesim_core::diag::{Diag, Result, unknown};
 use moesim_core::output::AtomicFile;

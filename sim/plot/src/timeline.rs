@@ -28,7 +28,7 @@ impl Plot for Timeline {
     }
     fn draw(&self, data: &RunData) -> Result<Option<String>> {
         let Some(rows) = layout::read(data)? else { return Ok(None) };
-        let high = (rows.names.len() as f64 * 20.0).clamp(90.0, 300.0);
+        let high = rows.names.len() as f64 * (280.0 / rows.names.len() as f64).clamp(14.0, 26.0);
         let zoom = rows.zoom();
         let kinds = legend(&rows);
         let mut below = format!("{}; {}", data.caption(), seconds(rows.span.1 - rows.span.0));
@@ -73,13 +73,13 @@ fn panel(c: &mut Canvas, rows: &Rows, span: (f64, f64), (y0, y1): (f64, f64), ti
     // Narrower than this nothing is seen.
     let narrow = (span.1 - span.0) / (frame.x1 - frame.x0) * 0.3;
     for (i, ops) in rows.ops.iter().enumerate() {
-        let seen: Vec<Op> = ops.iter().filter(|o| o.end >= span.0 && o.start <= span.1).copied().collect();
-        let (lanes, count) = lanes(&seen, narrow);
+        let seen: Vec<Op> =
+            ops.iter().filter(|o| o.end > span.0 + narrow && o.start < span.1 - narrow).copied().collect();
         let top = y0 + high * i as f64;
         c.line((frame.x0, top), (frame.x1, top), crate::canvas::GRID, 0.5);
         let pad = (high * 0.08).min(1.5);
-        let lane_high = (high - 2.0 * pad) / count as f64;
-        for (op, lane) in lanes {
+        for (op, (lane, count)) in lanes(&seen, narrow) {
+            let lane_high = (high - 2.0 * pad) / count as f64;
             let (a, b) = (px(op.start), px(op.end).max(px(op.start) + 0.3));
             let y = top + pad + lane_high * lane as f64;
             c.rect(a, y, b, y + lane_high, kind(&rows.kinds[op.kind]));

@@ -16,7 +16,7 @@ pub(crate) struct Utilisation;
 /// Up to this many resources of a panel are lines, more are rows of a heat map.
 const LINES: usize = 4;
 /// Of more resources than this a panel shows the busiest.
-const ROWS: usize = 40;
+const ROWS: usize = 32;
 
 /// Resources of one sort.
 struct Panel {
@@ -49,12 +49,15 @@ impl Plot for Utilisation {
 }
 
 fn height(panel: &Panel) -> f64 {
-    if panel.rows.len() <= LINES { 120.0 } else { (panel.rows.len() as f64 * 14.0).clamp(110.0, 340.0) }
+    if panel.rows.len() <= LINES { 120.0 } else { (panel.rows.len() as f64 * 14.0).max(110.0) }
 }
+
+/// The name to show of a resource of this sort, `None` for others.
+type Shown = fn(&str) -> Option<&str>;
 
 /// The sorts that the series has, each with its resources.
 fn panels(series: &Series) -> Vec<Panel> {
-    let sorts: [(&str, fn(&str) -> Option<&str>); 4] = [
+    let sorts: [(&str, Shown); 4] = [
         ("compute of devices", |n| n.strip_suffix(" compute")),
         ("memory bandwidth of devices", |n| n.strip_suffix(" memory")),
         ("links", |n| n.strip_prefix("link ")),
@@ -88,7 +91,10 @@ fn draw_panel(c: &mut Canvas, series: &Series, panel: &Panel, (y0, y1): (f64, f6
     let (from, to) = (series.edges[0], series.edges.last().copied().unwrap_or(0.0));
     let (scale, unit) = time_unit(to);
     let largest = panel.rows.iter().flat_map(|r| series.bins.iter().map(|b| b[r.0])).fold(0.0, f64::max) * 100.0;
-    let top = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0].into_iter().find(|t| *t >= largest).unwrap_or(largest);
+    let top = [1.0, 2.0, 3.0, 5.0, 8.0, 10.0, 15.0, 20.0, 30.0, 40.0, 60.0, 80.0, 100.0]
+        .into_iter()
+        .find(|t| *t >= largest)
+        .unwrap_or(largest);
     let x = Axis::linear(from * scale, to * scale);
     let frame = Frame { x0: 128.0, x1: WIDTH - 130.0, y0, y1, x, y: Axis::linear(0.0, top) };
     frame.title(c, &format!("{} (%)", panel.title));

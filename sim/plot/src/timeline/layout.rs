@@ -155,34 +155,49 @@ impl Rows {
     }
 }
 
-/// Puts operations in order of start into the first lane that is free, those of one kind less than `narrow` seconds
-/// apart merged; returns them with their lanes, and the number of lanes, at least 1.
-pub(super) fn lanes(ops: &[Op], narrow: f64) -> (Vec<(Op, usize)>, usize) {
-    let mut placed: Vec<(Op, usize)> = Vec::new();
-    // The last operation in each lane.
-    let mut last: Vec<usize> = Vec::new();
+/// Where an operation stands in its row: the lane, and into how many lanes the row is parted there.
+pub(super) type Lane = (usize, usize);
+
+/// Parts operations, in order of start, that overlap into lanes; one that is alone takes the whole row. Those of one
+/// kind less than `narrow` seconds apart in a lane are merged.
+pub(super) fn lanes(ops: &[Op], narrow: f64) -> Vec<(Op, Lane)> {
+    let mut placed: Vec<(Op, Lane)> = Vec::new();
+    // The operations that overlap, directly or through others: where they begin in `placed`, when their lanes are free.
+    let (mut group, mut free): (usize, Vec<f64>) = (0, Vec::new());
     for op in ops {
         // Rounding of the file's decimals is no overlap.
-        let free = (0..last.len()).find(|&l| placed[last[l]].0.end <= op.start + narrow * 0.5);
-        let lane = match free {
-            Some(lane) => {
-                let before = &mut placed[last[lane]].0;
-                if before.kind == op.kind && before.critical == op.critical && op.start - before.end < narrow {
-                    before.end = before.end.max(op.end);
-                    continue;
-                }
-                lane
+        let start = op.start + narrow * 0.5;
+        if free.iter().all(|&end| end <= start) {
+            if let [_] = free[..]
+                && let Some((before, _)) = placed.last_mut()
+                && (before.kind, before.critical) == (op.kind, op.critical)
+                && op.start - before.end < narrow
+            {
+                before.end = before.end.max(op.end);
+                free[0] = before.end;
+                continue;
             }
-            None if last.len() < LANES => {
-                last.push(0);
-                last.len() - 1
+            close(&mut placed[group..], free.len());
+            (group, free) = (placed.len(), Vec::new());
+        }
+        let lane = match free.iter().position(|&end| end <= start) {
+            Some(lane) => lane,
+            None if free.len() < LANES => {
+                free.push(0.0);
+                free.len() - 1
             }
             None => LANES - 1,
         };
-        last[lane] = placed.len();
-        placed.push((*op, lane));
+        free[lane] = free[lane].max(op.end);
+        placed.push((*op, (lane, 1)));
     }
-    (placed, last.len().max(1))
+    close(&mut placed[group..], free.len());
+    placed
+}
+
+/// Tells a finished group how many lanes it has.
+fn close(group: &mut [(Op, Lane)], lanes: usize) {
+    group.iter_mut().for_each(|op| op.1.1 = lanes.max(1));
 }
 
 #[cfg(test)]
@@ -192,10 +207,11 @@ mod tests {
     #[test]
     fn lanes_part_what_overlaps_and_merge_what_is_near() {
         let op = |kind, start, end| Op { kind, start, end, critical: false };
-        let ops = [op(0, 0.0, 1.0), op(1, 0.5, 2.0), op(0, 1.01, 2.0), op(2, 2.0, 3.0)];
-        let (placed, count) = lanes(&ops, 0.1);
-        assert_eq!(count, 2);
-        assert_eq!(placed, [(op(0, 0.0, 2.0), 0), (op(1, 0.5, 2.0), 1), (op(2, 2.0, 3.0), 0)]);
+        let ops = [op(0, 0.0, 1.0), op(1, 0.5, 2.0), op(0, 1.01, 2.0), op(2, 2.0, 3.0), op(2, 3.01, 4.0)];
+        let overlapping = [(ops[0], (0, 2)), (ops[1], (1, 2)), (ops[2], (0, 2))];
+        let placed = lanes(&ops, 0.1);
+        assert_eq!(placed[..3], overlapping);
+        assert_eq!(placed[3..], [(op(2, 2.0, 4.0), (0, 1))]);
     }
 
     #[test]

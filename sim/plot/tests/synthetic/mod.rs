@@ -18,6 +18,11 @@ pub const SMALL: Size = Size { requests: 200, devices: 4, layers: 6, experts: 16
 /// A large run: 25 devices, 24 layers.
 pub const LARGE: Size = Size { requests: 5000, devices: 25, layers: 24, experts: 128 };
 
+/// The least run.
+pub const ONE: Size = Size { requests: 1, devices: 1, layers: 1, experts: 1 };
+/// More devices than a picture has rows for.
+pub const HUGE: Size = Size { requests: 40, devices: 100, layers: 61, experts: 256 };
+
 /// A small generator (the multiplier is Knuth's, MMIX).
 pub struct Random(u64);
 
@@ -149,5 +154,25 @@ fn operations(size: Size) -> String {
         }
     }
     row("head", "", "gpu0", t, t + 50e-6, true);
+    text
+}
+
+/// A sweep of 8 batch sizes by 4 placements on 2 fabrics as `sweep.csv`.
+pub fn sweep() -> String {
+    let mut text = "batch,placement,fabric,status,tokens_per_s,tpot_ms,binding\n".to_string();
+    for (f, fabric) in ["450 GB/s", "900 GB/s", "1.8 TB/s"].iter().enumerate() {
+        for (p, placement) in ["round-robin", "greedy", "ilp", "replicated"].iter().enumerate() {
+            for batch in [1, 4, 16, 32, 64, 128, 256, 512] {
+                let (b, gain) = (f64::from(batch), 1.0 + 0.2 * p as f64 + 0.1 * f as f64);
+                let tpot = 9.0 + b * 0.09 / gain;
+                let binding = if b < 64.0 { "gpu memory" } else { "link gpu0>switch" };
+                match (batch, p) {
+                    (512, 0) => writeln!(text, "{batch},{placement},{fabric},failed,,,").unwrap(),
+                    _ => writeln!(text, "{batch},{placement},{fabric},ok,{:.3},{tpot:.4},{binding}", 1000.0 * b / tpot)
+                        .unwrap(),
+                }
+            }
+        }
+    }
     text
 }
