@@ -262,9 +262,10 @@ fn finish(mut experiment: Experiment, label: &str, base: PathBuf) -> Result<Reso
     if let (start, Some(end)) = (experiment.window.start, experiment.window.end)
         && end <= start
     {
-        return Err(Diag::input("the window ends before it starts").file(label).place("window.end").cure(format!(
-            "set it after window.start, which is {start}"
-        )));
+        return Err(Diag::input("the window ends before it starts")
+            .file(label)
+            .place("window.end")
+            .cure(format!("set it after window.start, which is {start}")));
     }
     Ok(Resolved { experiment, model, hardware, base, label: label.to_string() })
 }

@@ -79,13 +79,10 @@ pub(super) fn list(args: &ListArgs, registry: &Registry) -> Result<()> {
     };
     for what in asked {
         let rows: Vec<(String, String)> = match what {
-            What::Hardware => hardware::presets()
-                .iter()
-                .map(|p| (p.name.into(), key(p.text, p.name, "description")))
-                .collect(),
-            What::Models => {
-                model::presets().iter().map(|p| (p.name.into(), key(p.text, p.name, "source"))).collect()
+            What::Hardware => {
+                hardware::presets().iter().map(|p| (p.name.into(), key(p.text, p.name, "description"))).collect()
             }
+            What::Models => model::presets().iter().map(|p| (p.name.into(), key(p.text, p.name, "source"))).collect(),
             What::Policies => {
                 registry.list().iter().map(|(k, n, a)| (format!("{k} = \"{n}\""), (*a).to_string())).collect()
             }
@@ -96,9 +93,7 @@ pub(super) fn list(args: &ListArgs, registry: &Registry) -> Result<()> {
                     (p.0.to_string(), about.to_string())
                 })
                 .collect(),
-            What::Plots => {
-                moesim_plot::builtin().iter().map(|p| (p.name().into(), p.about().to_string())).collect()
-            }
+            What::Plots => moesim_plot::builtin().iter().map(|p| (p.name().into(), p.about().to_string())).collect(),
             What::Importers => moesim_traces::import::importers()
                 .iter()
                 .map(|i| (i.name().into(), i.description().to_string()))

@@ -139,9 +139,9 @@ pub(super) fn simulate(
 
 impl Timing {
     pub(super) fn line(&self) -> String {
-        let memory = self.peak_anonymous_bytes.map_or(String::new(), |b| {
-            format!(", {:.0} MiB of anonymous memory", b as f64 / f64::from(1 << 20))
-        });
+        let memory = self
+            .peak_anonymous_bytes
+            .map_or(String::new(), |b| format!(", {:.0} MiB of anonymous memory", b as f64 / f64::from(1 << 20)));
         format!(
             "{:.2} s on {} threads: {:.0} iterations/s, {:.1} M selections/s{memory}",
             self.wall_s,

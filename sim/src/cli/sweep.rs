@@ -8,6 +8,7 @@ use crate::sweep::{Point, Sweep};
 use moesim_core::diag::Class;
 use moesim_core::output::AtomicFile;
 use moesim_core::{Diag, Result};
+use moesim_plot::{SweepPoint, SweepTable};
 use rayon::prelude::*;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -35,10 +36,10 @@ pub(super) struct Args {
     quiet: bool,
 }
 
-/// A finished point: its summary, or why there is none.
+/// A finished point: its summary, or that there is none.
 enum Outcome {
     Ok(Value),
-    DoesNotFit(String),
+    DoesNotFit,
 }
 
 pub(super) fn run(args: &Args, registry: &Registry) -> Result<()> {
@@ -115,7 +116,7 @@ fn point(sweep: &Sweep, index: usize, args: &Args, registry: &Registry) -> Resul
             let value = serde_json::from_str(&text).map_err(|e| Diag::run(format!("a summary is not JSON: {e}")))?;
             Ok(Outcome::Ok(value))
         }
-        Err(e) if e.class == Class::DoesNotFit => Ok(Outcome::DoesNotFit(e.to_string())),
+        Err(e) if e.class == Class::DoesNotFit => Ok(Outcome::DoesNotFit),
         Err(e) => Err(e),
     }
 }
@@ -131,12 +132,13 @@ fn report(args: &Args, sweep: &Sweep, outcomes: &[Outcome]) -> Result<()> {
         for m in metrics.iter().chain(&sweep.file.plot) {
             if metric(s, m).is_none() && metric(s, m.split('.').next().unwrap_or(m)).is_none() {
                 let known: Vec<&str> = s.as_object().into_iter().flatten().map(|(k, _)| k.as_str()).collect();
-                return Err(moesim_core::diag::unknown("key of summary.json", m, &known).file(&args.sweep).place("metrics"));
+                return Err(moesim_core::diag::unknown("key of summary.json", m, &known)
+                    .file(&args.sweep)
+                    .place("metrics"));
             }
         }
     }
-    let rows: Vec<Vec<String>> =
-        sweep.points.iter().zip(outcomes).map(|(p, o)| row(p, o, metrics)).collect();
+    let rows: Vec<Vec<String>> = sweep.points.iter().zip(outcomes).map(|(p, o)| row(p, o, metrics)).collect();
     let mut header = sweep.keys();
     header.extend(["status".to_string(), "bottleneck".to_string()]);
     header.extend(metrics.iter().cloned());
@@ -147,6 +149,12 @@ fn report(args: &Args, sweep: &Sweep, outcomes: &[Outcome]) -> Result<()> {
         rows.iter().try_for_each(|r| w.write_record(r)).map_err(broken)?;
         let bytes = w.into_inner().map_err(|e| Diag::run(format!("cannot write the table: {e}")))?;
         AtomicFile::write(&out.join("sweep.csv"), &bytes)?;
+        let plotted = sweep.file.plot.as_ref().or(metrics.first());
+        if let Some(m) = plotted {
+            let svg = moesim_plot::sweep_plot(&table(sweep, outcomes, m), m)?;
+            AtomicFile::write(&out.join("sweep.svg"), svg.as_bytes())?;
+            AtomicFile::write(&out.join("sweep.png"), &moesim_plot::png(&svg)?)?;
+        }
     }
     match args.format {
         Format::Json => {
@@ -176,12 +184,26 @@ fn row(point: &Point, outcome: &Outcome, metrics: &[String]) -> Vec<String> {
             cells.push(text(s.get("bottleneck")));
             cells.extend(metrics.iter().map(|m| text(metric(s, m))));
         }
-        Outcome::DoesNotFit(_) => {
+        Outcome::DoesNotFit => {
             cells.push("does not fit".into());
             cells.resize(cells.len() + 1 + metrics.len(), String::new());
         }
     }
     cells
+}
+
+fn table(sweep: &Sweep, outcomes: &[Outcome], plotted: &str) -> SweepTable {
+    let points = sweep.points.iter().zip(outcomes).map(|(p, o)| {
+        let (value, label) = match o {
+            Outcome::Ok(s) => (
+                metric(s, plotted).and_then(Value::as_f64),
+                s.get("bottleneck").and_then(Value::as_str).map(str::to_string),
+            ),
+            Outcome::DoesNotFit => (None, None),
+        };
+        SweepPoint { values: p.labels.clone(), metrics: BTreeMap::from([(plotted.to_string(), value)]), label }
+    });
+    SweepTable { keys: sweep.keys(), points: points.collect() }
 }
 
 /// Columns in line; numbers shortened to what a person compares.

@@ -76,11 +76,7 @@ impl Machine {
             pim_lane: lanes(&mut r, pim.is_some(), "pim"),
             pim_memory: channels(&mut r, pim.as_ref().map(|p| p.bytes_per_s), "pim-memory"),
             copy: lanes(&mut r, link.is_some(), "copy"),
-            host_link: channels(
-                &mut r,
-                link.map(|l| l.bandwidth.value.per_second() * l.achievable.value),
-                "host-link",
-            ),
+            host_link: channels(&mut r, link.map(|l| l.bandwidth.value.per_second() * l.achievable.value), "host-link"),
             host,
             gpu,
             pim,

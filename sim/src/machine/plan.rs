@@ -56,7 +56,9 @@ impl Plan {
         }
         let moe_layers = model.moe_layers();
         if moe_layers.is_empty() {
-            return Err(Diag::input(format!("{} has no MoE layer", model.name)).cure("choose a mixture-of-experts model"));
+            return Err(
+                Diag::input(format!("{} has no MoE layer", model.name)).cure("choose a mixture-of-experts model")
+            );
         }
         if model.decoder.iter().filter_map(|l| l.moe()).any(|m| m.expert_sizes.is_some()) {
             return Err(Diag::input("experts of different sizes are not simulated yet")
@@ -75,9 +77,7 @@ impl Plan {
         }
         let rings = if ranks.tp > 1 {
             let network = Bottleneck::new(machine.topology.clone());
-            (0..ranks.dp)
-                .map(|r| network.ring(&ranks.rank_devices(r).map(|d| d as u32).collect::<Vec<_>>()))
-                .collect()
+            (0..ranks.dp).map(|r| network.ring(&ranks.rank_devices(r).map(|d| d as u32).collect::<Vec<_>>())).collect()
         } else {
             Vec::new()
         };
@@ -99,17 +99,18 @@ impl Plan {
 
     /// Bytes of one routed expert of MoE layer `moe_layer` on one device of its group.
     pub fn expert_bytes(&self, moe_layer: usize) -> u64 {
-        self.model.decoder[self.moe_layers[moe_layer]].expert_weight_bytes(&self.model, 0).div_ceil(self.ranks.etp as u64)
+        self.model.decoder[self.moe_layers[moe_layer]]
+            .expert_weight_bytes(&self.model, 0)
+            .div_ceil(self.ranks.etp as u64)
     }
 
     /// Bytes of all weights but the routed experts on each device: attention, dense layers, embedding and head split
     /// over the tensor-parallel devices; routers and shared experts whole.
     pub fn common_weight_bytes(&self) -> u64 {
         let m = &self.model;
-        let split: u64 =
-            m.decoder.iter().map(|l| l.attention_weight_bytes(m) + l.dense_weight_bytes(m)).sum::<u64>()
-                + m.embedding_bytes()
-                + m.head_bytes();
+        let split: u64 = m.decoder.iter().map(|l| l.attention_weight_bytes(m) + l.dense_weight_bytes(m)).sum::<u64>()
+            + m.embedding_bytes()
+            + m.head_bytes();
         let whole: u64 = m.decoder.iter().map(|l| l.router_weight_bytes(m) + l.shared_weight_bytes(m)).sum();
         split.div_ceil(self.ranks.tp as u64) + whole
     }
@@ -164,7 +165,8 @@ impl Plan {
         };
         let (before, kind, after) = match self.classes[class].attention.heads {
             Heads::Gqa { heads, kv_heads, head_dim } => {
-                let (heads, kv_heads, dim) = (u64::from(heads) / tp, u64::from(kv_heads).div_ceil(tp), u64::from(head_dim));
+                let (heads, kv_heads, dim) =
+                    (u64::from(heads) / tp, u64::from(kv_heads).div_ceil(tp), u64::from(head_dim));
                 let qkv = project((heads + 2 * kv_heads) * dim, hidden);
                 (qkv, AttentionKind::Grouped { heads, kv_heads, head_dim: dim }, project(hidden, heads * dim))
             }

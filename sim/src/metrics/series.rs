@@ -26,8 +26,7 @@ impl Series {
         let (first, last) = ((from / self.width) as usize, (to.saturating_sub(1).max(from) / self.width) as usize);
         for bin in first..=last.min(BINS - 1) {
             let (begin, end) = (bin as u64 * self.width, (bin as u64 + 1) * self.width);
-            let share =
-                if to > from { (to.min(end) - from.max(begin)) as f64 / (to - from) as f64 } else { 1.0 };
+            let share = if to > from { (to.min(end) - from.max(begin)) as f64 / (to - from) as f64 } else { 1.0 };
             let row = &mut self.bins[bin * self.columns..(bin + 1) * self.columns];
             for (sum, a) in row.iter_mut().zip(amounts) {
                 *sum += a * share;

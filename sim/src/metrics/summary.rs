@@ -276,10 +276,7 @@ impl Summary {
             bottleneck,
             utilisation: utilisation(s, simulated_s),
             traffic_bytes: traffic(s),
-            imbalance: r
-                .imbalance
-                .spread(1000.0)
-                .map(|i| Imbalance { mean: i.mean, p99: i.p99 }),
+            imbalance: r.imbalance.spread(1000.0).map(|i| Imbalance { mean: i.mean, p99: i.p99 }),
             cache,
             recomputed: Recomputed { tokens: r.recomputed, preemptions: r.preemptions },
             device_memory_peak_bytes: s.weight_bytes + s.ranks.iter().map(|r| r.kv.peak()).max().unwrap_or(0),

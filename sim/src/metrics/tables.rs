@@ -104,10 +104,8 @@ impl Tables {
             "id,arrival_s,prompt_tokens,output_tokens,rank,sequence,offset,scheduled_s,first_token_s,finished_s,\
              ttft_ms,tpot_ms,e2e_ms,preemptions,recomputed_tokens",
         )?;
-        let header =
-            "iteration,start_s,end_s,sequences,prefill_tokens,decode_tokens,waiting,kv_used_bytes,imbalance";
-        let iterations =
-            if iterations { Some(Table::create(&dir.join("iterations.csv"), header)?) } else { None };
+        let header = "iteration,start_s,end_s,sequences,prefill_tokens,decode_tokens,waiting,kv_used_bytes,imbalance";
+        let iterations = if iterations { Some(Table::create(&dir.join("iterations.csv"), header)?) } else { None };
         Ok(Self { requests: Some(requests), iterations })
     }
 

@@ -82,11 +82,11 @@ fn over(amount: f64, peak: f64) -> f64 {
 fn devices(dir: &Path, s: &Simulation) -> Result<()> {
     let (r, m) = (&s.recorder, &s.plan.machine);
     let span = r.end.seconds();
-    let header = "device,flop,memory_bytes,busy_s,busy_fraction,compute_utilisation,memory_utilisation,memory_peak_bytes";
+    let header =
+        "device,flop,memory_bytes,busy_s,busy_fraction,compute_utilisation,memory_utilisation,memory_peak_bytes";
     let mut t = Table::create(&dir.join("devices.csv"), header)?;
     for d in 0..m.devices() {
-        let (busy, bytes) =
-            (r.lane_busy[m.compute[d].0 as usize], r.channel_bytes[m.memory[d].0 as usize]);
+        let (busy, bytes) = (r.lane_busy[m.compute[d].0 as usize], r.channel_bytes[m.memory[d].0 as usize]);
         let peak = m.hardware.device.memory.bandwidth.value.per_second();
         t.cell(format_args!("gpu{d}"))?;
         t.cell(r.flop[d])?;
@@ -191,7 +191,11 @@ fn operations(dir: &Path, s: &Simulation) -> Result<()> {
         t.cell(k.operation)?;
         t.cell(k.kind.name())?;
         t.cell(k.layer)?;
-        if k.device == NO_DEVICE { t.cell("")? } else { t.cell(k.device)? }
+        if k.device == NO_DEVICE {
+            t.cell("")?
+        } else {
+            t.cell(k.device)?
+        }
         t.seconds(k.start)?;
         t.seconds(k.end)?;
         t.cell(k.bound.name())?;

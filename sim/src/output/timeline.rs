@@ -48,7 +48,8 @@ impl Timeline {
         for tid in 0..=devices {
             let meta = json!({ "ph": "M", "name": "thread_name", "pid": 0, "tid": tid, "args": { "name": name(tid) } });
             writeln!(out, "{meta},").map_err(broken)?;
-            let order = json!({ "ph": "M", "name": "thread_sort_index", "pid": 0, "tid": tid, "args": { "sort_index": tid } });
+            let order =
+                json!({ "ph": "M", "name": "thread_sort_index", "pid": 0, "tid": tid, "args": { "sort_index": tid } });
             writeln!(out, "{order},").map_err(broken)?;
         }
         for (i, (iteration, k)) in self.operations.iter().enumerate() {

@@ -59,13 +59,21 @@ impl Lru {
 
     fn unlink(&mut self, key: u32) {
         let (newer, older) = (self.newer[key as usize], self.older[key as usize]);
-        if newer == NONE { self.newest = older } else { self.older[newer as usize] = older }
+        if newer == NONE {
+            self.newest = older
+        } else {
+            self.older[newer as usize] = older
+        }
         if older == NONE { self.oldest = newer } else { self.newer[older as usize] = newer }
     }
     fn link(&mut self, key: u32) {
         self.newer[key as usize] = NONE;
         self.older[key as usize] = self.newest;
-        if self.newest == NONE { self.oldest = key } else { self.newer[self.newest as usize] = key }
+        if self.newest == NONE {
+            self.oldest = key
+        } else {
+            self.newer[self.newest as usize] = key
+        }
         self.newest = key;
     }
 }

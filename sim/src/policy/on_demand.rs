@@ -56,8 +56,7 @@ impl ExecutionPolicy for OnDemand {
                 .cure("choose hardware with a host.link table, for example rtx4090-offload"));
         }
         let moe = |l: usize| plan.model.decoder[plan.moe_layers[l]].moe().map_or(0, |m| u64::from(m.experts));
-        let all: u64 =
-            (0..plan.moe_layers.len()).map(|l| moe(l) * plan.expert_bytes(l) * plan.ranks.etp as u64).sum();
+        let all: u64 = (0..plan.moe_layers.len()).map(|l| moe(l) * plan.expert_bytes(l) * plan.ranks.etp as u64).sum();
         let host = m.hardware.host.memory.as_ref().map_or(0, |m| m.capacity.value.get());
         if all > host {
             return Err(Diag::input(format!(
@@ -100,9 +99,8 @@ impl ExecutionPolicy for OnDemand {
             let range = routing.group_slots(group);
             let tokens = routing.group_tokens(group);
             let first = (ops.moe_layer * slots + range.start) as u32;
-            let activated = |key: u32| {
-                key.checked_sub(first).is_some_and(|i| tokens.get(i as usize).is_some_and(|&n| n > 0))
-            };
+            let activated =
+                |key: u32| key.checked_sub(first).is_some_and(|i| tokens.get(i as usize).is_some_and(|&n| n > 0));
             self.hits.clear();
             self.missing.clear();
             for (i, &n) in tokens.iter().enumerate().filter(|(_, n)| **n > 0) {

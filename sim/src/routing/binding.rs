@@ -41,8 +41,7 @@ impl Binder {
         let n = self.order.len() as u64;
         let sequence = self.order[(id % n) as usize];
         let rows = u64::from(self.rows[sequence as usize].max(1));
-        let offset =
-            if id < n { 0 } else { rng::below(rng::draw(self.seed, self.offset_key, id, 0), rows) as u32 };
+        let offset = if id < n { 0 } else { rng::below(rng::draw(self.seed, self.offset_key, id, 0), rows) as u32 };
         Binding { sequence, offset }
     }
 }

@@ -219,7 +219,8 @@ impl Replay {
             Provenance { traced: p.traced * per_token, wrapped: p.wrapped * per_token, drawn: p.drawn * per_token }
         } else {
             // Rows with fewer than k experts: split what was assigned in the tokens' proportion, the rest is traced.
-            let part = |n: u64| (u128::from(n) * u128::from(self.counts.assigned) / u128::from(self.tokens.max(1))) as u64;
+            let part =
+                |n: u64| (u128::from(n) * u128::from(self.counts.assigned) / u128::from(self.tokens.max(1))) as u64;
             let (wrapped, drawn) = (part(p.wrapped), part(p.drawn));
             Provenance { traced: self.counts.assigned - wrapped - drawn, wrapped, drawn }
         }

@@ -303,7 +303,9 @@ fn check_trace(plan: &Plan, trace: &Trace) -> Result<()> {
         return Err(Diag::input("the trace has no rows").place("workload.routing").cure("import it again"));
     }
     if (0..trace.sequences()).any(|i| trace.sequence(i).decode.is_empty() && trace.sequence(i).prefill.is_empty()) {
-        return Err(Diag::input("a sequence of the trace has no rows").place("workload.routing").cure("import it again"));
+        return Err(Diag::input("a sequence of the trace has no rows")
+            .place("workload.routing")
+            .cure("import it again"));
     }
     Ok(())
 }
@@ -320,9 +322,11 @@ fn check_homes(homes: &moesim_solver::Homes, layers: usize, experts: usize, grou
     if fine {
         return Ok(());
     }
-    Err(Diag::input(format!("placement {name} leaves an expert without a home, or names a group twice or beyond {groups}"))
-        .place("policy.placement")
-        .cure("mend the placement, or choose another"))
+    Err(Diag::input(format!(
+        "placement {name} leaves an expert without a home, or names a group twice or beyond {groups}"
+    ))
+    .place("policy.placement")
+    .cure("mend the placement, or choose another"))
 }
 
 /// Bytes of KV cache on each device once the weights are in; an error if they do not fit.
