@@ -10,7 +10,7 @@ use crate::palette::{Map, SERIES};
 use crate::series::Series;
 use moesim_core::Result;
 
-/// Utilisation over time: compute, memory and links, each in a panel.
+/// Utilisation over time: busy time, memory and links, each in a panel.
 pub(crate) struct Utilisation;
 
 /// Up to this many resources of a panel are lines, more are rows of a heat map.
@@ -38,7 +38,7 @@ impl Plot for Utilisation {
         let heights: Vec<f64> = panels.iter().map(height).collect();
         let total: f64 = heights.iter().map(|h| h + 44.0).sum();
         Ok(Some(picture(TOP + total + 34.0, |c| {
-            c.header("Utilisation over simulated time: amount served over peak, mean of each bin", &data.caption());
+            c.header("Utilisation over simulated time: amount served over peak, and share of time busy", &data.caption());
             let mut y = TOP + 28.0;
             for (i, (panel, high)) in panels.iter().zip(&heights).enumerate() {
                 draw_panel(c, &series, panel, (y, y + high), i + 1 == panels.len());
@@ -58,7 +58,7 @@ type Shown = fn(&str) -> Option<&str>;
 /// The sorts that the series has, each with its resources.
 fn panels(series: &Series) -> Vec<Panel> {
     let sorts: [(&str, Shown); 4] = [
-        ("compute of devices", |n| n.strip_suffix(" compute")),
+        ("busy time of devices", |n| n.strip_suffix(" busy")),
         ("memory bandwidth of devices", |n| n.strip_suffix(" memory")),
         ("links", |n| n.strip_prefix("link ")),
         ("other resources", |n| Some(n)),
@@ -71,6 +71,8 @@ fn panels(series: &Series) -> Vec<Panel> {
             .iter()
             .enumerate()
             .filter(|(_, n)| sort_of(n) == Some(sort))
+            // Resources of other sorts show only if something used them.
+            .filter(|(i, _)| sort + 1 < sorts.len() || series.bins.iter().any(|b| b[*i] > 0.0))
             .map(|(i, n)| (i, shown(n).unwrap_or(n).to_string()))
             .collect();
         let mut title = title.to_string();

@@ -134,7 +134,7 @@ fn many_rows_make_a_small_picture() {
     fs::write(dir.path().join("requests.csv"), format!("ttft_ms,tpot_ms,e2e_ms\n{rows}")).unwrap();
     assert!(draw(dir.path(), "latency").unwrap().unwrap().len() < 200_000);
     let rows: String = (0..20_000).map(|i| format!("{i},1,{}\n", if i < 10_000 { 0.25 } else { 0.75 })).collect();
-    fs::write(dir.path().join("series.csv"), format!("start_s,width_s,gpu0 compute\n{rows}")).unwrap();
+    fs::write(dir.path().join("series.csv"), format!("start_s,width_s,gpu0 busy\n{rows}")).unwrap();
     let svg = draw(dir.path(), "utilisation").unwrap().unwrap();
     assert!(svg.len() < 100_000);
     assert_readable(&svg, "utilisation");

@@ -154,7 +154,7 @@ fn series(dir: &Path, s: &Simulation) -> Result<()> {
         peaks.push(peak);
     };
     let devices = || 0..m.devices();
-    for what in [("compute", m.compute.len()), ("pim", m.pim_lane.len())] {
+    for what in [("busy", m.compute.len()), ("pim-busy", m.pim_lane.len())] {
         (0..what.1).for_each(|d| column(format!("gpu{d} {}", what.0), 1e12));
     }
     let raw = m.hardware.device.memory.bandwidth.value.per_second();

@@ -91,7 +91,7 @@ fn experts(size: Size) -> String {
 fn series(size: Size) -> String {
     let mut r = Random::new(3);
     let mut names = Vec::new();
-    for what in ["compute", "memory"] {
+    for what in ["busy", "memory"] {
         names.extend((0..size.devices).map(|d| format!("gpu{d} {what}")));
     }
     for d in 0..size.devices {
@@ -103,7 +103,7 @@ fn series(size: Size) -> String {
         write!(text, "{:.6},0.078125", f64::from(bin) * 0.078125).unwrap();
         let swing = if (40..70).contains(&bin) { 0.35 } else { 0.8 };
         for name in &names {
-            let base = if name.ends_with("compute") {
+            let base = if name.ends_with("busy") {
                 0.12
             } else if name.ends_with("memory") {
                 0.85
