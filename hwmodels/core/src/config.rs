@@ -86,8 +86,7 @@ pub fn split_assignment(assignment: &str) -> Result<(Vec<String>, toml::Value)> 
 /// Puts `value` at `path`, making tables on the way. A value with an origin keeps the place and loses the origin.
 pub fn set_path(tree: &mut toml::Table, path: &[String], value: toml::Value) -> Result<()> {
     let key = path.join(".");
-    let (last, parents) =
-        path.split_last().ok_or_else(|| Diag::input("an empty key").cure("write --set key=value"))?;
+    let (last, parents) = path.split_last().ok_or_else(|| Diag::input("an empty key").cure("write --set key=value"))?;
     let mut at = tree;
     for name in parents {
         let next = at.entry(name.clone()).or_insert_with(|| toml::Value::Table(toml::Table::new()));

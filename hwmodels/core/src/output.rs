@@ -18,9 +18,8 @@ impl AtomicDir {
     /// Starts the folder. An existing `target` is replaced at the end if it is empty or holds `marker`
     /// (a file that only we write); anything else is refused now.
     pub fn create(target: &Path, marker: &'static str) -> Result<Self> {
-        let replaceable = |p: &Path| {
-            p.join(marker).is_file() || fs::read_dir(p).is_ok_and(|mut entries| entries.next().is_none())
-        };
+        let replaceable =
+            |p: &Path| p.join(marker).is_file() || fs::read_dir(p).is_ok_and(|mut entries| entries.next().is_none());
         if target.symlink_metadata().is_ok() && !(target.is_dir() && replaceable(target)) {
             return Err(Diag::input("exists and is not a folder that moesim wrote")
                 .file(target)

@@ -245,7 +245,8 @@ impl Des {
                 let waited_for = self.lanes[lane].last_release;
                 self.start(graph, head, waited_for);
                 // Its other lanes have a new head.
-                self.released.extend(graph.holds(head as usize).iter().map(|h| h.lane.0).filter(|&l| l as usize != lane));
+                self.released
+                    .extend(graph.holds(head as usize).iter().map(|h| h.lane.0).filter(|&l| l as usize != lane));
             }
         }
         self.released.clear();

@@ -67,8 +67,19 @@ impl OpKind {
     /// Name in files.
     pub fn name(self) -> &'static str {
         [
-            "host", "embed", "attention", "gate", "dispatch", "experts", "shared", "combine", "allreduce", "dense",
-            "load", "head", "join",
+            "host",
+            "embed",
+            "attention",
+            "gate",
+            "dispatch",
+            "experts",
+            "shared",
+            "combine",
+            "allreduce",
+            "dense",
+            "load",
+            "head",
+            "join",
         ][self as usize]
     }
 }

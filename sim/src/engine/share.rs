@@ -36,19 +36,14 @@ pub fn max_min(drawers: &[Drawer], capacity: impl Fn(u32) -> f64) -> Vec<f64> {
             })
             .collect();
         let own = |i: usize| weight[i] / drawers[i].alone_s;
-        let level = full
-            .iter()
-            .copied()
-            .chain((0..drawers.len()).filter(|&i| open[i]).map(own))
-            .fold(f64::INFINITY, f64::min);
+        let level =
+            full.iter().copied().chain((0..drawers.len()).filter(|&i| open[i]).map(own)).fold(f64::INFINITY, f64::min);
         for i in 0..drawers.len() {
             if !open[i] {
                 continue;
             }
-            let blocked = drawers[i]
-                .demands
-                .iter()
-                .any(|x| channels.binary_search(&x.0).is_ok_and(|at| full[at] <= level));
+            let blocked =
+                drawers[i].demands.iter().any(|x| channels.binary_search(&x.0).is_ok_and(|at| full[at] <= level));
             if own(i) <= level {
                 rates[i] = 1.0 / drawers[i].alone_s;
                 open[i] = false;

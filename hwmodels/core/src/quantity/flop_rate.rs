@@ -8,14 +8,8 @@ use std::str::FromStr;
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub struct FlopRate(f64);
 
-const UNITS: [Unit; 6] = [
-    ("PFLOP/s", 1e15),
-    ("TFLOP/s", 1e12),
-    ("GFLOP/s", 1e9),
-    ("FLOP/s", 1.0),
-    ("POP/s", 1e15),
-    ("TOP/s", 1e12),
-];
+const UNITS: [Unit; 6] =
+    [("PFLOP/s", 1e15), ("TFLOP/s", 1e12), ("GFLOP/s", 1e9), ("FLOP/s", 1.0), ("POP/s", 1e15), ("TOP/s", 1e12)];
 
 impl FlopRate {
     /// From operations per second; not negative, finite.

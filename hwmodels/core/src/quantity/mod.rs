@@ -28,8 +28,9 @@ fn parse_scaled(text: &str, what: &str, example: &str, units: &[Unit]) -> Result
         None => split,
     };
     let (number, unit) = (text[..split].replace('_', ""), text[split..].trim());
-    let number: f64 =
-        number.parse().map_err(|_| format!("\"{text}\" is not {what}; write a number and a unit, as in \"{example}\""))?;
+    let number: f64 = number
+        .parse()
+        .map_err(|_| format!("\"{text}\" is not {what}; write a number and a unit, as in \"{example}\""))?;
     let scale = units.iter().find(|u| u.0 == unit).map(|u| u.1).ok_or_else(|| {
         if unit.is_empty() {
             format!("\"{text}\" lacks a unit; write {what} as in \"{example}\" (units: {})", names())
