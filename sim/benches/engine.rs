@@ -27,6 +27,7 @@ fn work(launch: u64, body: u64) -> Work {
 struct Machine {
     resources: Resources,
     compute: Vec<LaneId>,
+    copy: Vec<LaneId>,
     hbm: Vec<SharedId>,
     network: SharedId,
 }
@@ -35,9 +36,10 @@ impl Machine {
     fn new() -> Self {
         let mut resources = Resources::default();
         let compute = (0..DEVICES).map(|d| resources.lane(format!("gpu{d}.compute"), 1)).collect();
+        let copy = (0..DEVICES).map(|d| resources.lane(format!("gpu{d}.copy"), 2)).collect();
         let hbm = (0..DEVICES).map(|d| resources.channel(format!("gpu{d}.hbm"), 3e12)).collect();
         let network = resources.channel("network", 4e11);
-        Self { resources, compute, hbm, network }
+        Self { resources, compute, copy, hbm, network }
     }
 }
 
@@ -93,14 +95,12 @@ fn contended(bencher: Bencher, execution: Execution) {
             let deps = back.map(|b| OpId(i.saturating_sub(b) as u32));
             let deps = &deps[..if i < 16 { 0 } else { n(i, 3, 3) as usize }];
             let body = 1_000_000 + n(i, 4, 1_000_000);
-            // Two in three run on the device, the others copy beside it; both draw on its memory, most of it.
+            // Two in three run on the device, the others copy beside it; each alone could draw two thirds of its memory.
             let (bytes, copies) = (body * 2, n(i, 5, 3) == 0);
             let kind = if copies { OpKind::Load } else { OpKind::Experts };
             let op = executor.graph.op(kind, 0, d as u32, work(2_000, body)).after(deps).draw(machine.hbm[d], bytes);
             let op = if n(i, 6, 4) == 0 { op.draw(machine.network, body / 10) } else { op };
-            if !copies {
-                op.hold(machine.compute[d]);
-            }
+            op.hold(if copies { machine.copy[d] } else { machine.compute[d] });
         }
         executor.finish(Picos::ZERO);
         critical::path(&executor.graph, Picos::ZERO, |_| ())
