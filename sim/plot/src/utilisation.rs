@@ -38,7 +38,10 @@ impl Plot for Utilisation {
         let heights: Vec<f64> = panels.iter().map(height).collect();
         let total: f64 = heights.iter().map(|h| h + 44.0).sum();
         Ok(Some(picture(TOP + total + 34.0, |c| {
-            c.header("Utilisation over simulated time: amount served over peak, and share of time busy", &data.caption());
+            c.header(
+                "Utilisation over simulated time: amount served over peak, and share of time busy",
+                &data.caption(),
+            );
             let mut y = TOP + 28.0;
             for (i, (panel, high)) in panels.iter().zip(&heights).enumerate() {
                 draw_panel(c, &series, panel, (y, y + high), i + 1 == panels.len());

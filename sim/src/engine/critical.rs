@@ -32,7 +32,8 @@ impl Breakdown {
 pub fn path(graph: &Graph, begin: Picos, mut visit: impl FnMut(usize)) -> Breakdown {
     let mut out = Breakdown::default();
     let last_of = |ops: &mut dyn Iterator<Item = usize>| ops.max_by_key(|&i| (graph.end[i], i));
-    let mut at = last_of(&mut (0..graph.len()));
+    let latest = graph.end.iter().copied().max();
+    let mut at = latest.and_then(|end| graph.end.iter().rposition(|&e| e == end));
     let mut until = at.map_or(begin.0, |i| graph.end[i]);
     while let Some(i) = at {
         out.idle += until - graph.end[i];

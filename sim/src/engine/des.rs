@@ -8,7 +8,7 @@
 use super::graph::{Graph, NONE, OpId, OpKind, UNKNOWN};
 use super::queue::EventQueue;
 use super::resources::Resources;
-use super::share::{Drawer, max_min};
+use super::share::MaxMin;
 use std::collections::VecDeque;
 
 #[derive(Clone, Copy, Debug)]
@@ -49,12 +49,20 @@ pub struct Des {
     pending: Vec<u32>,
     state: Vec<State>,
     generation: Vec<u32>,
-    flow: Vec<Option<Box<Flow>>>,
+    /// Index into `flows` of an operation that sharing slowed, else [`NONE`].
+    flow: Vec<u32>,
+    flows: Vec<Flow>,
     successors: Vec<u32>,
     edges: Vec<(u32, u32)>,
     lanes: Vec<Lane>,
     users: Vec<Vec<u32>>,
     dirty: Vec<u32>,
+    /// Those of one round of sharing, and marks of the round in which an operation or channel was last seen.
+    bodies: Vec<u32>,
+    op_round: Vec<u64>,
+    channel_round: Vec<u64>,
+    round: u64,
+    solver: MaxMin,
     ready: Vec<u32>,
     released: Vec<u32>,
     completed: Vec<u32>,
@@ -71,6 +79,8 @@ impl Des {
         self.state.clear();
         self.generation.clear();
         self.flow.clear();
+        self.flows.clear();
+        self.op_round.clear();
         self.successors.clear();
         self.edges.clear();
     }
@@ -89,13 +99,15 @@ impl Des {
     pub fn submit(&mut self, graph: &mut Graph, resources: &Resources, from: usize, now: u64) {
         self.lanes.resize_with(resources.lanes.len(), || Lane { last_release: NONE, ..Lane::default() });
         self.users.resize_with(resources.channels.len(), Vec::new);
+        self.channel_round.resize(resources.channels.len(), 0);
         let n = graph.len();
         self.now = self.now.max(now);
         self.state.resize(from, State::Done);
         self.state.resize(n, State::Blocked);
         self.pending.resize(n, 0);
         self.generation.resize(n, 0);
-        self.flow.resize_with(n, || None);
+        self.flow.resize(n, NONE);
+        self.op_round.resize(n, 0);
         self.successors.resize(n, NONE);
         self.live += n - from;
         for i in from..n {
@@ -319,19 +331,21 @@ impl Des {
 
     /// Sets the rates of all bodies that share a channel, directly or through others, with a dirty one.
     fn reshare(&mut self, graph: &mut Graph, resources: &Resources) {
+        self.round += 1;
+        let (round, now) = (self.round, self.now);
         let mut channels = std::mem::take(&mut self.dirty);
-        channels.sort_unstable();
-        channels.dedup();
-        let mut ops: Vec<u32> = Vec::new();
+        channels.retain(|&c| std::mem::replace(&mut self.channel_round[c as usize], round) != round);
         let mut at = 0;
         while at < channels.len() {
             for &u in &self.users[channels[at] as usize] {
-                let in_body = graph.start[u as usize] + graph.launch[u as usize] <= self.now;
-                if in_body && !ops.contains(&u) {
-                    ops.push(u);
-                    for d in graph.demands(u as usize) {
-                        if !channels.contains(&d.channel.0) {
-                            channels.push(d.channel.0);
+                let i = u as usize;
+                let in_body = graph.start[i] + graph.launch[i] <= now;
+                if in_body && std::mem::replace(&mut self.op_round[i], round) != round {
+                    self.bodies.push(u);
+                    for d in graph.demands(i) {
+                        let c = d.channel.0;
+                        if std::mem::replace(&mut self.channel_round[c as usize], round) != round {
+                            channels.push(c);
                         }
                     }
                 }
@@ -340,29 +354,29 @@ impl Des {
         }
         channels.clear();
         self.dirty = channels;
-        ops.sort_unstable();
-        let drawers: Vec<Drawer> = ops
-            .iter()
-            .map(|&u| Drawer {
-                demands: graph.demands(u as usize).iter().map(|d| (d.channel.0, d.amount as f64)).collect(),
-                alone_s: alone_s(graph, u),
-            })
-            .collect();
-        let rates = max_min(&drawers, |c| resources.channels[c as usize].per_second);
-        for ((&u, d), &rate) in ops.iter().zip(&drawers).zip(&rates) {
+        // Rates are sums in the order of appending, whatever the order of discovery.
+        self.bodies.sort_unstable();
+        self.solver.clear();
+        for &u in &self.bodies {
+            let demands = graph.demands(u as usize).iter().map(|d| (d.channel.0, d.amount as f64));
+            self.solver.add(alone_s(graph, u), demands);
+        }
+        let rates = self.solver.solve(|c| resources.channels[c as usize].per_second);
+        for (u, rate) in self.bodies.drain(..).zip(rates) {
             let i = u as usize;
-            let full = 1.0 / d.alone_s;
-            let now = self.now;
-            let flow = match &mut self.flow[i] {
-                Some(flow) if flow.rate == rate => continue,
-                Some(flow) => flow,
+            let full = 1.0 / alone_s(graph, u);
+            if self.flow[i] == NONE {
                 // Never slowed and not slowed now: its end stands.
-                None if rate == full => continue,
-                None => {
-                    let since = graph.start[i] + graph.launch[i];
-                    self.flow[i].insert(Box::new(Flow { remaining: 1.0, rate: full, since }))
+                if rate == full {
+                    continue;
                 }
-            };
+                self.flow[i] = self.flows.len() as u32;
+                self.flows.push(Flow { remaining: 1.0, rate: full, since: graph.start[i] + graph.launch[i] });
+            }
+            let flow = &mut self.flows[self.flow[i] as usize];
+            if flow.rate == rate {
+                continue;
+            }
             flow.remaining = (flow.remaining - flow.rate * ((now - flow.since) as f64 / 1e12)).max(0.0);
             flow.rate = rate;
             flow.since = now;

@@ -140,31 +140,67 @@ mod tests {
         (0u8..4, 0u64..4, 0u64..6, 0u8..5, 0u8..5, 1u64..50, prop::collection::vec(0u8..6, 0..4))
     }
 
+    /// Runs the blocks one after the other; when each was done, all times, and the operations a linear pass took.
+    type Outcome = (Vec<Picos>, Vec<u64>, Vec<u64>, Vec<u32>);
+    fn run(resources: &Resources, execution: Execution, blocks: &[Vec<Op>]) -> (Outcome, u64) {
+        let mut e = Executor::new(resources.clone(), execution);
+        e.begin();
+        let mut now = Picos(5);
+        let mut at = Vec::new();
+        for block in blocks {
+            build(&mut e.graph, resources, block);
+            let last = OpId(e.graph.len() as u32 - 1);
+            now = e.advance(last, now);
+            at.push(now);
+        }
+        e.finish(now);
+        ((at, e.graph.start.clone(), e.graph.end.clone(), e.graph.waited_for.clone()), e.linear_operations())
+    }
+
+    fn machine(per_second: f64) -> Resources {
+        let mut resources = Resources::default();
+        for i in 0..3 {
+            resources.lane(format!("lane{i}"), 1);
+            resources.channel(format!("channel{i}"), per_second);
+        }
+        resources
+    }
+
+    /// A chain of operations on each of three devices, each with a lane and a channel of its own, and a rendezvous of
+    /// the chains: what the linear pass is for.
+    fn chains() -> impl Strategy<Value = Vec<Op>> {
+        let link = (0u64..4, 0u64..6, 1u64..50);
+        prop::collection::vec(prop::collection::vec(link, 3), 1..5).prop_map(|rows| {
+            let mut block: Vec<Op> = Vec::new();
+            for row in &rows {
+                for (device, &(launch, body, amount)) in row.iter().enumerate() {
+                    // Three back is the same device's operation before, or the rendezvous region of the last block.
+                    block.push((1, launch, body, device as u8, device as u8, amount, vec![2]));
+                }
+            }
+            block.push((0, 0, 0, 9, 9, 1, vec![0, 1, 2]));
+            block
+        })
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]
         /// `phase` and `op` give every operation the same start and end, on random graphs in random blocks.
         #[test]
         fn phase_equals_op(blocks in prop::collection::vec(prop::collection::vec(op(), 1..12), 1..4), per_second in 1e12..2e13f64) {
-            let mut resources = Resources::default();
-            for i in 0..3 {
-                resources.lane(format!("lane{i}"), 1);
-                resources.channel(format!("channel{i}"), per_second);
-            }
-            let run = |execution| {
-                let mut e = Executor::new(resources.clone(), execution);
-                e.begin();
-                let mut now = Picos(5);
-                let mut at = Vec::new();
-                for block in &blocks {
-                    build(&mut e.graph, &resources, block);
-                    let last = OpId(e.graph.len() as u32 - 1);
-                    now = e.advance(last, now);
-                    at.push(now);
-                }
-                e.finish(now);
-                (at, e.graph.start.clone(), e.graph.end.clone(), e.graph.waited_for.clone())
-            };
-            prop_assert_eq!(run(Execution::Phase), run(Execution::Op));
+            let resources = machine(per_second);
+            let (by_phase, by_op) = (run(&resources, Execution::Phase, &blocks), run(&resources, Execution::Op, &blocks));
+            prop_assert_eq!(by_phase.0, by_op.0);
+            prop_assert_eq!(by_op.1, 0);
+        }
+
+        /// Chains that share nothing go through the linear pass, all of them, and come out the same.
+        #[test]
+        fn chains_are_linear_and_equal_op(blocks in prop::collection::vec(chains(), 1..4), per_second in 1e12..2e13f64) {
+            let resources = machine(per_second);
+            let (by_phase, by_op) = (run(&resources, Execution::Phase, &blocks), run(&resources, Execution::Op, &blocks));
+            prop_assert_eq!(by_phase.0, by_op.0);
+            prop_assert_eq!(by_phase.1, blocks.iter().map(Vec::len).sum::<usize>() as u64);
         }
     }
 }

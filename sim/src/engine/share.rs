@@ -1,59 +1,118 @@
 //! Max-min rates of operations that draw on the same shared channels.
 
-/// One operation in its body, as the solver sees it.
-#[derive(Clone, Debug)]
-pub struct Drawer {
-    /// (channel, amount of the whole body) for every channel it draws on; amounts above zero.
-    pub demands: Vec<(u32, f64)>,
-    /// The body's time alone, in seconds: no operation runs faster than alone.
-    pub alone_s: f64,
+use super::graph::NONE;
+
+/// The solver; its memory is used again by the next problem.
+///
+/// An operation in its body draws amounts (of the whole body) on channels, and is never faster than alone.
+#[derive(Clone, Debug, Default)]
+pub struct MaxMin {
+    drawers: Vec<Drawer>,
+    /// (index into `channels`, amount).
+    demands: Vec<(u32, f64)>,
+    channels: Vec<Channel>,
+    /// Index into `channels` by channel; [`NONE`] between problems.
+    index: Vec<u32>,
 }
 
-/// Rates in bodies per second, max-min fair in bytes per second of each operation's largest demand (progressive
-/// filling: Bertsekas and Gallager, Data Networks, section 6.5.2): all rates rise together; an operation stops at its own
-/// speed, or when one of its channels is full.
-///
-/// `capacity(channel)` is in bytes per second. Quadratic in the number of operations, which are few here.
-pub fn max_min(drawers: &[Drawer], capacity: impl Fn(u32) -> f64) -> Vec<f64> {
-    let weight: Vec<f64> = drawers.iter().map(|d| d.demands.iter().map(|x| x.1).fold(0.0, f64::max)).collect();
-    let mut channels: Vec<u32> = drawers.iter().flat_map(|d| d.demands.iter().map(|x| x.0)).collect();
-    channels.sort_unstable();
-    channels.dedup();
-    let mut rates = vec![0.0; drawers.len()];
-    let mut open = vec![true; drawers.len()];
-    while open.iter().any(|&o| o) {
-        // The level (bytes per second of the largest demand) at which each channel would be full.
-        let full: Vec<f64> = channels
-            .iter()
-            .map(|&c| {
-                let (mut taken, mut slope) = (0.0, 0.0);
-                for (i, d) in drawers.iter().enumerate() {
-                    for &(_, amount) in d.demands.iter().filter(|x| x.0 == c) {
-                        if open[i] { slope += amount / weight[i] } else { taken += amount * rates[i] }
-                    }
-                }
-                if slope > 0.0 { ((capacity(c) - taken) / slope).max(0.0) } else { f64::INFINITY }
-            })
-            .collect();
-        let own = |i: usize| weight[i] / drawers[i].alone_s;
-        let level =
-            full.iter().copied().chain((0..drawers.len()).filter(|&i| open[i]).map(own)).fold(f64::INFINITY, f64::min);
-        for i in 0..drawers.len() {
-            if !open[i] {
-                continue;
+#[derive(Clone, Copy, Debug)]
+struct Drawer {
+    demands_end: u32,
+    alone_s: f64,
+    /// Its largest demand.
+    weight: f64,
+    rate: f64,
+    open: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Channel {
+    id: u32,
+    /// Bytes per second of those whose rate is settled.
+    taken: f64,
+    /// What one byte per second more of the level takes.
+    slope: f64,
+    /// The level (bytes per second of the largest demand) at which it would be full.
+    full: f64,
+}
+
+impl MaxMin {
+    /// Starts a new problem.
+    pub fn clear(&mut self) {
+        for c in self.channels.drain(..) {
+            self.index[c.id as usize] = NONE;
+        }
+        self.drawers.clear();
+        self.demands.clear();
+    }
+
+    /// Adds an operation: `alone_s`, the time of its body alone, and (channel, amount above zero) for every channel.
+    pub fn add(&mut self, alone_s: f64, demands: impl Iterator<Item = (u32, f64)>) {
+        let mut weight = 0.0f64;
+        for (id, amount) in demands {
+            if self.index.len() <= id as usize {
+                self.index.resize(id as usize + 1, NONE);
             }
-            let blocked =
-                drawers[i].demands.iter().any(|x| channels.binary_search(&x.0).is_ok_and(|at| full[at] <= level));
-            if own(i) <= level {
-                rates[i] = 1.0 / drawers[i].alone_s;
-                open[i] = false;
-            } else if blocked {
-                rates[i] = level / weight[i];
-                open[i] = false;
+            let at = &mut self.index[id as usize];
+            if *at == NONE {
+                *at = self.channels.len() as u32;
+                self.channels.push(Channel { id, taken: 0.0, slope: 0.0, full: 0.0 });
+            }
+            self.demands.push((*at, amount));
+            weight = weight.max(amount);
+        }
+        let demands_end = self.demands.len() as u32;
+        self.drawers.push(Drawer { demands_end, alone_s, weight, rate: 0.0, open: true });
+    }
+
+    /// Rates in bodies per second in the order of adding, max-min fair in bytes per second of each operation's largest
+    /// demand (progressive filling: Bertsekas and Gallager, Data Networks, section 6.5.2): all rates rise together; an
+    /// operation stops at its own speed, or when one of its channels is full.
+    ///
+    /// `capacity(channel)` is in bytes per second. Every round settles an operation, so it is quadratic in their number,
+    /// which is small here.
+    pub fn solve(&mut self, capacity: impl Fn(u32) -> f64) -> impl Iterator<Item = f64> {
+        let mut open = self.drawers.len();
+        while open > 0 {
+            let mut level = f64::INFINITY;
+            for c in &mut self.channels {
+                (c.taken, c.slope) = (0.0, 0.0);
+            }
+            let mut from = 0;
+            for d in &self.drawers {
+                for &(at, amount) in &self.demands[from..d.demands_end as usize] {
+                    let c = &mut self.channels[at as usize];
+                    if d.open { c.slope += amount / d.weight } else { c.taken += amount * d.rate }
+                }
+                from = d.demands_end as usize;
+                if d.open {
+                    level = level.min(d.weight / d.alone_s);
+                }
+            }
+            for c in &mut self.channels {
+                c.full = if c.slope > 0.0 { ((capacity(c.id) - c.taken) / c.slope).max(0.0) } else { f64::INFINITY };
+                level = level.min(c.full);
+            }
+            let mut from = 0;
+            for d in &mut self.drawers {
+                let own = &self.demands[from..d.demands_end as usize];
+                from = d.demands_end as usize;
+                if !d.open {
+                    continue;
+                }
+                if d.weight / d.alone_s <= level {
+                    d.rate = 1.0 / d.alone_s;
+                } else if own.iter().any(|&(at, _)| self.channels[at as usize].full <= level) {
+                    d.rate = level / d.weight;
+                } else {
+                    continue;
+                }
+                d.open = false;
+                open -= 1;
             }
         }
+        self.drawers.iter().map(|d| d.rate)
     }
-    rates
 }
 
 #[cfg(test)]
@@ -61,8 +120,25 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn drawer(demands: &[(u32, f64)], alone_s: f64) -> Drawer {
-        Drawer { demands: demands.to_vec(), alone_s }
+    #[derive(Clone)]
+    struct Case {
+        demands: Vec<(u32, f64)>,
+        alone_s: f64,
+    }
+
+    fn drawer(demands: &[(u32, f64)], alone_s: f64) -> Case {
+        Case { demands: demands.to_vec(), alone_s }
+    }
+
+    fn max_min(cases: &[Case], capacity: impl Fn(u32) -> f64) -> Vec<f64> {
+        let mut solver = MaxMin::default();
+        // What an earlier problem left behind must not matter.
+        solver.add(1.0, [(1, 5.0), (3, 7.0)].into_iter());
+        solver.clear();
+        for c in cases {
+            solver.add(c.alone_s, c.demands.iter().copied());
+        }
+        solver.solve(capacity).collect()
     }
 
     #[test]

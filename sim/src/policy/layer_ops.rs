@@ -37,7 +37,7 @@ impl LayerOps<'_> {
 
     /// Appends the dispatch; what experts wait for.
     pub fn dispatch(&mut self, routing: &LayerRouting) -> OpId {
-        match self.network.dispatch(self.plan, routing) {
+        match self.network.dispatch(self.plan, routing, self.tokens) {
             Some(work) => self.graph.op(OpKind::Dispatch, self.layer, NO_DEVICE, work).after(&[self.gate]).id(),
             None => self.gate,
         }
@@ -112,7 +112,7 @@ impl LayerOps<'_> {
                 }
             }
         }
-        let all = match self.network.combine(plan, routing) {
+        let all = match self.network.combine(plan) {
             Some(work) => self.graph.op(OpKind::Combine, self.layer, NO_DEVICE, work).after(self.done).id(),
             None if self.done.is_empty() => self.gate,
             None => self.graph.join(self.layer, self.done),

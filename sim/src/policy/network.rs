@@ -11,6 +11,8 @@ use moesim_hwmodels::network::{Bottleneck, Phase, Ring, Transfer};
 pub struct Network {
     bottleneck: Bottleneck,
     transfers: Vec<Transfer>,
+    /// (source device, group, tokens) of the last dispatch: the combine goes the same ways back.
+    ways: Vec<(u32, u32, u32)>,
     group_rings: Vec<Ring>,
     /// Bytes over each link so far.
     pub link_bytes: Vec<u64>,
@@ -39,6 +41,7 @@ impl Network {
             link_bytes: vec![0; plan.machine.topology.links().len()],
             bottleneck,
             transfers: Vec::new(),
+            ways: Vec::new(),
             group_rings,
             dispatch_bytes: 0,
             combine_bytes: 0,
@@ -48,37 +51,37 @@ impl Network {
     }
 
     /// Tokens from their devices to the groups of their experts: one copy a token and group, to each device of the group.
-    /// Nothing if no token leaves its device.
-    pub fn dispatch(&mut self, plan: &Plan, routing: &LayerRouting) -> Option<Work> {
+    /// `tokens[d]`: tokens on device d. Nothing if no token leaves its device.
+    pub fn dispatch(&mut self, plan: &Plan, routing: &LayerRouting, tokens: &[u64]) -> Option<Work> {
         self.transfers.clear();
-        for source in 0..routing.sources() {
-            for group in 0..routing.groups() {
-                let tokens = routing.tokens_between(source, group);
-                if tokens > 0 {
-                    for device in plan.ranks.group_devices(group) {
-                        self.push(plan, source, device, u64::from(tokens) * plan.token_bytes);
-                    }
+        self.ways.clear();
+        let etp = plan.ranks.etp as u32;
+        let mut bytes = 0;
+        for source in (0..routing.sources()).filter(|&s| tokens[s] > 0) {
+            for (group, &copies) in routing.copies(source).iter().enumerate().filter(|(_, n)| **n > 0) {
+                let (src, group) = (source as u32, group as u32);
+                self.ways.push((src, group, copies));
+                for dst in group * etp..(group + 1) * etp {
+                    bytes += push(&mut self.transfers, src, dst, u64::from(copies) * plan.token_bytes);
                 }
             }
         }
-        self.dispatch_bytes += self.transfers.iter().map(|t| t.bytes).sum::<u64>();
-        self.phase()
+        self.dispatch_bytes += bytes;
+        self.phase(plan)
     }
 
-    /// Expert outputs back: one partial sum a token and group, from one device of the group (taken in turn by source).
-    pub fn combine(&mut self, plan: &Plan, routing: &LayerRouting) -> Option<Work> {
+    /// Expert outputs of the last dispatch back: one partial sum a token and group, from one device of the group (taken in
+    /// turn by source).
+    pub fn combine(&mut self, plan: &Plan) -> Option<Work> {
         self.transfers.clear();
-        for source in 0..routing.sources() {
-            for group in 0..routing.groups() {
-                let tokens = routing.tokens_between(source, group);
-                if tokens > 0 {
-                    let device = group * plan.ranks.etp + source % plan.ranks.etp;
-                    self.push(plan, device, source, u64::from(tokens) * plan.token_bytes);
-                }
-            }
+        let etp = plan.ranks.etp as u32;
+        let mut bytes = 0;
+        for &(source, group, copies) in &self.ways {
+            let device = group * etp + source % etp;
+            bytes += push(&mut self.transfers, device, source, u64::from(copies) * plan.token_bytes);
         }
-        self.combine_bytes += self.transfers.iter().map(|t| t.bytes).sum::<u64>();
-        self.phase()
+        self.combine_bytes += bytes;
+        self.phase(plan)
     }
 
     /// All-reduce of `bytes` on every device of expert group `group`.
@@ -94,22 +97,26 @@ impl Network {
         (phase.time_s > 0.0).then(|| on_the_clock(phase))
     }
 
-    fn push(&mut self, plan: &Plan, src: usize, dst: usize, bytes: u64) {
-        if src != dst {
-            let topology = &plan.machine.topology;
-            if topology.nodes() > 1 && topology.node_of(src) != topology.node_of(dst) {
-                self.cross_node_bytes += bytes;
-            }
-            self.transfers.push(Transfer { src: src as u32, dst: dst as u32, bytes });
-        }
-    }
-
-    fn phase(&mut self) -> Option<Work> {
+    fn phase(&mut self, plan: &Plan) -> Option<Work> {
         if self.transfers.is_empty() {
             return None;
         }
+        let topology = &plan.machine.topology;
+        if topology.nodes() > 1 {
+            let crosses = |t: &&Transfer| topology.node_of(t.src as usize) != topology.node_of(t.dst as usize);
+            self.cross_node_bytes += self.transfers.iter().filter(crosses).map(|t| t.bytes).sum::<u64>();
+        }
         Some(on_the_clock(self.bottleneck.phase(&self.transfers, Some(&mut self.link_bytes))))
     }
+}
+
+/// Adds a transfer unless it stays on its device; its bytes.
+fn push(transfers: &mut Vec<Transfer>, src: u32, dst: u32, bytes: u64) -> u64 {
+    if src == dst {
+        return 0;
+    }
+    transfers.push(Transfer { src, dst, bytes });
+    bytes
 }
 
 fn on_the_clock(phase: Phase) -> Work {

@@ -161,6 +161,10 @@ impl LayerRouting<'_> {
     pub fn tokens_between(&self, source: usize, group: usize) -> u32 {
         self.pairs[source * self.map.groups + group]
     }
+    /// The same for every group.
+    pub fn copies(&self, source: usize) -> &[u32] {
+        &self.pairs[source * self.map.groups..(source + 1) * self.map.groups]
+    }
     /// Expert-parallel groups.
     pub fn groups(&self) -> usize {
         self.map.groups
