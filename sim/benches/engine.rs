@@ -81,25 +81,28 @@ fn expert_parallel(bencher: Bencher, execution: Execution) {
     });
 }
 
-/// A random graph whose operations overlap on the channels of their devices, one in four also on the network.
-#[divan::bench(args = [Execution::Op, Execution::Phase])]
-fn contended(bencher: Bencher, execution: Execution) {
+/// A random graph whose operations overlap on the channels of their devices: up to three at once draw on each. With one
+/// in `coupled` also on the network, all devices are one problem of sharing.
+#[divan::bench(args = [None, Some(4)])]
+fn contended(bencher: Bencher, coupled: Option<u64>) {
     let machine = Machine::new();
-    let mut executor = Executor::new(machine.resources.clone(), execution);
-    let n = |i: u64, what: u64, below: u64| draw(1 + what, i, below);
+    let mut executor = Executor::new(machine.resources.clone(), Execution::Op);
+    let one_in = coupled.unwrap_or(1);
+    let below = [u64::from(DEVICES), 16, 16, 3, 1_000_000, 3, one_in];
+    let drawn: Vec<_> =
+        (0..RANDOM as u64).map(|i| std::array::from_fn::<_, 7, _>(|j| draw(1 + j as u64, i, below[j]))).collect();
     bencher.counter(ItemsCount::new(RANDOM)).bench_local(|| {
         executor.begin();
-        for i in 0..RANDOM as u64 {
-            let d = n(i, 0, u64::from(DEVICES)) as usize;
-            let back = [1 + n(i, 1, 16), 1 + n(i, 2, 16)];
-            let deps = back.map(|b| OpId(i.saturating_sub(b) as u32));
-            let deps = &deps[..if i < 16 { 0 } else { n(i, 3, 3) as usize }];
-            let body = 1_000_000 + n(i, 4, 1_000_000);
+        for (i, &[device, back_a, back_b, waits, longer, copy, network]) in drawn.iter().enumerate() {
+            let d = device as usize;
+            let deps = [back_a, back_b].map(|back| OpId((i as u32).saturating_sub(1 + back as u32)));
+            let deps = &deps[..if i < 16 { 0 } else { waits as usize }];
+            let body = 1_000_000 + longer;
             // Two in three run on the device, the others copy beside it; each alone could draw two thirds of its memory.
-            let (bytes, copies) = (body * 2, n(i, 5, 3) == 0);
+            let (bytes, copies) = (body * 2, copy == 0);
             let kind = if copies { OpKind::Load } else { OpKind::Experts };
             let op = executor.graph.op(kind, 0, d as u32, work(2_000, body)).after(deps).draw(machine.hbm[d], bytes);
-            let op = if n(i, 6, 4) == 0 { op.draw(machine.network, body / 10) } else { op };
+            let op = if coupled.is_some() && network == 0 { op.draw(machine.network, body / 10) } else { op };
             op.hold(if copies { machine.copy[d] } else { machine.compute[d] });
         }
         executor.finish(Picos::ZERO);

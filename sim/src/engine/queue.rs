@@ -18,8 +18,8 @@ pub struct EventQueue<T> {
 #[repr(align(64))]
 struct Siblings([u128; 4]);
 
-/// Asks for the first four to be brought into the cache. On 100 000 pending events this halves the time of a `pop`,
-/// whose loads otherwise wait for each other; where there is no such instruction it does nothing.
+/// Asks for the first four to be brought into the cache: the loads of a `pop` would otherwise wait for each other. Where
+/// there is no such instruction it does nothing.
 #[inline]
 fn prefetch(groups: &[Siblings]) {
     #[cfg(target_arch = "x86_64")]
