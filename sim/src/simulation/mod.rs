@@ -130,6 +130,10 @@ impl Simulation {
                         now = now.max(at);
                         continue;
                     }
+                    None if self.ranks.iter().any(|r| r.load() > 0) => {
+                        return Err(Diag::run("requests wait and the scheduler gives them nothing to do")
+                            .cure("mend the scheduler: with nothing running it must admit a request"));
+                    }
                     None => break,
                 }
             }
@@ -159,6 +163,10 @@ impl Simulation {
             }
         }
         self.executor.begin();
+        let r = &self.recorder;
+        if r.admitted != r.finished + r.rejected {
+            return Err(Diag::run("requests are not conserved").cure("report this with the experiment"));
+        }
         self.recorder.end(now, &self.plan, &self.network)?;
         watch(&self.progress(now, iterations));
         Ok(())
