@@ -18,15 +18,26 @@ macro_rules! presets {
 /// All presets, by name.
 pub fn presets() -> &'static [Preset] {
     presets![
+        "dbrx",
         "deepseek-r1",
         "deepseek-v2-lite",
         "deepseek-v3",
+        "glam-143b",
+        "gpt-oss-120b",
         "gpt-oss-20b",
+        "grok-1",
         "kimi-k2",
         "llama-4-maverick",
+        "mixtral-8x22b",
         "mixtral-8x7b",
+        "nllb-moe-54b",
+        "olmoe-1b-7b",
+        "phi-3.5-moe",
+        "qwen1.5-moe-a2.7b",
+        "qwen2-57b-a14b",
         "qwen3-235b-a22b",
         "qwen3-30b-a3b",
+        "switch-large-128",
     ]
 }
 

@@ -16,6 +16,10 @@ fn parameter_counts_are_the_published_ones() {
         assert!(m.source.starts_with("https://"), "{}: {}", m.name, m.source);
         for (ours, theirs) in [(m.total_parameters(), &m.published.total), (m.active_parameters(), &m.published.active)]
         {
+            // Some publish no active count.
+            if theirs.is_empty() {
+                continue;
+            }
             let (value, digit) = printed(theirs);
             let off = (ours as f64 - value).abs();
             assert!(off <= (0.01 * value).max(digit), "{}: {ours} against {theirs}", m.name);
