@@ -5,11 +5,13 @@
 //! corrections (together under 0.01 % of any preset) are left out.
 
 mod file;
+mod hf;
 mod presets;
 mod sizes;
 mod stack;
 
 pub use file::ModelFile;
+pub use hf::import_config;
 pub use presets::{Preset, preset_text, presets};
 pub use stack::{AttentionSpec, Dense, Stack};
 
@@ -181,7 +183,7 @@ pub struct Precision {
 }
 
 /// The published parameter counts, as printed, and what they include.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Published {
     /// All parameters, as printed: `"20.9 B"`, `"1 T"`; empty if nothing was published.
