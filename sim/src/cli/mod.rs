@@ -66,7 +66,11 @@ pub fn main(registry: Registry) -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {
-            let _ = e.print();
+            if e.use_stderr() && e.kind() != clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+                eprintln!("{}", one_line(&e.to_string()));
+            } else {
+                let _ = e.print();
+            }
             return ExitCode::from(e.exit_code() as u8);
         }
     };
@@ -83,6 +87,14 @@ pub fn main(registry: Registry) -> ExitCode {
             ExitCode::from(e.exit_code())
         }
     }
+}
+
+/// What is wrong with the command line, as every other error: in one line, without the usage.
+fn one_line(text: &str) -> String {
+    let told = |l: &&str| !l.is_empty() && !l.starts_with("Usage:") && !l.starts_with("For more information");
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(told).collect();
+    let lines: Vec<&str> = lines.iter().map(|l| l.strip_prefix("tip: ").unwrap_or(l)).collect();
+    lines.join("; ").replace(":; ", ": ") + "; see --help"
 }
 
 fn dispatch(cli: Cli, registry: &Registry) -> Result<()> {
