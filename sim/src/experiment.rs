@@ -318,6 +318,11 @@ fn part(value: &toml::Value, what: &str, base: &Path) -> Result<toml::Table> {
     if !path.exists() {
         return Err(diag::unknown(&format!("{what} preset or file"), name, &names).place(what));
     }
-    let (text, _) = read(&path.display().to_string(), &names)?;
-    config::table(&text, &path.display().to_string())
+    let label = path.display().to_string();
+    let (text, _) = read(&label, &names)?;
+    let preset = if what == "model" { "gpt-oss-20b" } else { "h100-8" };
+    config::table(&text, &label).map_err(|e| match e.cure.is_empty() {
+        true => e.cure(format!("compare with a preset: moesim show {preset}")),
+        false => e,
+    })
 }

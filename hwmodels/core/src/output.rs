@@ -92,6 +92,9 @@ impl AtomicFile {
         let name = target.file_name().ok_or_else(|| {
             Diag::input("is not a name for an output file").file(target).cure("choose another output name")
         })?;
+        if let Some(folder) = target.parent().filter(|p| !p.as_os_str().is_empty() && !p.is_dir()) {
+            return Err(Diag::input("is not a folder").file(folder).cure("make it, or choose another output name"));
+        }
         let partial = target.with_file_name(format!(".{}.{}.partial", name.to_string_lossy(), std::process::id()));
         Ok(Self { partial, target: target.to_path_buf(), done: false })
     }
