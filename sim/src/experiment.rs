@@ -188,7 +188,7 @@ pub fn tree(name_or_path: &str) -> Result<(String, toml::Table, PathBuf)> {
         return Ok((name_or_path.to_string(), config::table(text, name_or_path)?, PathBuf::from(".")));
     }
     let (text, base) = read(name_or_path, &preset_names())?;
-    Ok((name_or_path.to_string(), config::table(&text, name_or_path)?, base))
+    Ok((name_or_path.to_string(), config::table(&text, name_or_path).map_err(example)?, base))
 }
 
 /// Experiment and sweep files are written by people.
@@ -207,7 +207,10 @@ pub(crate) fn read(path: &str, presets: &[&str]) -> Result<(String, PathBuf)> {
     }
     let mut text = String::new();
     let file = std::fs::File::open(p).map_err(|e| Diag::cannot_read(p, &e))?;
-    file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(|e| Diag::cannot_read(p, &e))?;
+    file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(|e| match e.kind() {
+        std::io::ErrorKind::InvalidData => Diag::input("is not text").file(p).cure("name a file in TOML"),
+        _ => Diag::cannot_read(p, &e),
+    })?;
     if text.len() as u64 > MAX_FILE_BYTES {
         return Err(Diag::input("is larger than 16 MiB").file(p).cure("name an experiment file in TOML"));
     }
@@ -223,7 +226,7 @@ pub fn load(name_or_path: &str, overrides: &[String]) -> Result<Resolved> {
     if overrides.is_empty() && !PRESETS.iter().any(|p| p.0 == name_or_path) {
         // Straight from the text, so that messages name line and column.
         let (text, base) = read(name_or_path, &preset_names())?;
-        return finish(config::from_toml(&text, name_or_path)?, name_or_path, base);
+        return finish(config::from_toml(&text, name_or_path).map_err(example)?, name_or_path, base);
     }
     let (label, table, base) = tree(name_or_path)?;
     let label = if overrides.is_empty() { label } else { format!("{label} (with --set)") };
@@ -245,12 +248,17 @@ pub fn resolve(label: &str, mut table: toml::Table, base: PathBuf, set: &[Assign
         }
         config::set_path(&mut table, path, value.clone())?;
     }
-    finish(config::from_table(table, label)?, label, base)
+    finish(config::from_table(table, label).map_err(example)?, label, base)
+}
+
+/// What is not even TOML, or not an experiment, has a cure too.
+fn example(e: Diag) -> Diag {
+    if e.cure.is_empty() { e.cure("compare with a preset: moesim show quickstart") } else { e }
 }
 
 fn finish(mut experiment: Experiment, label: &str, base: PathBuf) -> Result<Resolved> {
-    let model_table = part(&experiment.model, "model", &base)?;
-    let hardware_table = part(&experiment.hardware, "hardware", &base)?;
+    let model_table = part(&experiment.model, "model", &base).map_err(|d| d.file(label))?;
+    let hardware_table = part(&experiment.hardware, "hardware", &base).map_err(|d| d.file(label))?;
     let named = |v: &toml::Value, what: &str| match v {
         toml::Value::String(s) => s.clone(),
         _ => format!("{label}: {what}"),
@@ -266,6 +274,12 @@ fn finish(mut experiment: Experiment, label: &str, base: PathBuf) -> Result<Reso
             .file(label)
             .place("window.end")
             .cure(format!("set it after window.start, which is {start}")));
+    }
+    if experiment.slo.is_some_and(|s| s.ttft.is_none() && s.tpot.is_none()) {
+        return Err(Diag::input("an SLO that promises nothing")
+            .file(label)
+            .place("slo")
+            .cure("set slo.ttft or slo.tpot, or leave the table out"));
     }
     Ok(Resolved { experiment, model, hardware, base, label: label.to_string() })
 }
@@ -284,7 +298,12 @@ fn part(value: &toml::Value, what: &str, base: &Path) -> Result<toml::Table> {
     let name = match value {
         toml::Value::Table(t) => return Ok(t.clone()),
         toml::Value::String(s) => s,
-        _ => return Err(Diag::input(format!("`{what}` is neither a name nor a table")).cure("write its preset's name")),
+        _ => {
+            return Err(Diag::input("is neither a name nor a table").place(what).cure(format!(
+                "write a preset's name (see `moesim list {}`)",
+                if what == "model" { "models" } else { what }
+            )));
+        }
     };
     let (preset, names): (_, Vec<&str>) = if what == "model" {
         (moesim_traces::model::preset_text(name), moesim_traces::model::presets().iter().map(|p| p.name).collect())
@@ -299,6 +318,11 @@ fn part(value: &toml::Value, what: &str, base: &Path) -> Result<toml::Table> {
     if !path.exists() {
         return Err(diag::unknown(&format!("{what} preset or file"), name, &names).place(what));
     }
-    let (text, _) = read(&path.display().to_string(), &names)?;
-    config::table(&text, &path.display().to_string())
+    let label = path.display().to_string();
+    let (text, _) = read(&label, &names)?;
+    let preset = if what == "model" { "gpt-oss-20b" } else { "h100-8" };
+    config::table(&text, &label).map_err(|e| match e.cure.is_empty() {
+        true => e.cure(format!("compare with a preset: moesim show {preset}")),
+        false => e,
+    })
 }

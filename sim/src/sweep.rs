@@ -117,13 +117,16 @@ impl Sweep {
             Some((_, text)) => ((*text).to_string(), PathBuf::from(".")),
             None => experiment::read(name_or_path, &PRESETS.iter().map(|p| p.0).collect::<Vec<_>>())?,
         };
-        let file: SweepFile = config::from_toml(&text, name_or_path)?;
+        let file: SweepFile = config::from_toml(&text, name_or_path).map_err(|e| match e.cure.is_empty() {
+            true => e.cure("compare with a preset: moesim show machines"),
+            false => e,
+        })?;
         let base_name = if crate::experiment::PRESETS.iter().any(|p| p.0 == file.base) {
             file.base.clone()
         } else {
             dir.join(&file.base).display().to_string()
         };
-        let (label, base, dir) = experiment::tree(&base_name)?;
+        let (label, base, dir) = experiment::tree(&base_name).map_err(|d| d.file(name_or_path).place("base"))?;
         let points = grid(&file).map_err(|d| d.file(name_or_path))?;
         let label = format!("{name_or_path} on {label}");
         Ok(Self { file, points, label, base, dir, traces: Mutex::default() })

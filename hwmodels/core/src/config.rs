@@ -13,8 +13,24 @@ pub fn from_toml<T: DeserializeOwned>(text: &str, file: &str) -> Result<T> {
 
 /// Reads a tree (a preset with overrides, an inline table), which came from `file`.
 pub fn from_table<T: DeserializeOwned>(table: toml::Table, file: &str) -> Result<T> {
-    // Through text, so that messages and their places are the same as for a file.
-    from_toml(&to_toml(&table)?, file)
+    // Through text, so that messages are the same as for a file; its lines are not the user's, so the place is a key.
+    let text = to_toml(&table)?;
+    toml::from_str(&text).map_err(|e| {
+        let d = explain(&e, &text, file);
+        Diag { place: e.span().and_then(|span| key_at(&text, span.start)), ..d }
+    })
+}
+
+/// The dotted key of the line at byte `at` of a document that [`to_toml`] wrote; none at its top.
+fn key_at(text: &str, at: usize) -> Option<String> {
+    let start = text.floor_char_boundary(at);
+    let end = text[start..].find('\n').map_or(text.len(), |n| start + n);
+    let header = |l: &&str| l.starts_with('[') && l.ends_with(']');
+    let table = text[..end].lines().rfind(header).map(|l| l.trim_matches(['[', ']']).to_string());
+    let line = text[..end].lines().next_back().filter(|l| !header(l));
+    let key = line.and_then(|l| l.split_once(" = ")).map(|(key, _)| key.to_string()).filter(|_| at > 0);
+    let both: Vec<String> = [table, key].into_iter().flatten().collect();
+    (!both.is_empty()).then(|| both.join("."))
 }
 
 /// Parses `text` into a tree only, for overrides.
@@ -46,6 +62,23 @@ fn explain(e: &toml::de::Error, text: &str, file: &str) -> Diag {
     }
     if cure.is_empty() && problem.starts_with("missing field `") {
         cure = "add it".to_string();
+    }
+    // serde: invalid type: string "many", expected u32
+    if let Some((found, expected)) =
+        problem.strip_prefix("invalid ").and_then(|p| p.split_once(": ")?.1.rsplit_once(", expected "))
+    {
+        cure = match expected {
+            "u8" | "u16" | "u32" | "u64" | "usize" => "write a whole number, not negative".to_string(),
+            "i8" | "i16" | "i32" | "i64" => "write a whole number".to_string(),
+            "f32" | "f64" => "write a number".to_string(),
+            other if other.starts_with(['a', 'A']) => format!("write {other}"),
+            _ => "write a table with its keys".to_string(),
+        };
+        problem = format!("{} has no place here", found.trim_end_matches(" as i128"));
+    }
+    if cure.is_empty() && problem.contains("recurs") {
+        problem = "is nested too deep".to_string();
+        cure = "write tables and lists at most 80 deep".to_string();
     }
     let d = Diag::input(problem).file(file).cure(cure);
     match e.span() {

@@ -117,5 +117,6 @@ pub fn unknown(kind: &str, word: &str, known: &[&str]) -> Diag {
         Some(near) => format!("did you mean \"{near}\"? (known: {})", known.join(", ")),
         None => format!("known: {}", known.join(", ")),
     };
-    Diag::input(format!("\"{word}\" is not a {kind}")).cure(cure)
+    let article = if kind.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+    Diag::input(format!("\"{word}\" is not {article} {kind}")).cure(cure)
 }

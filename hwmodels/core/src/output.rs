@@ -32,7 +32,7 @@ impl AtomicDir {
             Some(p) if !p.as_os_str().is_empty() => p.to_path_buf(),
             _ => PathBuf::from("."),
         };
-        fs::create_dir_all(&parent).map_err(|e| Diag::cannot_write(&parent, &e))?;
+        create_folders(&parent)?;
         let partial = parent.join(format!(".{}.{}.partial", name.to_string_lossy(), std::process::id()));
         let _ = fs::remove_dir_all(&partial);
         fs::create_dir(&partial).map_err(|e| Diag::cannot_write(&partial, &e))?;
@@ -64,6 +64,17 @@ impl Drop for AtomicDir {
     }
 }
 
+/// Creates a folder and those above it.
+///
+/// # Errors
+/// A file where a folder should be is wrong input; everything else is a failure.
+pub fn create_folders(path: &Path) -> Result<()> {
+    if let Some(file) = path.ancestors().find(|p| p.symlink_metadata().is_ok() && !p.is_dir()) {
+        return Err(Diag::input("is not a folder").file(file).cure("choose another --out"));
+    }
+    fs::create_dir_all(path).map_err(|e| Diag::cannot_write(path, &e))
+}
+
 /// A file written under a temporary name beside its final one and renamed by [`AtomicFile::commit`].
 #[derive(Debug)]
 pub struct AtomicFile {
@@ -81,6 +92,9 @@ impl AtomicFile {
         let name = target.file_name().ok_or_else(|| {
             Diag::input("is not a name for an output file").file(target).cure("choose another output name")
         })?;
+        if let Some(folder) = target.parent().filter(|p| !p.as_os_str().is_empty() && !p.is_dir()) {
+            return Err(Diag::input("is not a folder").file(folder).cure("make it, or choose another output name"));
+        }
         let partial = target.with_file_name(format!(".{}.{}.partial", name.to_string_lossy(), std::process::id()));
         Ok(Self { partial, target: target.to_path_buf(), done: false })
     }

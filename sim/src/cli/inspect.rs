@@ -88,6 +88,7 @@ pub(super) fn list(args: &ListArgs, registry: &Registry) -> Result<()> {
             }
             What::Experiments => PRESETS
                 .iter()
+                .chain(crate::sweep::PRESETS)
                 .map(|p| {
                     let about = p.1.lines().next().unwrap_or_default().trim_start_matches(['#', ' ']);
                     (p.0.to_string(), about.to_string())
@@ -108,7 +109,7 @@ pub(super) fn list(args: &ListArgs, registry: &Registry) -> Result<()> {
 }
 
 pub(super) fn show(args: &ShowArgs) -> Result<()> {
-    let experiments: Vec<(&str, &str)> = PRESETS.to_vec();
+    let experiments: Vec<(&str, &str)> = PRESETS.iter().chain(crate::sweep::PRESETS).copied().collect();
     let all = hardware::presets()
         .iter()
         .map(|p| (p.name, p.text))

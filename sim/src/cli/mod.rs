@@ -1,6 +1,7 @@
 //! The command line. [`main`] is all of the binary; a user's own crate calls it with a registry of its own.
 
 mod inspect;
+mod model;
 mod progress;
 mod run;
 mod sweep;
@@ -33,6 +34,9 @@ enum Command {
     /// Import and inspect expert-selection traces
     #[command(subcommand)]
     Trace(trace::Command),
+    /// Import model architectures
+    #[command(subcommand)]
+    Model(model::Command),
     /// Draw the plots of a run directory
     Plot(inspect::PlotArgs),
     /// List what there is: hardware, models, policies, experiments, plots
@@ -66,7 +70,11 @@ pub fn main(registry: Registry) -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {
-            let _ = e.print();
+            if e.use_stderr() && e.kind() != clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+                eprintln!("{}", one_line(&e.to_string()));
+            } else {
+                let _ = e.print();
+            }
             return ExitCode::from(e.exit_code() as u8);
         }
     };
@@ -85,6 +93,14 @@ pub fn main(registry: Registry) -> ExitCode {
     }
 }
 
+/// What is wrong with the command line, as every other error: in one line, without the usage.
+fn one_line(text: &str) -> String {
+    let told = |l: &&str| !l.is_empty() && !l.starts_with("Usage:") && !l.starts_with("For more information");
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(told).collect();
+    let lines: Vec<&str> = lines.iter().map(|l| l.strip_prefix("tip: ").unwrap_or(l)).collect();
+    lines.join("; ").replace(":; ", ": ") + "; see --help"
+}
+
 fn dispatch(cli: Cli, registry: &Registry) -> Result<()> {
     if let Some(n) = cli.threads {
         if n == 0 || n > 1024 {
@@ -97,6 +113,7 @@ fn dispatch(cli: Cli, registry: &Registry) -> Result<()> {
         Command::Run(args) => run::run(&args, registry),
         Command::Sweep(args) => sweep::run(&args, registry),
         Command::Trace(command) => trace::run(&command),
+        Command::Model(command) => model::run(&command),
         Command::Plot(args) => inspect::plot(&args),
         Command::List(args) => inspect::list(&args, registry),
         Command::Show(args) => inspect::show(&args),

@@ -6,14 +6,14 @@ use crate::output::{self, MARKER};
 use crate::registry::Registry;
 use crate::sweep::{Point, Sweep};
 use moesim_core::diag::Class;
-use moesim_core::output::AtomicFile;
+use moesim_core::output::{AtomicFile, create_folders};
 use moesim_core::{Diag, Result};
 use moesim_plot::{SweepPoint, SweepTable};
 use rayon::prelude::*;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -56,14 +56,22 @@ pub(super) fn run(args: &Args, registry: &Registry) -> Result<()> {
     let pool = pool.map_err(|e| Diag::run(format!("no threads: {e}")))?;
     let line = progress::Line::new(args.quiet);
     let done = AtomicUsize::new(0);
-    let outcomes: Vec<Result<Outcome>> = pool.install(|| {
+    let failed = AtomicBool::new(false);
+    // None: not run, because of an interrupt or because another point failed.
+    let outcomes: Vec<Result<Option<Outcome>>> = pool.install(|| {
         (0..sweep.points.len())
             .into_par_iter()
             .map(|i| {
-                if interrupted() {
-                    return Err(Diag::run("interrupted"));
+                if interrupted() || failed.load(Ordering::Relaxed) {
+                    return Ok(None);
                 }
-                let outcome = point(&sweep, i, args, registry);
+                let outcome = point(&sweep, i, args, registry).and_then(|o| {
+                    if let Outcome::Ok(summary) = &o {
+                        known_metrics(&sweep, summary).map_err(|d| d.file(&args.sweep))?;
+                    }
+                    Ok(Some(o))
+                });
+                failed.fetch_or(outcome.is_err(), Ordering::Relaxed);
                 let n = done.fetch_add(1, Ordering::Relaxed) + 1;
                 line.say(format!("{n} of {} points", sweep.points.len()));
                 outcome
@@ -72,7 +80,7 @@ pub(super) fn run(args: &Args, registry: &Registry) -> Result<()> {
     });
     line.done();
     if interrupted() {
-        let kept = outcomes.iter().filter(|o| o.is_ok()).count();
+        let kept = outcomes.iter().filter(|o| matches!(o, Ok(Some(_)))).count();
         return Err(Diag::run(format!("interrupted after {kept} of {} points", outcomes.len())).cure(
             match &args.out {
                 Some(out) => format!("go on with --resume --out {}", out.display()),
@@ -81,7 +89,7 @@ pub(super) fn run(args: &Args, registry: &Registry) -> Result<()> {
         ));
     }
     let outcomes = outcomes.into_iter().collect::<Result<Vec<_>>>()?;
-    report(args, &sweep, &outcomes)
+    report(args, &sweep, &outcomes.into_iter().flatten().collect::<Vec<_>>())
 }
 
 /// The folder of a sweep holds `sweep.csv` or `points/`; anything else in the way is refused.
@@ -92,7 +100,7 @@ fn prepare(out: &Path, resume: bool) -> Result<()> {
         let cure = if points.is_dir() { "give --resume, or choose another --out" } else { "choose another --out" };
         return Err(Diag::input("exists and is not empty").file(out).cure(cure));
     }
-    std::fs::create_dir_all(&points).map_err(|e| Diag::cannot_write(&points, &e))
+    create_folders(&points)
 }
 
 fn point(sweep: &Sweep, index: usize, args: &Args, registry: &Registry) -> Result<Outcome> {
@@ -126,18 +134,27 @@ fn metric<'a>(summary: &'a Value, key: &str) -> Option<&'a Value> {
     key.split('.').try_fold(summary, |v, part| v.get(part))
 }
 
-fn report(args: &Args, sweep: &Sweep, outcomes: &[Outcome]) -> Result<()> {
-    let metrics = &sweep.file.metrics;
-    if let Some(Outcome::Ok(s)) = outcomes.iter().find(|o| matches!(o, Outcome::Ok(_))) {
-        for m in metrics.iter().chain(&sweep.file.plot) {
-            if metric(s, m).is_none() && metric(s, m.split('.').next().unwrap_or(m)).is_none() {
-                let known: Vec<&str> = s.as_object().into_iter().flatten().map(|(k, _)| k.as_str()).collect();
-                return Err(moesim_core::diag::unknown("key of summary.json", m, &known)
-                    .file(&args.sweep)
-                    .place("metrics"));
+/// Refuses metrics that no summary has; below what is `null` here, another point may have keys.
+fn known_metrics(sweep: &Sweep, summary: &Value) -> Result<()> {
+    for m in sweep.file.metrics.iter().chain(&sweep.file.plot) {
+        let mut at = summary;
+        for part in m.split('.') {
+            match at.get(part) {
+                Some(Value::Null) => break,
+                Some(v) => at = v,
+                None => {
+                    let known: Vec<&str> = at.as_object().into_iter().flatten().map(|(k, _)| k.as_str()).collect();
+                    let within = m.split_once(&format!(".{part}")).map_or("summary.json", |(above, _)| above);
+                    return Err(moesim_core::diag::unknown(&format!("key of {within}"), part, &known).place("metrics"));
+                }
             }
         }
     }
+    Ok(())
+}
+
+fn report(args: &Args, sweep: &Sweep, outcomes: &[Outcome]) -> Result<()> {
+    let metrics = &sweep.file.metrics;
     let rows: Vec<Vec<String>> = sweep.points.iter().zip(outcomes).map(|(p, o)| row(p, o, metrics)).collect();
     let mut header = sweep.keys();
     header.extend(["status".to_string(), "bottleneck".to_string()]);

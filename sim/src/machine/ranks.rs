@@ -82,6 +82,15 @@ impl Ranks {
         let (tp, etp) = (d.attention_tp as usize, d.expert_tp as usize);
         let fill = |asked: u32, each: usize| if asked == 0 { devices / each } else { asked as usize };
         let (dp, ep) = (fill(d.attention_dp, tp), fill(d.expert_parallel, etp));
+        for (key, each) in [("attention_tp", tp), ("expert_tp", etp)] {
+            if !devices.is_multiple_of(each) {
+                return wrong(
+                    key,
+                    format!("{each} does not divide the {devices} devices"),
+                    format!("choose a divisor of {devices}"),
+                );
+            }
+        }
         for (key, ranks, each) in [("attention_dp", dp, tp), ("expert_parallel", ep, etp)] {
             if ranks * each != devices {
                 return wrong(

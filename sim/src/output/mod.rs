@@ -59,8 +59,8 @@ pub fn experiment(resolved: &Resolved, routing: &str) -> Result<String> {
     if let ArrivalSpec::Azure { path, .. } | ArrivalSpec::Csv { path, .. } = &mut x.workload.arrivals {
         let file = resolved.base.join(&*path);
         let bytes = std::fs::read(&file).map_err(|e| Diag::cannot_read(&file, &e))?;
-        out += &format!("# Arrivals: {}, hash {}.\n", path.display(), content_hash(&bytes));
         absolute(path, &file)?;
+        out += &format!("# Arrivals: {}, hash {}.\n", path.display(), content_hash(&bytes));
     }
     if let crate::experiment::Routing::Trace { path, .. } = &mut x.workload.routing {
         let file = resolved.base.join(&*path);

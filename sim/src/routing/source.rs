@@ -93,6 +93,7 @@ impl Source {
                     "request {id} needs {prompt} prompt rows and {needed} decode rows, but its sequence {} has {prefill} and {decode}",
                     s.id
                 ))
+                .place("workload.routing.missing")
                 .cure("set workload.routing.missing to \"wrap\" or \"draw\", or bring a longer trace"));
             }
         }

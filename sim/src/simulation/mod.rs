@@ -102,7 +102,7 @@ impl Simulation {
             balancer: registry.balancer(&x.policy)?,
             ranks: (0..plan.ranks.dp).map(|_| Rank::new(kv)).collect(),
             binder: Binder::new(rows, x.seed),
-            line: Line::new(x.workload.arrivals.open(x.seed, &resolved.base)?)?,
+            line: x.workload.arrivals.open(x.seed, &resolved.base).and_then(Line::new).map_err(in_arrivals)?,
             iteration: Iteration::new(&plan),
             queued: Vec::new(),
             replay: Replay::new(map),
@@ -275,6 +275,14 @@ impl Simulation {
     }
 }
 
+/// Keys of the arrivals are relative to their table; what is in their file has its name.
+fn in_arrivals(d: Diag) -> Diag {
+    match (&d.file, &d.place) {
+        (None, Some(key)) => Diag { place: Some(format!("workload.arrivals.{key}")), ..d },
+        _ => d,
+    }
+}
+
 /// Opens or generates the trace of an experiment.
 ///
 /// # Errors
@@ -284,7 +292,8 @@ pub fn open_trace(resolved: &Resolved) -> Result<Arc<Trace>> {
         Routing::Trace { path, .. } => Ok(Arc::new(Trace::open(&resolved.base.join(path))?)),
         Routing::Synthetic { sequences, prompt_rows, decode_rows, .. } => {
             let spec = SynthSpec::for_model(&resolved.model, *sequences, *prompt_rows, *decode_rows)?;
-            Ok(Arc::new(synthesize(&spec, resolved.experiment.seed)?))
+            let here = |d: Diag| Diag { file: None, place: Some("workload.routing".to_string()), ..d };
+            Ok(Arc::new(synthesize(&spec, resolved.experiment.seed).map_err(here)?))
         }
     }
 }

@@ -117,6 +117,9 @@ const TOKENS: u32 = 16 << 20;
 impl ArrivalSpec {
     /// Opens the source. Files are streamed; relative paths start at `base_dir`. Draws depend on `seed` only.
     pub fn open(&self, seed: u64, base_dir: &Path) -> Result<Arrivals> {
+        if let Self::Azure { limit: Some(0), .. } | Self::Csv { limit: Some(0), .. } = self {
+            return Err(out_of_range("limit", "0".into(), "at least 1, or leave it out"));
+        }
         let limit = |l: &Option<u64>| usize::try_from(l.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
         match self {
             Self::Azure { path, rate_scale, limit: l } => {

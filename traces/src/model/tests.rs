@@ -123,7 +123,7 @@ fn wrong_sizes_are_refused_with_key_and_rule() {
         ("decoder.moe.expert_sizes=[1]", "one an expert"),
         ("decoder.moe.expertz=8", "`experts`"),
         ("base=mixtrel-8x7b", "did you mean \"mixtral-8x7b\"?"),
-        ("hidden=-1", "expected u32"),
+        ("hidden=-1", "hidden: integer `-1` has no place here; write a whole number"),
     ] {
         let text = refuse(change);
         assert!(text.starts_with("m.toml: ") && text.contains(word), "{change}: {text}");

@@ -1,0 +1,31 @@
+//! A policy of one's own, with the whole command line: this file is a user's crate.
+//!
+//! ```text
+//! cargo run --example own_policy -- list policies
+//! cargo run --example own_policy -- run quickstart --set policy.placement=staggered
+//! ```
+//!
+//! The policy is a placement rule: experts are dealt out one by one, from the next group on in every layer, so that
+//! experts which are popular under the same number in many layers do not share a device. Other seams have a trait of
+//! their own: `policy::ExecutionPolicy`, `serving::Scheduler`, `serving::LoadBalancer`.
+
+use moesim::registry::{Entry, Extension, Registry};
+use moesim_core::Result;
+use moesim_solver::{Homes, Placement, Problem};
+
+struct Staggered;
+
+impl Placement for Staggered {
+    fn place(&self, problem: &Problem) -> Result<Homes> {
+        let home = |layer: usize, expert: usize| vec![((expert + layer) % problem.groups) as u32];
+        Ok((0..problem.layers).map(|l| (0..problem.experts).map(|e| home(l, e)).collect()).collect())
+    }
+}
+
+fn main() -> std::process::ExitCode {
+    moesim::cli::main(Registry::builtin().with(Extension::Placement(Entry {
+        name: "staggered",
+        about: "experts dealt out one by one, from the next group on in every layer",
+        make: |_| Box::new(Staggered),
+    })))
+}

@@ -1,0 +1,21 @@
+//! Does the command line keep its promises? Everything here goes through the real binary.
+
+#[path = "cli/common.rs"]
+mod common;
+#[path = "cli/determinism.rs"]
+mod determinism;
+#[path = "cli/hostile.rs"]
+mod hostile;
+#[path = "cli/interrupt.rs"]
+#[cfg(unix)]
+mod interrupt;
+#[path = "cli/lru.rs"]
+mod lru;
+#[path = "cli/outputs.rs"]
+mod outputs;
+#[path = "cli/own_policy.rs"]
+mod own_policy;
+#[path = "cli/real_data.rs"]
+mod real_data;
+#[path = "cli/serving.rs"]
+mod serving;

@@ -1,0 +1,85 @@
+//! Does a run on real selections and real arrivals compute exactly the experts that the trace selected?
+
+use crate::common::{Place, Run, data};
+use moesim_traces::import::export_wafer_json;
+use moesim_traces::{OwnedSequence, Trace};
+
+/// gpt-oss-20b's measured selections, imported.
+fn imported(p: &Place) -> Option<Trace> {
+    let npz = data("routing/gpt-oss-20b/routes_ids.npz")?;
+    p.ok(&["trace", "import", npz.to_str().unwrap(), "--out", "gpt.arrow", "--model", "gpt-oss-20b"]);
+    let trace = Trace::open(&p.path("gpt.arrow")).unwrap();
+    assert_eq!((trace.sequences(), trace.rows(), trace.layers(), trace.k()), (703, 215_438, 24, 4));
+    Some(trace)
+}
+
+#[test]
+fn selections_survive_the_way_through_json() {
+    let p = Place::new();
+    let Some(trace) = imported(&p) else { return };
+    let slice = |i: usize| {
+        let s = trace.sequence(i);
+        OwnedSequence { id: i as u32, decode: s.decode.to_vec(), ..Default::default() }
+    };
+    let slice = Trace::from_sequences(trace.meta().clone(), (100..112).map(slice).collect()).unwrap();
+    export_wafer_json(&slice, &p.path("json")).unwrap();
+    p.ok(&["trace", "import", "json", "--out", "again.arrow", "--model", "gpt-oss-20b"]);
+    let again = Trace::open(&p.path("again.arrow")).unwrap();
+    assert_eq!((again.sequences(), again.rows()), (12, slice.rows()));
+    for i in 0..12 {
+        assert_eq!(again.sequence(i).decode, slice.sequence(i).decode);
+        assert!(again.sequence(i).prefill.is_empty());
+    }
+    let info: serde_json::Value =
+        serde_json::from_str(&p.ok(&["trace", "info", "again.arrow", "--format", "json"])).unwrap();
+    assert_eq!(info["rows"].as_u64(), Some(slice.rows() as u64), "{info}");
+}
+
+/// Counts by (layer, expert), position by position: the trace has no prompt rows, so position p of a prompt takes decode
+/// row (offset + p) mod n, position j of the output (offset + j) mod n; the last output token is never computed.
+fn recount(trace: &Trace, run: &Run) -> Vec<u64> {
+    let t = run.table("requests.csv");
+    let column = |name: &str| t.column::<usize>(name);
+    assert!(column("preemptions").iter().all(|n| *n == 0), "recomputed positions would come on top");
+    let (prompts, outputs) = (column("prompt_tokens"), column("output_tokens"));
+    let (ids, offsets) = (column("sequence"), column("offset"));
+    let (width, k, experts) = (trace.width(), trace.k(), trace.experts());
+    let mut counts = vec![0; trace.layers() * experts];
+    for r in 0..ids.len() {
+        let i = (0..trace.sequences()).find(|i| trace.sequence(*i).id as usize == ids[r]).unwrap();
+        let rows = trace.sequence(i).decode;
+        let n = rows.len() / width;
+        for position in 0..prompts[r] + outputs[r] - 1 {
+            let within = if position < prompts[r] { position } else { position - prompts[r] };
+            let row = (offsets[r] + within) % n;
+            for (at, id) in rows[row * width..][..width].iter().enumerate() {
+                counts[at / k * experts + usize::from(*id)] += 1;
+            }
+        }
+    }
+    counts
+}
+
+#[test]
+fn experts_are_those_of_the_trace() {
+    let p = Place::new();
+    let (Some(trace), Some(log)) = (imported(&p), data("arrivals/AzureLLMInferenceTrace_conv.csv")) else { return };
+    let arrivals = |limit: u32| {
+        format!("workload.arrivals={{ kind = \"azure\", path = {:?}, limit = {limit} }}", log.to_str().unwrap())
+    };
+    let routing = "workload.routing={ kind = \"trace\", path = \"gpt.arrow\" }";
+    for (name, limit, more) in [
+        ("first", 300, &[][..]),
+        // Twice round the sequences: bindings with offsets.
+        ("staggered", 760, &["workload.arrivals.rate_scale=4.0", "output.iterations=false"][..]),
+        ("split", 60, &["deployment.attention_tp=4", "policy.placement=round-robin", "seed=3"][..]),
+    ] {
+        let run = p.run("quickstart", name, &[&[arrivals(limit).as_str(), routing], more].concat());
+        let experts = run.table("experts.csv").column::<u64>("assignments");
+        let counted = recount(&trace, &run);
+        assert!(counted == experts, "{name}: experts.csv is not what the trace selected");
+        let offsets = run.table("requests.csv").column::<u32>("offset");
+        assert_eq!(offsets.len(), limit as usize);
+        assert_eq!(offsets.iter().any(|o| *o > 0), limit > 703);
+    }
+}
