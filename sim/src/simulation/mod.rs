@@ -21,7 +21,7 @@ use moesim_traces::Trace;
 use moesim_traces::synth::{SynthSpec, synthesize};
 use std::sync::Arc;
 
-/// Called once in a while; false stops the run.
+/// Called after every iteration, which may take microseconds or seconds; false stops the run.
 pub type Watch<'a> = &'a mut dyn FnMut(&Progress) -> bool;
 
 /// How far a run is.
@@ -56,9 +56,6 @@ pub struct Simulation {
     iteration: Iteration,
     queued: Vec<u32>,
 }
-
-/// Iterations between calls of [`Watch`].
-const WATCH_EVERY: u64 = 1024;
 
 impl Simulation {
     /// Sets up a run of `resolved`; `trace` is its routing trace if it is open already (points of a sweep share it).
@@ -154,7 +151,7 @@ impl Simulation {
             self.recorder.iteration(&self.executor, &self.network, now, end, &self.iteration.shape(), waiting, kv)?;
             now = end;
             iterations += 1;
-            if iterations.is_multiple_of(WATCH_EVERY) && !watch(&self.progress(now, iterations)) {
+            if !watch(&self.progress(now, iterations)) {
                 return Err(Diag::run("interrupted").cure("run it again; nothing was written"));
             }
         }
