@@ -57,6 +57,9 @@ pub struct Simulation {
     queued: Vec<u32>,
 }
 
+/// Where the clock ends, 106 days: half of what 64 bits of picoseconds hold, so that sums on the way do not wrap.
+const CLOCK: Picos = Picos(1 << 63);
+
 impl Simulation {
     /// Sets up a run of `resolved`; `trace` is its routing trace if it is open already (points of a sweep share it).
     ///
@@ -125,6 +128,7 @@ impl Simulation {
                 match self.line.next_arrival()? {
                     Some(at) => {
                         now = now.max(at);
+                        on_the_clock(now)?;
                         continue;
                     }
                     None => break,
@@ -145,6 +149,7 @@ impl Simulation {
                 &self.ranks,
                 &self.queued,
             )?;
+            on_the_clock(end)?;
             self.complete(end)?;
             let waiting = self.ranks.iter().map(|r| r.waiting.len()).sum();
             let kv = self.ranks.iter().map(|r| r.kv.used()).sum();
@@ -262,6 +267,15 @@ impl Simulation {
         }
         Ok(())
     }
+}
+
+fn on_the_clock(at: Picos) -> Result<()> {
+    if at < CLOCK {
+        return Ok(());
+    }
+    Err(Diag::input("the run passes 106 days of simulated time, where the clock ends")
+        .place("workload")
+        .cure("shorten the workload or raise its rate; if it is short, look for a slow rate in the hardware"))
 }
 
 /// Keys of the arrivals are relative to their table; what is in their file has its name.
