@@ -1,6 +1,6 @@
 //! Sweeps: a grid of experiments over any keys.
 
-use crate::experiment::{self, Resolved, Routing};
+use crate::experiment::{self, Assignment, Resolved, Routing};
 use crate::simulation::open_trace;
 use moesim_core::{Diag, Result, config};
 use moesim_traces::Trace;
@@ -84,7 +84,7 @@ pub struct Point {
     /// One label an axis.
     pub labels: Vec<String>,
     /// (path, value) assignments, later ones win.
-    set: Vec<(Vec<String>, toml::Value)>,
+    set: Vec<Assignment>,
 }
 
 /// Sweeps that ship inside the binary.
@@ -178,7 +178,7 @@ fn grid(file: &SweepFile) -> Result<Vec<Point>> {
         return Err(Diag::input("a sweep without an axis").place("axis").cure("add [[axis]] with key and values"));
     }
     for (i, axis) in file.axis.iter().enumerate() {
-        let choices: Vec<(String, Vec<(Vec<String>, toml::Value)>)> = match (&axis.key, &axis.name) {
+        let choices: Vec<(String, Vec<Assignment>)> = match (&axis.key, &axis.name) {
             (Some(key), None) if axis.points.is_empty() => axis
                 .values
                 .iter()

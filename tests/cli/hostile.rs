@@ -115,6 +115,9 @@ fn overrides() {
     p.set(&[&format!("{}=1", vec!["a"; 10_000].join("."))], &["nested too deep"]);
     p.set(&["hardware.device.memory.bandwidth=0 TB/s"], &["device.memory.bandwidth", "above zero"]);
     p.set(&["hardware.device.memory.bandwidth=-1 TB/s"], &["device.memory.bandwidth", "not negative"]);
+    p.set(&["hardware.device.memory.bandwidth=1 B/s"], &["device.memory.bandwidth", "from 1e6"]);
+    p.set(&["hardware.device.achievable.memory=1e-6"], &["device.achievable.memory", "0.001"]);
+    p.set(&["workload.arrivals.think_time=5000 h"], &["workload", "106 days", "shorten"]);
     p.set(&["hardware.device.memory.bandwidth=3 TB"], &["device.memory.bandwidth", "not a unit"]);
     p.set(&["hardware.device.memory.capacity=9 XB"], &["device.memory.capacity", "GiB"]);
     p.set(&["hardware.topology.devices=0"], &["topology", "at least 1 device"]);
@@ -319,6 +322,12 @@ fn sweeps() {
     p.refused(&["sweep", "base.toml"], &["base.toml: base", "did you mean \"quickstart\"?"]);
     p.write("metric.toml", format!("name = \"x\"\nbase = \"quickstart\"\nmetrics = [\"throughput.tokens\"]\n{one}"));
     p.refused(&["sweep", "metric.toml"], &["metric.toml: metrics", "\"tokens\"", "output_tokens_per_s"]);
+    // A point that only its run can refuse: named, and the sweep stops.
+    let point = format!(
+        "[set]\n\"policy.execution\" = \"on-demand\"\n{one}[[axis]]\nkey = \"hardware\"\nvalues = [\"wafer-5x5\"]\n"
+    );
+    p.write("point.toml", format!("name = \"x\"\nbase = \"quickstart\"\n{point}"));
+    p.refused(&["sweep", "point.toml"], &["point.toml on quickstart [1, wafer-5x5]", "policy.execution", "host link"]);
     p.refused(&["sweep", "quickstart"], &["known: machines"]);
     std::fs::create_dir(p.path("foreign")).unwrap();
     p.write("foreign/mine", "x");

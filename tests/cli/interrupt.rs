@@ -66,6 +66,24 @@ fn an_interrupted_run_leaves_nothing() {
     }
 }
 
+/// A run stops after the iteration that it is in, also where each takes long.
+#[test]
+fn a_slow_run_stops_soon() {
+    let p = Place::new();
+    let slow = [
+        "--set=workload.arrivals.concurrency=2000",
+        "--set=workload.arrivals.prompt_tokens.mean=8192",
+        "--set=hardware=wafer-5x5",
+        "--set=fidelity.execution=op",
+    ];
+    let child = start(&p, &[&LONG[..], &slow].concat());
+    until("the run has begun", || p.names().iter().any(|n| n.ends_with(".partial")));
+    std::thread::sleep(Duration::from_millis(1500));
+    signal(&child, "-INT");
+    let (code, text) = end(child);
+    assert_eq!((code, p.names().len()), (Some(1), 0), "{text}");
+}
+
 #[test]
 fn a_killed_run_leaves_no_folder_with_the_final_name() {
     let p = Place::new();

@@ -85,12 +85,9 @@ fn hits_and_loads_of_one_user() {
                 let count = prefill[iteration] + decode[iteration];
                 assert_eq!(decode[iteration], usize::from(at >= prompts[r]));
                 let rows: Vec<&[u16]> = (at..at + count)
-                    .map(|position| {
-                        let row = match position.checked_sub(prompts[r]) {
-                            None => &s.prefill[position * width..][..width],
-                            Some(j) => &s.decode[(offsets[r] + j) % DECODE_ROWS as usize * width..][..width],
-                        };
-                        row
+                    .map(|position| match position.checked_sub(prompts[r]) {
+                        None => &s.prefill[position * width..][..width],
+                        Some(j) => &s.decode[(offsets[r] + j) % DECODE_ROWS as usize * width..][..width],
                     })
                     .collect();
                 for layer in 0..trace.layers() {

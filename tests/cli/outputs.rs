@@ -148,6 +148,23 @@ fn json_is_one_document() {
     assert_eq!(p.names(), ["run", "s.toml"]);
 }
 
+#[test]
+fn a_point_that_does_not_fit_is_a_row() {
+    let p = Place::new();
+    let sweep = "name = \"s\"\nbase = \"quickstart\"\nmetrics = [\"throughput.output_tokens_per_s\", \"cache.hit_rate\"]\n\
+        [set]\n\"workload.arrivals.requests\" = 2\n\"workload.routing.sequences\" = 2\n\
+        [[axis]]\nkey = \"model\"\nvalues = [\"gpt-oss-20b\", \"deepseek-v3\"]\n";
+    p.write("s.toml", sweep);
+    p.ok(&["sweep", "s.toml", "--out", "out", "--quiet"]);
+    let table = std::fs::read_to_string(p.path("out/sweep.csv")).unwrap();
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!(lines[0], "model,status,bottleneck,throughput.output_tokens_per_s,cache.hit_rate");
+    assert!(lines[1].starts_with("gpt-oss-20b,ok,memory,") && lines[1].ends_with(','), "{table}");
+    assert_eq!(lines[2], "deepseek-v3,does not fit,,,");
+    assert!(p.path("out/sweep.svg").is_file() && p.path("out/sweep.png").is_file());
+    assert_eq!(std::fs::read_dir(p.path("out/points")).unwrap().count(), 1);
+}
+
 /// The presets of a kind, from `moesim list`.
 fn presets(p: &Place, kind: &str) -> Vec<String> {
     let text = p.ok(&["list", kind]);

@@ -231,6 +231,27 @@ mod tests {
     }
 
     #[test]
+    fn errors_in_a_tree_name_the_key() {
+        #[derive(Debug, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Node {
+            #[serde(rename = "name")]
+            _name: String,
+            #[serde(rename = "link")]
+            _link: Link,
+        }
+        let wrong = |text: &str| from_table::<Node>(table(text, "n").unwrap(), "n.toml").unwrap_err().to_string();
+        let link = "name = \"a\"\n[link]\nbandwidth = \"1 GB/s\"\n";
+        assert_eq!(
+            wrong(&format!("{link}count = \"x\"")),
+            "n.toml: link.count: string \"x\" has no place here; write a whole number, not negative"
+        );
+        assert!(wrong(&format!("{link}cout = 1")).starts_with("n.toml: link.cout: unknown key `cout`; did you mean"));
+        assert!(wrong("name = 3").starts_with("n.toml: name: integer `3` has no place here; write a string"));
+        assert!(wrong("name = \"a\"").ends_with("missing field `link`; add it"));
+    }
+
+    #[test]
     fn values_may_carry_an_origin() {
         let l: Link = from_toml("bandwidth = \"1 GB/s\"", "h").unwrap();
         assert_eq!(l.bandwidth.origin, "user");

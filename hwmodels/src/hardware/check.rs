@@ -4,6 +4,9 @@ use super::{Hardware, HostLink, LinkSpec, Memory, TopologySpec};
 use crate::topology::Topology;
 use moesim_core::{Bandwidth, Bytes, Diag, FlopRate, Picos, Result, Sourced};
 
+/// Below any rate of one device or link that a person can mean (1 MB/s, 1 MFLOP/s): slower, and a single kernel could
+/// outlast the clock.
+const MIN_RATE: f64 = 1e6;
 /// Above any rate of one device or link that a person can mean (1 EB/s, 1 EFLOP/s).
 const MAX_RATE: f64 = 1e18;
 /// Above any memory of one device or node (1 PB).
@@ -107,9 +110,8 @@ fn origin<T>(place: &str, s: &Sourced<T>) -> Result<()> {
 
 fn rate<T: Copy + std::fmt::Display>(place: &str, s: &Sourced<T>, per_second: impl Fn(T) -> f64) -> Result<()> {
     origin(place, s)?;
-    // Below one a second is zero for every purpose, and its inverse would overflow sums.
-    if !(1.0..=MAX_RATE).contains(&per_second(s.value)) {
-        let cure = "write a rate above zero and up to 1e18 a second, as in \"3.35 TB/s\" or \"989.4 TFLOP/s\"";
+    if !(MIN_RATE..=MAX_RATE).contains(&per_second(s.value)) {
+        let cure = "write a rate above zero, from 1e6 to 1e18 a second, as in \"3.35 TB/s\" or \"989.4 TFLOP/s\"";
         return Err(Diag::input(format!("{} is not a rate that hardware has", s.value)).place(place).cure(cure));
     }
     Ok(())
@@ -135,10 +137,12 @@ fn delay(place: &str, s: &Sourced<Picos>) -> Result<()> {
 
 fn fraction(place: &str, s: &Sourced<f64>) -> Result<()> {
     origin(place, s)?;
-    // The lower end keeps reciprocals finite; nothing real runs at a billionth of its peak.
-    if !(1e-9..=1.0).contains(&s.value) {
+    // Nothing real runs at a thousandth of its peak; far below, a single kernel could outlast the clock.
+    if !(1e-3..=1.0).contains(&s.value) {
         let problem = format!("{} is not a fraction of peak", s.value);
-        return Err(Diag::input(problem).place(place).cure("write a number above 0 and up to 1, as in 0.9"));
+        return Err(Diag::input(problem)
+            .place(place)
+            .cure("write a number above 0, at least 0.001, and up to 1, as in 0.9"));
     }
     Ok(())
 }

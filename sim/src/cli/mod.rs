@@ -78,12 +78,14 @@ pub fn main(registry: Registry) -> ExitCode {
             return ExitCode::from(e.exit_code() as u8);
         }
     };
-    // A second Ctrl-C, or none that can be caught, ends the process at once.
-    let _ = ctrlc::set_handler(|| {
-        if INTERRUPTED.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-    });
+    // Runs stop between iterations; other commands, and a second Ctrl-C, end at once.
+    if matches!(cli.command, Command::Run(_) | Command::Sweep(_)) {
+        let _ = ctrlc::set_handler(|| {
+            if INTERRUPTED.swap(true, Ordering::Relaxed) {
+                std::process::exit(130);
+            }
+        });
+    }
     match dispatch(cli, &registry) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {

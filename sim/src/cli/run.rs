@@ -13,7 +13,7 @@ use moesim_traces::Trace;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -54,6 +54,9 @@ pub(super) struct Timing {
     peak_anonymous_bytes: Option<u64>,
     peak_resident_bytes: Option<u64>,
 }
+
+/// Between looks at progress and memory.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Operations in a timeline: some tens of megabytes.
 const TIMELINE_OPERATIONS: usize = 200_000;
@@ -106,12 +109,18 @@ pub(super) fn simulate(
     let mut s = Simulation::new(resolved, registry, trace, tables).map_err(label)?;
     s.recorder.timeline = options.timeline.then(|| Timeline::new(TIMELINE_OPERATIONS));
     let mut memory = Memory::default();
+    let mut next = begin;
     s.run(&mut |p| {
-        line.at(p);
-        memory.sample();
+        let now = Instant::now();
+        if now >= next {
+            next = now + LOOK;
+            line.at(p);
+            memory.sample();
+        }
         !interrupted()
     })
     .map_err(label)?;
+    memory.sample();
     let summary = Summary::new(&resolved.experiment, &s);
     let wall_s = begin.elapsed().as_secs_f64();
     let timing = Timing {
@@ -156,15 +165,11 @@ impl Timing {
 #[derive(Default)]
 struct Memory {
     anonymous: Option<u64>,
-    calls: u32,
 }
 
 impl Memory {
     fn sample(&mut self) {
-        self.calls += 1;
-        if self.calls % 16 == 1 || self.calls < 16 {
-            self.anonymous = self.anonymous.max(status("RssAnon:"));
-        }
+        self.anonymous = self.anonymous.max(status("RssAnon:"));
     }
 }
 

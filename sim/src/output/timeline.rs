@@ -42,7 +42,7 @@ impl Timeline {
         let devices = plan.machine.devices();
         let last = self.operations.last().map_or(0, |o| o.0);
         let note = if self.cut { format!("the first {last} iterations") } else { "all iterations".to_string() };
-        write!(out, "{{\"displayTimeUnit\":\"ns\",\"otherData\":{},\"traceEvents\":[\n", json!({ "covers": note }))
+        writeln!(out, "{{\"displayTimeUnit\":\"ns\",\"otherData\":{},\"traceEvents\":[", json!({ "covers": note }))
             .map_err(broken)?;
         let name = |tid: usize| if tid < devices { format!("gpu{tid}") } else { "collectives and host".to_string() };
         for tid in 0..=devices {

@@ -21,7 +21,7 @@ use moesim_traces::Trace;
 use moesim_traces::synth::{SynthSpec, synthesize};
 use std::sync::Arc;
 
-/// Called once in a while; false stops the run.
+/// Called after every iteration, which may take microseconds or seconds; false stops the run.
 pub type Watch<'a> = &'a mut dyn FnMut(&Progress) -> bool;
 
 /// How far a run is.
@@ -57,8 +57,8 @@ pub struct Simulation {
     queued: Vec<u32>,
 }
 
-/// Iterations between calls of [`Watch`].
-const WATCH_EVERY: u64 = 1024;
+/// Where the clock ends, 106 days: half of what 64 bits of picoseconds hold, so that sums on the way do not wrap.
+const CLOCK: Picos = Picos(1 << 63);
 
 impl Simulation {
     /// Sets up a run of `resolved`; `trace` is its routing trace if it is open already (points of a sweep share it).
@@ -128,6 +128,7 @@ impl Simulation {
                 match self.line.next_arrival()? {
                     Some(at) => {
                         now = now.max(at);
+                        on_the_clock(now)?;
                         continue;
                     }
                     None if self.ranks.iter().any(|r| r.load() > 0) => {
@@ -152,13 +153,14 @@ impl Simulation {
                 &self.ranks,
                 &self.queued,
             )?;
+            on_the_clock(end)?;
             self.complete(end)?;
             let waiting = self.ranks.iter().map(|r| r.waiting.len()).sum();
             let kv = self.ranks.iter().map(|r| r.kv.used()).sum();
             self.recorder.iteration(&self.executor, &self.network, now, end, &self.iteration.shape(), waiting, kv)?;
             now = end;
             iterations += 1;
-            if iterations.is_multiple_of(WATCH_EVERY) && !watch(&self.progress(now, iterations)) {
+            if !watch(&self.progress(now, iterations)) {
                 return Err(Diag::run("interrupted").cure("run it again; nothing was written"));
             }
         }
@@ -273,6 +275,15 @@ impl Simulation {
         }
         Ok(())
     }
+}
+
+fn on_the_clock(at: Picos) -> Result<()> {
+    if at < CLOCK {
+        return Ok(());
+    }
+    Err(Diag::input("the run passes 106 days of simulated time, where the clock ends")
+        .place("workload")
+        .cure("shorten the workload or raise its rate; if it is short, look for a slow rate in the hardware"))
 }
 
 /// Keys of the arrivals are relative to their table; what is in their file has its name.

@@ -12,6 +12,7 @@ use std::io::Read;
 /// from that preset.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(transform = whole_or_based)]
 pub struct ModelFile {
     /// A preset from which this file states the differences.
     pub base: Option<String>,
@@ -37,6 +38,20 @@ pub struct ModelFile {
     pub precision: Precision,
     /// The published parameter counts.
     pub published: Published,
+}
+
+/// Either the whole file, or a base and any of its keys: what a file with a base leaves out, the base has.
+fn whole_or_based(schema: &mut schemars::Schema) {
+    let keys: Vec<String> =
+        schema.get("properties").and_then(|p| p.as_object()).into_iter().flatten().map(|(k, _)| k.clone()).collect();
+    let based = schemars::json_schema!({
+        "type": "object",
+        "properties": { "base": { "type": "string" } },
+        "required": ["base"],
+        "propertyNames": { "enum": keys },
+    });
+    let whole = std::mem::replace(schema, schemars::json_schema!({}));
+    *schema = schemars::json_schema!({ "anyOf": [whole, based] });
 }
 
 /// All parameters, so that every sum of bytes is exact in f64.

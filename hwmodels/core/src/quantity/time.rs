@@ -78,16 +78,17 @@ impl fmt::Display for Picos {
     }
 }
 
+/// Stays at the end of the clock instead of starting over; what runs checks that it is not there.
 impl std::ops::Add for Picos {
     type Output = Self;
     fn add(self, other: Self) -> Self {
-        Self(self.0 + other.0)
+        Self(self.0.saturating_add(other.0))
     }
 }
 
 impl std::ops::AddAssign for Picos {
     fn add_assign(&mut self, other: Self) {
-        self.0 += other.0;
+        *self = *self + other;
     }
 }
 
