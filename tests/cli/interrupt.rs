@@ -144,6 +144,25 @@ fn an_interrupted_sweep_goes_on() {
     assert!(String::from_utf8_lossy(&whole["sweep.csv"]).contains("rtx4090-offload,30,ok"));
 }
 
+/// Two shards into one folder and a collecting call give the table of a sweep in one piece.
+#[test]
+fn shards_add_up() {
+    let p = Place::new();
+    p.write(
+        "s.toml",
+        "name = \"s\"\nbase = \"quickstart\"\nmetrics = [\"tpot_ms.p50\"]\nset = { \"workload.arrivals.requests\" = 8, \
+         \"output.plots\" = false }\n[[axis]]\nkey = \"workload.arrivals.concurrency\"\nvalues = [1, 2, 4]\n",
+    );
+    p.ok(&["sweep", "s.toml", "--out", "whole"]);
+    p.ok(&["sweep", "s.toml", "--out", "parts", "--shard", "2/2"]);
+    assert!(!p.path("parts/sweep.csv").exists());
+    p.ok(&["sweep", "s.toml", "--out", "parts", "--shard", "1/2"]);
+    p.ok(&["sweep", "s.toml", "--out", "parts", "--resume"]);
+    let table = |dir: &str| std::fs::read(p.path(dir).join("sweep.csv")).unwrap();
+    assert_eq!(table("whole"), table("parts"));
+    p.command(&["sweep", "s.toml", "--out", "x", "--shard", "3/2"]).assert().code(2);
+}
+
 /// A limit on the size of files stands in for a full disk: writing fails in the middle.
 #[test]
 fn a_full_disk_is_a_failure() {

@@ -28,12 +28,21 @@ pub(super) struct Args {
     /// Go on where an earlier sweep into the same folder stopped
     #[arg(long, requires = "out")]
     resume: bool,
+    /// Only every N-th point, from the I-th on: shards share one --out; collect them with --resume
+    #[arg(long, value_name = "I/N", requires = "out", value_parser = shard)]
+    shard: Option<(usize, usize)>,
     /// How to print the table
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
     /// No progress on standard error
     #[arg(long)]
     quiet: bool,
+}
+
+/// Reads `I/N`.
+fn shard(text: &str) -> std::result::Result<(usize, usize), String> {
+    let parts = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
+    parts.filter(|&(i, n)| 1 <= i && i <= n).ok_or_else(|| "write it as 1/4, 2/4, 3/4 or 4/4".to_string())
 }
 
 /// A finished point: its summary, or that there is none.
@@ -49,7 +58,7 @@ pub(super) fn run(args: &Args, registry: &Registry) -> Result<()> {
         sweep.resolve(point)?;
     }
     if let Some(out) = &args.out {
-        prepare(out, args.resume)?;
+        prepare(out, args.resume || args.shard.is_some())?;
     }
     let jobs = args.jobs.unwrap_or_else(rayon::current_num_threads).clamp(1, 1024);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(jobs).build();
@@ -57,12 +66,13 @@ pub(super) fn run(args: &Args, registry: &Registry) -> Result<()> {
     let line = progress::Line::new(args.quiet);
     let done = AtomicUsize::new(0);
     let failed = AtomicBool::new(false);
-    // None: not run, because of an interrupt or because another point failed.
+    let (first, every) = args.shard.unwrap_or((1, 1));
+    // None: not run, because of an interrupt, because another point failed, or in another shard.
     let outcomes: Vec<Result<Option<Outcome>>> = pool.install(|| {
         (0..sweep.points.len())
             .into_par_iter()
             .map(|i| {
-                if interrupted() || failed.load(Ordering::Relaxed) {
+                if interrupted() || failed.load(Ordering::Relaxed) || i % every != first - 1 {
                     return Ok(None);
                 }
                 let outcome = point(&sweep, i, args, registry).and_then(|o| {
@@ -89,7 +99,16 @@ pub(super) fn run(args: &Args, registry: &Registry) -> Result<()> {
         ));
     }
     let outcomes = outcomes.into_iter().collect::<Result<Vec<_>>>()?;
-    report(args, &sweep, &outcomes.into_iter().flatten().collect::<Vec<_>>())
+    let outcomes: Vec<Outcome> = outcomes.into_iter().flatten().collect();
+    if let (Some((i, n)), Some(out)) = (args.shard, &args.out) {
+        let of = sweep.points.len();
+        return print(&format!(
+            "shard {i}/{n}: {} of {of} points done; when all shards are, collect them with --resume --out {}\n",
+            outcomes.len(),
+            out.display()
+        ));
+    }
+    report(args, &sweep, &outcomes)
 }
 
 /// The folder of a sweep holds `sweep.csv` or `points/`; anything else in the way is refused.
@@ -107,7 +126,7 @@ fn point(sweep: &Sweep, index: usize, args: &Args, registry: &Registry) -> Resul
     let resolved = sweep.resolve(&sweep.points[index])?;
     let trace = sweep.trace(&resolved)?;
     let dir = args.out.as_ref().map(|out| out.join("points").join(format!("{index:04}")));
-    if let (true, Some(dir)) = (args.resume, &dir) {
+    if let (true, Some(dir)) = (args.resume || args.shard.is_some(), &dir) {
         // Only a point of the same experiment counts; its directory is whole or absent.
         let expected = output::experiment(&resolved, trace.hash())?;
         if std::fs::read_to_string(dir.join("experiment.toml")).is_ok_and(|t| t == expected)

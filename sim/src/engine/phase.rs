@@ -75,7 +75,7 @@ pub(super) fn advance(graph: &mut Graph, resources: &Resources, s: &mut Scratch,
         if start > ready && holds.len() > 1 {
             return undo(graph, from);
         }
-        let end = start + graph.duration[i];
+        let end = start.saturating_add(graph.duration[i]);
         for h in holds {
             s.lanes[h.lane.0 as usize] =
                 LaneMark { free_at: end, last_ready: ready, last_op: i as u32, epoch: s.epoch };
