@@ -68,6 +68,10 @@ impl SlotMap {
         Self { layers, experts, devices, slots, first, replicas, group_slots, slot_expert, groups, single }
     }
 
+    /// MoE layers.
+    pub fn layers(&self) -> usize {
+        self.layers
+    }
     /// Slots a layer.
     pub fn slots(&self) -> usize {
         self.slots
@@ -148,6 +152,10 @@ impl LayerRouting<'_> {
     /// Tokens of each slot on expert-parallel group `group`.
     pub fn group_tokens(&self, group: usize) -> &[u32] {
         &self.slots[self.map.group_slots(self.moe_layer, group)]
+    }
+    /// Tokens of `slot`.
+    pub fn slot_tokens(&self, slot: usize) -> u32 {
+        self.slots[slot]
     }
     /// Slots of `group`.
     pub fn group_slots(&self, group: usize) -> std::ops::Range<usize> {
