@@ -16,6 +16,7 @@ pub mod machine;
 pub mod metrics;
 pub mod output;
 pub mod policy;
+mod prefetch;
 pub mod registry;
 pub mod routing;
 pub mod serving;

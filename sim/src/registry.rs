@@ -2,10 +2,11 @@
 
 use crate::policy::expert_parallel::ExpertParallel;
 use crate::policy::on_demand::OnDemand;
+use crate::policy::on_demand_belady::OnDemandBelady;
 use crate::policy::pim_split::PimSplit;
-use crate::policy::{ExecutionPolicy, Policies};
+use crate::policy::{Executing, ExecutionPolicy, OraclePolicy, Policies};
 use crate::serving::{ChunkedPrefill, LeastLoaded, LoadBalancer, RoundRobin, Scheduler};
-use moesim_core::{Result, diag};
+use moesim_core::{Diag, Result, diag};
 use moesim_solver::Placement;
 
 /// Makes a policy from the experiment's settings.
@@ -25,6 +26,8 @@ pub struct Entry<T: ?Sized> {
 pub enum Extension {
     /// How a layer's experts are executed.
     Execution(Entry<dyn ExecutionPolicy>),
+    /// The same, seeing routing that lies ahead.
+    Oracle(Entry<dyn OraclePolicy>),
     /// How batches are formed.
     Scheduler(Entry<dyn Scheduler>),
     /// Which rank a request goes to.
@@ -36,6 +39,7 @@ pub enum Extension {
 /// Every policy by name.
 pub struct Registry {
     execution: Vec<Entry<dyn ExecutionPolicy>>,
+    oracles: Vec<Entry<dyn OraclePolicy>>,
     schedulers: Vec<Entry<dyn Scheduler>>,
     balancers: Vec<Entry<dyn LoadBalancer>>,
     placements: Vec<Entry<dyn Placement>>,
@@ -62,6 +66,11 @@ impl Registry {
                     make: |_| Box::new(PimSplit::default()),
                 },
             ],
+            oracles: vec![Entry {
+                name: "on-demand-belady",
+                about: "oracle: on-demand, evicting what the iteration's remaining layers do not use",
+                make: |p| Box::new(OnDemandBelady::new(p.cache_fraction)),
+            }],
             schedulers: vec![Entry {
                 name: "chunked-prefill",
                 about: "continuous batching: decodes first, prefills in chunks, the youngest preempted",
@@ -107,7 +116,15 @@ impl Registry {
             list.push(entry);
         }
         match extension {
-            Extension::Execution(e) => put(&mut self.execution, e),
+            // Both kinds are chosen by the same key, so a name is of one kind.
+            Extension::Execution(e) => {
+                self.oracles.retain(|o| o.name != e.name);
+                put(&mut self.execution, e);
+            }
+            Extension::Oracle(e) => {
+                self.execution.retain(|o| o.name != e.name);
+                put(&mut self.oracles, e);
+            }
             Extension::Scheduler(e) => put(&mut self.schedulers, e),
             Extension::Balancer(e) => put(&mut self.balancers, e),
             Extension::Placement(e) => put(&mut self.placements, e),
@@ -115,12 +132,22 @@ impl Registry {
         self
     }
 
-    /// The execution policy that an experiment names.
+    /// The execution policy that an experiment names, an oracle or not.
     ///
     /// # Errors
     /// An unknown name.
-    pub fn execution(&self, p: &Policies) -> Result<Box<dyn ExecutionPolicy>> {
-        find("execution", &self.execution, &p.execution, p)
+    pub fn execution(&self, p: &Policies) -> Result<Executing> {
+        if let Some(e) = self.oracles.iter().find(|e| e.name == p.execution) {
+            return Ok(Executing::Oracle((e.make)(p)));
+        }
+        match self.execution.iter().find(|e| e.name == p.execution) {
+            Some(e) => Ok(Executing::Causal((e.make)(p))),
+            None => {
+                let names: Vec<&str> =
+                    self.execution.iter().map(|e| e.name).chain(self.oracles.iter().map(|e| e.name)).collect();
+                Err(unknown("execution", &p.execution, &names))
+            }
+        }
     }
     /// The scheduler that an experiment names.
     ///
@@ -153,6 +180,7 @@ impl Registry {
             list.iter().map(move |e| (key, e.name, e.about))
         }
         rows("execution", &self.execution)
+            .chain(rows("execution", &self.oracles))
             .chain(rows("scheduler", &self.schedulers))
             .chain(rows("load_balancer", &self.balancers))
             .chain(rows("placement", &self.placements))
@@ -165,8 +193,12 @@ fn find<T: ?Sized>(key: &str, list: &[Entry<T>], name: &str, settings: &Policies
         Some(e) => Ok((e.make)(settings)),
         None => {
             let names: Vec<&str> = list.iter().map(|e| e.name).collect();
-            let what = format!("{} policy", key.replace('_', " "));
-            Err(diag::unknown(&what, name, &names).place(format!("policy.{key}")))
+            Err(unknown(key, name, &names))
         }
     }
+}
+
+fn unknown(key: &str, name: &str, names: &[&str]) -> Diag {
+    let what = format!("{} policy", key.replace('_', " "));
+    diag::unknown(&what, name, names).place(format!("policy.{key}"))
 }

@@ -1,5 +1,7 @@
 //! The pending events.
 
+use crate::prefetch::prefetch;
+
 /// A priority queue of events ordered by (time, sequence): equal times come out first in, first out.
 ///
 /// The key is 128 bits, time above sequence, 64 bits each, so nothing wraps. A 4-ary heap over separate arrays of keys
@@ -17,20 +19,6 @@ pub struct EventQueue<T> {
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
 struct Siblings([u128; 4]);
-
-/// Asks for the first four to be brought into the cache: the loads of a `pop` would otherwise wait for each other. Where
-/// there is no such instruction it does nothing.
-#[inline]
-fn prefetch(groups: &[Siblings]) {
-    #[cfg(target_arch = "x86_64")]
-    for group in groups.iter().take(4) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a hint about an address; it neither reads nor writes what the program can see.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(group).cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = groups;
-}
 
 /// Later than every event.
 const VACANT: u128 = u128::MAX;
@@ -90,7 +78,8 @@ impl<T: Copy> EventQueue<T> {
             let mut hole = ROOT;
             while let Some(children) = self.keys.get(hole - 2) {
                 // Whichever child is the least, its children are in one of these four lines.
-                prefetch(self.keys.get(4 * (hole - 2) - 2..).unwrap_or_default());
+                let lines = self.keys.get(4 * (hole - 2) - 2..).unwrap_or_default();
+                prefetch(&lines[..lines.len().min(4)]);
                 let (least, below) = children.least();
                 if below >= last_key {
                     break;

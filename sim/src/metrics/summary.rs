@@ -27,6 +27,8 @@ pub struct Summary {
     pub devices: usize,
     /// Policies by name.
     pub policy: crate::policy::Policies,
+    /// Whether the execution policy saw routing that no gate had produced yet.
+    pub oracle: bool,
     /// Where the routing came from.
     pub routing: RoutingReport,
     /// Requests by fate.
@@ -241,6 +243,7 @@ impl Summary {
             hardware: m.hardware.name.clone(),
             devices: m.devices(),
             policy: x.policy.clone(),
+            oracle: s.policy.is_oracle(),
             routing: RoutingReport {
                 source: s.source.trace().meta().source.clone(),
                 hash: s.source.trace().hash().to_string(),

@@ -28,6 +28,11 @@ impl Lru {
             capacity,
         }
     }
+    /// Whether `key` is held.
+    #[cfg(test)]
+    pub fn holds(&self, key: u32) -> bool {
+        self.held[key as usize]
+    }
     /// Marks `key` as just used; whether it was held.
     pub fn touch(&mut self, key: u32) -> bool {
         let held = self.held[key as usize];

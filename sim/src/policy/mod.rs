@@ -2,6 +2,7 @@
 //!
 //! * [`ExecutionPolicy`] appends a layer's operations once its gate is done: [`expert_parallel`], [`on_demand`],
 //!   [`pim_split`].
+//! * [`OraclePolicy`] does so too and sees the layers that lie ahead: [`on_demand_belady`].
 //! * [`Scheduler`](crate::serving::Scheduler) and [`LoadBalancer`](crate::serving::LoadBalancer) form batches and choose
 //!   ranks; placement rules are in the crate `moesim-solver`.
 
@@ -10,10 +11,13 @@ pub mod layer_ops;
 mod lru;
 pub mod network;
 pub mod on_demand;
+pub mod on_demand_belady;
+pub mod oracle;
 pub mod pim_split;
 
 pub use layer_ops::LayerOps;
 pub use network::Network;
+pub use oracle::{Executing, FutureView, OraclePolicy};
 
 use crate::machine::Plan;
 use crate::routing::{LayerRouting, SlotMap};
@@ -33,7 +37,7 @@ pub struct Policies {
     pub load_balancer: String,
     /// Where experts live.
     pub placement: String,
-    /// `on-demand`: device memory for cached experts, as a fraction of all experts of its groups.
+    /// `on-demand`, `on-demand-belady`: device memory for cached experts, as a fraction of all experts of its groups.
     pub cache_fraction: f64,
 }
 

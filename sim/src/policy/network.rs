@@ -53,34 +53,39 @@ impl Network {
     /// Tokens from their devices to the groups of their experts: one copy a token and group, to each device of the group.
     /// `tokens[d]`: tokens on device d. Nothing if no token leaves its device.
     pub fn dispatch(&mut self, plan: &Plan, routing: &LayerRouting, tokens: &[u64]) -> Option<Work> {
-        self.transfers.clear();
         self.ways.clear();
         let etp = plan.ranks.etp as u32;
-        let mut bytes = 0;
         for source in (0..routing.sources()).filter(|&s| tokens[s] > 0) {
-            for (group, &copies) in routing.copies(source).iter().enumerate().filter(|(_, n)| **n > 0) {
-                let (src, group) = (source as u32, group as u32);
-                self.ways.push((src, group, copies));
-                for dst in group * etp..(group + 1) * etp {
-                    bytes += push(&mut self.transfers, src, dst, u64::from(copies) * plan.token_bytes);
-                }
+            let copies = routing.copies(source);
+            let mut kept = self.ways.len();
+            self.ways.resize(kept + copies.len(), (0, 0, 0));
+            for (group, &n) in copies.iter().enumerate() {
+                // Without a branch, which would be mispredicted in small batches: the next write covers what is not kept.
+                self.ways[kept] = (source as u32, group as u32, n);
+                kept += usize::from(n > 0);
+            }
+            self.ways.truncate(kept);
+        }
+        let mut transfers = Kept::new(&mut self.transfers, self.ways.len() * plan.ranks.etp);
+        for &(src, group, copies) in &self.ways {
+            for dst in group * etp..(group + 1) * etp {
+                transfers.push(src, dst, u64::from(copies) * plan.token_bytes);
             }
         }
-        self.dispatch_bytes += bytes;
+        self.dispatch_bytes += transfers.end();
         self.phase(plan)
     }
 
     /// Expert outputs of the last dispatch back: one partial sum a token and group, from one device of the group (taken in
     /// turn by source).
     pub fn combine(&mut self, plan: &Plan) -> Option<Work> {
-        self.transfers.clear();
         let etp = plan.ranks.etp as u32;
-        let mut bytes = 0;
+        let mut transfers = Kept::new(&mut self.transfers, self.ways.len());
         for &(source, group, copies) in &self.ways {
-            let device = group * etp + source % etp;
-            bytes += push(&mut self.transfers, device, source, u64::from(copies) * plan.token_bytes);
+            let device = if etp == 1 { group } else { group * etp + source % etp };
+            transfers.push(device, source, u64::from(copies) * plan.token_bytes);
         }
-        self.combine_bytes += bytes;
+        self.combine_bytes += transfers.end();
         self.phase(plan)
     }
 
@@ -110,13 +115,30 @@ impl Network {
     }
 }
 
-/// Adds a transfer unless it stays on its device; its bytes.
-fn push(transfers: &mut Vec<Transfer>, src: u32, dst: u32, bytes: u64) -> u64 {
-    if src == dst {
-        return 0;
+/// Writes transfers one after the other, those that stay on their device left out without a branch.
+struct Kept<'a> {
+    transfers: &'a mut Vec<Transfer>,
+    len: usize,
+    bytes: u64,
+}
+
+impl<'a> Kept<'a> {
+    /// Instead of what is in `transfers`, at most `most` others.
+    fn new(transfers: &'a mut Vec<Transfer>, most: usize) -> Self {
+        transfers.resize(most, Transfer { src: 0, dst: 0, bytes: 0 });
+        Self { transfers, len: 0, bytes: 0 }
     }
-    transfers.push(Transfer { src, dst, bytes });
-    bytes
+    #[inline]
+    fn push(&mut self, src: u32, dst: u32, bytes: u64) {
+        self.transfers[self.len] = Transfer { src, dst, bytes };
+        self.len += usize::from(src != dst);
+        self.bytes += u64::from(src != dst) * bytes;
+    }
+    /// Bytes of all of them.
+    fn end(self) -> u64 {
+        self.transfers.truncate(self.len);
+        self.bytes
+    }
 }
 
 fn on_the_clock(phase: Phase) -> Work {

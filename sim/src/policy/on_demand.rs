@@ -51,7 +51,7 @@ impl ExecutionPolicy for OnDemand {
         }
         let m = &plan.machine;
         if m.copy.is_empty() {
-            return Err(Diag::input(format!("policy on-demand needs a host link, and {} has none", m.hardware.name))
+            return Err(Diag::input(format!("on-demand loading needs a host link, and {} has none", m.hardware.name))
                 .place("policy.execution")
                 .cure("choose hardware with a host.link table, for example rtx4090-offload"));
         }
@@ -84,6 +84,23 @@ impl ExecutionPolicy for OnDemand {
     }
 
     fn lower(&mut self, view: &StateView, routing: &LayerRouting, ops: &mut LayerOps) {
+        self.execute(view, routing, ops, |_, _| false);
+    }
+
+    fn cache(&self) -> Option<CacheReport> {
+        Some(self.report)
+    }
+}
+
+impl OnDemand {
+    /// Appends the operations of one layer. An expert for whose (MoE layer, slot) `keep` holds is never evicted.
+    pub(super) fn execute(
+        &mut self,
+        view: &StateView,
+        routing: &LayerRouting,
+        ops: &mut LayerOps,
+        keep: impl Fn(usize, usize) -> bool,
+    ) {
         let plan = ops.plan;
         let layers = plan.moe_layers.len();
         let slots = view.placement.slots();
@@ -99,19 +116,8 @@ impl ExecutionPolicy for OnDemand {
             let range = routing.group_slots(group);
             let tokens = routing.group_tokens(group);
             let first = (ops.moe_layer * slots + range.start) as u32;
-            let activated =
-                |key: u32| key.checked_sub(first).is_some_and(|i| tokens.get(i as usize).is_some_and(|&n| n > 0));
-            self.hits.clear();
-            self.missing.clear();
-            for (i, &n) in tokens.iter().enumerate().filter(|(_, n)| **n > 0) {
-                let key = first + i as u32;
-                if self.caches[group].touch(key) {
-                    self.hits.push(n);
-                } else {
-                    self.caches[group].insert(key, activated);
-                    self.missing.push(n);
-                }
-            }
+            let keep = |key: u32| keep(key as usize / slots, key as usize % slots);
+            look_up(&mut self.caches[group], first, tokens, keep, &mut self.hits, &mut self.missing);
             self.report.hits += self.hits.len() as u64;
             self.report.loads += self.missing.len() as u64;
             for device in plan.ranks.group_devices(group) {
@@ -127,8 +133,28 @@ impl ExecutionPolicy for OnDemand {
         }
         ops.combine(routing);
     }
+}
 
-    fn cache(&self) -> Option<CacheReport> {
-        Some(self.report)
+/// Looks up the experts with tokens, whose keys begin at `first`: the tokens of each that was held, and of each that was
+/// not and is taken in if one may leave. Experts with tokens and those to `keep` stay.
+pub(super) fn look_up(
+    cache: &mut Lru,
+    first: u32,
+    tokens: &[u32],
+    keep: impl Fn(u32) -> bool,
+    hits: &mut Vec<u32>,
+    missing: &mut Vec<u32>,
+) {
+    let activated = |key: u32| key.checked_sub(first).is_some_and(|i| tokens.get(i as usize).is_some_and(|&n| n > 0));
+    hits.clear();
+    missing.clear();
+    for (i, &n) in tokens.iter().enumerate().filter(|(_, n)| **n > 0) {
+        let key = first + i as u32;
+        if cache.touch(key) {
+            hits.push(n);
+        } else {
+            cache.insert(key, |held| activated(held) || keep(held));
+            missing.push(n);
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::binding::Binding;
 use super::source::{Provenance, Rows, Source};
+use crate::prefetch::prefetch;
 use moesim_core::rng;
 use rayon::prelude::*;
 
@@ -68,6 +69,10 @@ impl SlotMap {
         Self { layers, experts, devices, slots, first, replicas, group_slots, slot_expert, groups, single }
     }
 
+    /// MoE layers.
+    pub fn layers(&self) -> usize {
+        self.layers
+    }
     /// Slots a layer.
     pub fn slots(&self) -> usize {
         self.slots
@@ -112,10 +117,26 @@ pub struct Segment {
     pub turn: u32,
 }
 
+/// A token to count.
+#[derive(Clone, Copy, Default)]
+struct Row<'a> {
+    ids: &'a [u16],
+    device: u32,
+    position: u64,
+}
+
+struct Block<'a> {
+    rows: [Row<'a>; BLOCK],
+    len: usize,
+}
+
 #[derive(Clone, Debug, Default)]
 struct Counts {
     slots: Vec<u32>,
+    /// Per (source device, layer, group), so that the tokens of a device count close together.
     pairs: Vec<u32>,
+    /// Devices whose pairs are not all zero.
+    touched: Vec<bool>,
     stamps: Vec<u64>,
     stamp: u64,
     provenance: Provenance,
@@ -149,6 +170,10 @@ impl LayerRouting<'_> {
     pub fn group_tokens(&self, group: usize) -> &[u32] {
         &self.slots[self.map.group_slots(self.moe_layer, group)]
     }
+    /// Tokens of `slot`.
+    pub fn slot_tokens(&self, slot: usize) -> u32 {
+        self.slots[slot]
+    }
     /// Slots of `group`.
     pub fn group_slots(&self, group: usize) -> std::ops::Range<usize> {
         self.map.group_slots(self.moe_layer, group)
@@ -159,11 +184,12 @@ impl LayerRouting<'_> {
     }
     /// Tokens on device `source` with at least one expert on `group`: copies sent when they are de-duplicated per group.
     pub fn tokens_between(&self, source: usize, group: usize) -> u32 {
-        self.pairs[source * self.map.groups + group]
+        self.copies(source)[group]
     }
     /// The same for every group.
     pub fn copies(&self, source: usize) -> &[u32] {
-        &self.pairs[source * self.map.groups..(source + 1) * self.map.groups]
+        let at = (source * self.map.layers + self.moe_layer) * self.map.groups;
+        &self.pairs[at..at + self.map.groups]
     }
     /// Expert-parallel groups.
     pub fn groups(&self) -> usize {
@@ -177,6 +203,9 @@ impl LayerRouting<'_> {
 
 /// Tokens below which one thread counts faster than several.
 const PARALLEL_TOKENS: u32 = 4096;
+/// Rows that are counted together. A decode batch takes a row here and a row there: all are asked for before any is
+/// counted.
+const BLOCK: usize = 16;
 /// Fixed size of a parallel chunk, so that the split does not depend on the number of threads.
 const CHUNK_TOKENS: u32 = 2048;
 
@@ -198,9 +227,7 @@ impl Replay {
         self.tokens = u64::from(tokens);
         self.counts.clear(&self.map);
         if tokens < PARALLEL_TOKENS || rayon::current_num_threads() == 1 {
-            for s in segments {
-                self.counts.segment(&self.map, source, s);
-            }
+            self.counts.segments(&self.map, source, segments.iter());
         } else {
             let chunks = split(segments);
             let workers = rayon::current_num_threads();
@@ -209,9 +236,7 @@ impl Replay {
             // Sums of integers do not depend on who adds which chunk.
             self.others.par_iter_mut().enumerate().for_each(|(w, counts)| {
                 counts.clear(map);
-                for s in chunks.iter().skip(w).step_by(workers) {
-                    counts.segment(map, source, s);
-                }
+                counts.segments(map, source, chunks.iter().skip(w).step_by(workers));
             });
             for other in &self.others {
                 self.counts.add(other);
@@ -232,13 +257,13 @@ impl Replay {
 
     /// The routing of MoE layer `layer`, once its gate is done.
     pub fn reveal(&self, layer: usize) -> LayerRouting<'_> {
-        let (s, p) = (self.map.slots, self.map.devices * self.map.groups);
+        let s = self.map.slots;
         LayerRouting {
             moe_layer: layer,
             tokens: self.tokens,
             map: &self.map,
             slots: &self.counts.slots[layer * s..(layer + 1) * s],
-            pairs: &self.counts.pairs[layer * p..(layer + 1) * p],
+            pairs: &self.counts.pairs,
         }
     }
 
@@ -292,8 +317,15 @@ impl Counts {
     fn clear(&mut self, map: &SlotMap) {
         self.slots.clear();
         self.slots.resize(map.layers * map.slots, 0);
-        self.pairs.clear();
-        self.pairs.resize(map.layers * map.devices * map.groups, 0);
+        let block = map.layers * map.groups;
+        self.pairs.resize(block * map.devices, 0);
+        self.touched.resize(map.devices, false);
+        // Most of the pairs of a large machine are still zero.
+        for (device, touched) in self.touched.iter_mut().enumerate() {
+            if std::mem::take(touched) {
+                self.pairs[device * block..(device + 1) * block].fill(0);
+            }
+        }
         self.stamps.resize(map.groups, 0);
         self.provenance = Provenance::default();
         self.assigned = 0;
@@ -303,79 +335,108 @@ impl Counts {
         for (a, b) in self.slots.iter_mut().zip(&other.slots) {
             *a += b;
         }
-        for (a, b) in self.pairs.iter_mut().zip(&other.pairs) {
-            *a += b;
+        let block = self.pairs.len() / self.touched.len().max(1);
+        for (device, _) in other.touched.iter().enumerate().filter(|(_, t)| **t) {
+            self.touched[device] = true;
+            let range = device * block..(device + 1) * block;
+            for (a, b) in self.pairs[range.clone()].iter_mut().zip(&other.pairs[range]) {
+                *a += b;
+            }
         }
         self.provenance.add(&other.provenance);
         self.assigned += other.assigned;
     }
 
-    fn segment(&mut self, map: &SlotMap, source: &Source, s: &Segment) {
+    /// Counts `segments`, block by block.
+    fn segments<'a>(&mut self, map: &SlotMap, source: &'a Source, segments: impl Iterator<Item = &'a Segment>) {
         let width = source.trace().width();
         let k = source.trace().k();
-        let mut turn = s.turn;
-        // Replicas are taken in turn by sequence and position: a pure function of the token.
-        let mut position = u64::from(s.binding.sequence) + u64::from(s.from);
+        let mut block = Block { rows: [Row::default(); BLOCK], len: 0 };
         let mut drawn = Vec::new();
-        let p = source.rows(s.binding, s.prompt, s.from, s.count, |rows| match rows {
-            Rows::Slice(ids) => {
-                for row in ids.chunks_exact(width) {
-                    self.row(map, row, k, s.device + turn, position);
+        for s in segments {
+            let mut turn = s.turn;
+            self.touched[s.device as usize..(s.device + s.spread) as usize].fill(true);
+            // Replicas are taken in turn by sequence and position: a pure function of the token.
+            let mut position = u64::from(s.binding.sequence) + u64::from(s.from);
+            let p = source.rows(s.binding, s.prompt, s.from, s.count, |rows| {
+                let mut next = |counts: &mut Self, ids: Option<&'a [u16]>, drawn: &[u16]| {
+                    let (device, position_now) = (s.device + turn, position);
                     position += 1;
                     turn = if turn + 1 == s.spread { 0 } else { turn + 1 };
+                    let row = Row { ids: ids.unwrap_or_default(), device, position: position_now };
+                    if ids.is_none() {
+                        counts.count(map, &[Row { ids: drawn, ..row }], k);
+                        return;
+                    }
+                    prefetch(row.ids);
+                    block.rows[block.len] = row;
+                    block.len += 1;
+                    if block.len == BLOCK {
+                        counts.count(map, &block.rows, k);
+                        block.len = 0;
+                    }
+                };
+                match rows {
+                    Rows::Slice(ids) => {
+                        for row in ids.chunks_exact(width) {
+                            next(self, Some(row), &[]);
+                        }
+                    }
+                    Rows::Drawn(pool, key) => {
+                        let n = (pool.len() / width) as u64;
+                        drawn.clear();
+                        for l in 0..map.layers {
+                            let row = rng::below(rng::draw(key, l as u64, 0, 0), n) as usize;
+                            drawn.extend_from_slice(&pool[row * width + l * k..row * width + (l + 1) * k]);
+                        }
+                        next(self, None, &drawn);
+                    }
                 }
-            }
-            Rows::Drawn(pool, key) => {
-                let n = (pool.len() / width) as u64;
-                drawn.clear();
-                for l in 0..map.layers {
-                    let row = rng::below(rng::draw(key, l as u64, 0, 0), n) as usize;
-                    drawn.extend_from_slice(&pool[row * width + l * k..row * width + (l + 1) * k]);
-                }
-                self.row(map, &drawn, k, s.device + turn, position);
-                position += 1;
-                turn = if turn + 1 == s.spread { 0 } else { turn + 1 };
-            }
-        });
-        self.provenance.add(&p);
+            });
+            self.provenance.add(&p);
+        }
+        self.count(map, &block.rows[..block.len], k);
     }
 
-    #[inline]
-    fn row(&mut self, map: &SlotMap, row: &[u16], k: usize, device: u32, turn: u64) {
-        let (slots, pairs_per_layer) = (map.slots, map.devices * map.groups);
-        let mut assigned = 0;
-        for (l, ids) in row.chunks_exact(k).enumerate() {
-            let counts = &mut self.slots[l * slots..(l + 1) * slots];
-            let at = l * pairs_per_layer + device as usize * map.groups;
-            let pairs = &mut self.pairs[at..at + map.groups];
-            if map.single && map.groups <= 64 {
-                let homes = &map.replicas[l * map.experts..(l + 1) * map.experts];
-                let mut seen = 0u64;
-                for &id in ids {
-                    if id == MISSING {
-                        continue;
+    /// Counts rows layer by layer, so that a layer's counts stay in the innermost cache for all of them.
+    fn count(&mut self, map: &SlotMap, rows: &[Row], k: usize) {
+        for l in 0..map.layers {
+            let counts = &mut self.slots[l * map.slots..(l + 1) * map.slots];
+            let homes = if map.single { &map.replicas[l * map.experts..(l + 1) * map.experts] } else { &[][..] };
+            for row in rows {
+                let ids = &row.ids[l * k..(l + 1) * k];
+                let at = (row.device as usize * map.layers + l) * map.groups;
+                let pairs = &mut self.pairs[at..at + map.groups];
+                let mut assigned = 0;
+                if map.single && map.groups <= 64 {
+                    let mut seen = 0u64;
+                    for &id in ids {
+                        if id == MISSING {
+                            continue;
+                        }
+                        let home = homes[usize::from(id)];
+                        counts[home.slot as usize] += 1;
+                        pairs[home.group as usize] += (seen >> home.group & 1 ^ 1) as u32;
+                        seen |= 1 << home.group;
+                        assigned += 1;
                     }
-                    let home = homes[usize::from(id)];
-                    counts[home.slot as usize] += 1;
-                    pairs[home.group as usize] += (seen >> home.group & 1 ^ 1) as u32;
-                    seen |= 1 << home.group;
-                    assigned += 1;
-                }
-            } else {
-                self.stamp += 1;
-                for &id in ids {
-                    if id == MISSING {
-                        continue;
+                } else {
+                    self.stamp += 1;
+                    for &id in ids {
+                        if id == MISSING {
+                            continue;
+                        }
+                        let id = usize::from(id);
+                        let home = if map.single { homes[id] } else { map.home(l, id, row.position) };
+                        counts[home.slot as usize] += 1;
+                        let stamp = &mut self.stamps[home.group as usize];
+                        pairs[home.group as usize] += u32::from(*stamp != self.stamp);
+                        *stamp = self.stamp;
+                        assigned += 1;
                     }
-                    let home = map.home(l, usize::from(id), turn);
-                    counts[home.slot as usize] += 1;
-                    let stamp = &mut self.stamps[home.group as usize];
-                    pairs[home.group as usize] += u32::from(*stamp != self.stamp);
-                    *stamp = self.stamp;
-                    assigned += 1;
                 }
+                self.assigned += assigned;
             }
         }
-        self.assigned += assigned;
     }
 }

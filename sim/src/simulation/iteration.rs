@@ -3,7 +3,7 @@
 use crate::engine::{Executor, Graph, NO_DEVICE, OpId, OpKind, Work};
 use crate::machine::{Plan, work};
 use crate::metrics::recorder::Recorder;
-use crate::policy::{ExecutionPolicy, LayerOps, Network, StateView};
+use crate::policy::{Executing, FutureView, LayerOps, Network, StateView};
 use crate::routing::{Provenance, Replay, Segment, Source};
 use crate::serving::{Rank, Step};
 use moesim_core::{Diag, Picos, Result};
@@ -88,7 +88,7 @@ impl Iteration {
         replay: &mut Replay,
         source: &Source,
         network: &mut Network,
-        policy: &mut dyn ExecutionPolicy,
+        policy: &mut Executing,
         recorder: &mut Recorder,
         ranks: &[Rank],
         queued: &[u32],
@@ -136,7 +136,7 @@ impl Iteration {
                 tokens: &self.device_tokens,
                 done: &mut self.ops,
             };
-            policy.lower(&view, &routing, &mut ops);
+            policy.lower(&view, &FutureView::new(replay, moe_layer), &routing, &mut ops);
             moe_layer += 1;
         }
         self.head(plan, &mut executor.graph);

@@ -8,7 +8,7 @@ use crate::experiment::{Resolved, Routing};
 use crate::machine::{Machine, Plan};
 use crate::metrics::recorder::Recorder;
 use crate::metrics::tables::Tables;
-use crate::policy::{ExecutionPolicy, Network};
+use crate::policy::{Executing, Network};
 use crate::registry::Registry;
 use crate::routing::{Binder, Provenance, Replay, SlotMap, Source};
 use crate::serving::{LoadBalancer, Rank, Scheduler, Step};
@@ -44,7 +44,7 @@ pub struct Simulation {
     pub(crate) replay: Replay,
     pub(crate) source: Source,
     pub(crate) network: Network,
-    pub(crate) policy: Box<dyn ExecutionPolicy>,
+    pub(crate) policy: Executing,
     pub(crate) recorder: Recorder,
     /// Bytes of weights on the fullest device.
     pub(crate) weight_bytes: u64,
@@ -148,7 +148,7 @@ impl Simulation {
                 &mut self.replay,
                 &self.source,
                 &mut self.network,
-                self.policy.as_mut(),
+                &mut self.policy,
                 &mut self.recorder,
                 &self.ranks,
                 &self.queued,

@@ -1,0 +1,117 @@
+//! [`on_demand`](super::on_demand) with an eviction that knows the rest of the iteration: an oracle, and so a bound on
+//! what any cache of that size can gain from prediction.
+//!
+//! * **Eviction.** Among the cached experts that the current layer does not activate, one that no remaining layer of this
+//!   iteration activates leaves: the least recently used of them. (Belady 1966, "A study of replacement algorithms for a
+//!   virtual-storage computer", with a horizon of one iteration.)
+//! * **Overflow.** If every cached expert is still to be used in this iteration, the missing one streams through the
+//!   staging buffer and is not kept: a layer comes once an iteration, so keeping it would save nothing within the horizon.
+//! * **What holds.** An iteration loads exactly the activated experts that were not cached when it began: the fewest
+//!   that any policy can load from that cache without prefetching. Beyond the iteration the order is that of least recent
+//!   use, so no bound over a whole run follows: what this policy streams, LRU may have kept for the next iteration.
+//!
+//! Everything else (size, access order, overlap) is as in `on-demand`.
+
+use super::on_demand::OnDemand;
+use super::{CacheReport, ExecutionPolicy, FutureView, LayerOps, OraclePolicy, StateView};
+use crate::machine::Plan;
+use crate::routing::{LayerRouting, SlotMap};
+use moesim_core::Result;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct OnDemandBelady(OnDemand);
+
+impl OnDemandBelady {
+    /// A cache of `fraction` of each device's experts.
+    pub fn new(fraction: f64) -> Self {
+        Self(OnDemand::new(fraction))
+    }
+}
+
+impl OraclePolicy for OnDemandBelady {
+    fn check(&self, plan: &Plan) -> Result<()> {
+        self.0.check(plan)
+    }
+    fn resident_expert_bytes(&self, plan: &Plan, placement: &SlotMap) -> Vec<u64> {
+        self.0.resident_expert_bytes(plan, placement)
+    }
+    fn lower(&mut self, view: &StateView, future: &FutureView, routing: &LayerRouting, ops: &mut LayerOps) {
+        self.0.execute(view, routing, ops, |layer, slot| {
+            future.routing(layer).is_some_and(|later| later.slot_tokens(slot) > 0)
+        });
+    }
+    fn cache(&self) -> Option<CacheReport> {
+        self.0.cache()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::metrics::tables::Tables;
+    use crate::policy::CacheReport;
+    use crate::policy::lru::Lru;
+    use crate::policy::on_demand::look_up;
+    use crate::registry::Registry;
+    use crate::simulation::Simulation;
+    use proptest::prelude::*;
+
+    /// Hits and loads of the quickstart on one card with experts in host memory, and whether it says that it is an oracle.
+    fn run(policy: &str, concurrency: u32, fraction: f64) -> (CacheReport, bool) {
+        let set = [
+            "hardware=rtx4090-offload".to_string(),
+            format!("policy.execution={policy}"),
+            format!("policy.cache_fraction={fraction}"),
+            format!("workload.arrivals.concurrency={concurrency}"),
+            // A quarter of the requests and half of the tokens: still thousands of look-ups, in a moment.
+            "workload.arrivals.requests=32".to_string(),
+            "workload.arrivals.output_tokens.mean=64".to_string(),
+        ];
+        let resolved = crate::experiment::load("quickstart", &set).unwrap();
+        let mut s = Simulation::new(&resolved, &Registry::builtin(), None, Tables::default()).unwrap();
+        s.run(&mut |_| true).unwrap();
+        let summary = crate::metrics::summary::Summary::new(&resolved.experiment, &s);
+        (s.policy.cache().unwrap(), summary.oracle)
+    }
+
+    #[test]
+    fn it_loads_no_more_than_lru_on_the_quickstart() {
+        for concurrency in [1, 4, 16] {
+            for fraction in [0.05, 0.25, 0.5] {
+                let (lru, causal) = run("on-demand", concurrency, fraction);
+                let (belady, oracle) = run("on-demand-belady", concurrency, fraction);
+                assert_eq!((causal, oracle), (false, true));
+                println!("{concurrency} {fraction}: LRU {} loads, Belady {}", lru.loads, belady.loads);
+                assert_eq!(lru.hits + lru.loads, belady.hits + belady.loads, "the same look-ups");
+                assert!(belady.loads <= lru.loads, "{concurrency} {fraction}: {} > {}", belady.loads, lru.loads);
+            }
+        }
+    }
+
+    const LAYERS: usize = 5;
+    const SLOTS: usize = 6;
+
+    proptest! {
+        /// From any cache, an iteration loads the activated experts that the cache lacks, and nothing more.
+        #[test]
+        fn an_iteration_loads_what_was_not_cached_when_it_began(
+            iterations in prop::collection::vec(prop::collection::vec(0u8..1 << SLOTS, LAYERS), 1..12), capacity in 1usize..30,
+        ) {
+            let mut cache = Lru::new(LAYERS * SLOTS, capacity);
+            for activated in iterations {
+                let uses = |layer: usize, slot: usize| activated[layer] >> slot & 1 == 1;
+                let used = |key: usize| uses(key / SLOTS, key % SLOTS);
+                let absent = (0..LAYERS * SLOTS).filter(|&k| used(k) && !cache.holds(k as u32)).count();
+                let mut loads = 0;
+                for layer in 0..LAYERS {
+                    let tokens: Vec<u32> = (0..SLOTS).map(|slot| u32::from(uses(layer, slot))).collect();
+                    let (mut hits, mut missing) = (Vec::new(), Vec::new());
+                    let later = |key: u32| key as usize / SLOTS > layer && used(key as usize);
+                    look_up(&mut cache, (layer * SLOTS) as u32, &tokens, later, &mut hits, &mut missing);
+                    loads += missing.len();
+                }
+                prop_assert_eq!(loads, absent);
+            }
+        }
+    }
+}
