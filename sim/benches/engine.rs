@@ -77,7 +77,7 @@ fn expert_parallel(bencher: Bencher, execution: Execution) {
             last = Some(combine.draw(machine.network, 50_000).id());
         }
         executor.finish(now);
-        critical::path(&executor.graph, Picos::ZERO, |_| ())
+        critical::path(&executor.graph, Picos::ZERO, |_, _| ())
     });
 }
 
@@ -106,6 +106,6 @@ fn contended(bencher: Bencher, coupled: Option<u64>) {
             op.hold(if copies { machine.copy[d] } else { machine.compute[d] });
         }
         executor.finish(Picos::ZERO);
-        critical::path(&executor.graph, Picos::ZERO, |_| ())
+        critical::path(&executor.graph, Picos::ZERO, |_, _| ())
     });
 }

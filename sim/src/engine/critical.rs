@@ -26,21 +26,34 @@ impl Breakdown {
     }
 }
 
+/// The run of operation `i` that ended last by `until`: when it began and ended, who released what it waited for, and
+/// whether it was its first.
+fn run(graph: &Graph, i: usize, until: u64) -> (u64, u64, u32, bool) {
+    if graph.runs.latest(i).is_none() {
+        return (graph.start[i], graph.end[i], graph.waited_for[i], true);
+    }
+    let run = graph.runs.of(i).find(|r| r.end <= until && r.start < until);
+    run.map_or((until, until, NONE, true), |r| (r.start, r.end, r.waited_for, r.first))
+}
+
 /// Walks from the operation that ended last (the latest appended among equals) back through whichever released it last:
-/// the lane's previous holder if it waited for one, else the dependency that ended last. `visit` sees every operation of
-/// the path, latest first. The result sums to the span from `begin` to that end.
-pub fn path(graph: &Graph, begin: Picos, mut visit: impl FnMut(usize)) -> Breakdown {
+/// the lane's previous holder if it waited for one, else the dependency that ended last. The time of a pause is charged to
+/// whoever held the lane. `visit` sees every operation of the path with its time on it, latest first, one that was paused
+/// once for every run. The result sums to the span from `begin` to that end.
+pub fn path(graph: &Graph, begin: Picos, mut visit: impl FnMut(usize, Picos)) -> Breakdown {
     let mut out = Breakdown::default();
     let last_of = |ops: &mut dyn Iterator<Item = usize>| ops.max_by_key(|&i| (graph.end[i], i));
     let latest = graph.end.iter().copied().max();
     let mut at = latest.and_then(|end| graph.end.iter().rposition(|&e| e == end));
     let mut until = at.map_or(begin.0, |i| graph.end[i]);
     while let Some(i) = at {
-        out.idle += until - graph.end[i];
-        out.kinds[graph.kind[i] as usize] += graph.end[i] - graph.start[i];
-        until = graph.start[i];
-        visit(i);
-        at = match graph.waited_for[i] {
+        let (start, end, waited_for, first) = run(graph, i, until);
+        out.idle += until - end;
+        out.kinds[graph.kind[i] as usize] += end - start;
+        until = start;
+        visit(i, Picos(end - start));
+        at = match waited_for {
+            NONE if !first => Some(i),
             NONE => last_of(&mut graph.deps(i).iter().map(|&d| d as usize)),
             w => Some(w as usize),
         };
@@ -68,7 +81,7 @@ mod tests {
         e.graph.join(0, &[gate, long]);
         e.finish(Picos(0));
         let mut seen = Vec::new();
-        let b = path(&e.graph, Picos(0), |i| seen.push(i));
+        let b = path(&e.graph, Picos(0), |i, _| seen.push(i));
         assert_eq!(seen, [3, 2, 1, 0]);
         assert_eq!((b.kinds[OpKind::Attention as usize], b.kinds[OpKind::Gate as usize], b.idle), (100, 5, 0));
         assert_eq!(b.total(), 115);

@@ -1,14 +1,18 @@
 //! Fidelity `op`: every operation is released, granted and completed by events.
 //!
-//! At one instant all completions are taken first, then waiting operations are granted, then those that became ready at
-//! this instant, in the order of appending. Rendezvous complete inside the first step. An operation that is alone on its
+//! At one instant all completions are taken first, then pauses (see [`pause`]), then waiting operations are granted, then
+//! those that became ready at this instant, by priority and in the order of appending. Lines are served by priority, among
+//! equals first come, first served. Rendezvous complete inside the first step. An operation that is alone on its
 //! channels ends when its duration says; where several draw on one, [`super::share`] sets their rates and their ends are
 //! rounded up.
+
+mod pause;
 
 use super::graph::{Graph, NONE, OpId, OpKind, UNKNOWN};
 use super::queue::EventQueue;
 use super::resources::Resources;
 use super::share::MaxMin;
+use pause::Pausable;
 use std::collections::VecDeque;
 
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +21,8 @@ enum Event {
     Finish(u32, u32),
     /// The body of an operation that shares a channel begins.
     Body(u32),
+    /// A chunk of a pausable operation that is in somebody's way ends.
+    Boundary(u32),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +46,14 @@ struct Flow {
     remaining: f64,
     rate: f64,
     since: u64,
+}
+
+impl Flow {
+    /// Progress up to `now`.
+    fn advance(&mut self, now: u64) {
+        self.remaining = (self.remaining - self.rate * ((now - self.since) as f64 / 1e12)).max(0.0);
+        self.since = now;
+    }
 }
 
 /// The event-driven executor of one [`Graph`].
@@ -66,6 +80,9 @@ pub struct Des {
     ready: Vec<u32>,
     released: Vec<u32>,
     completed: Vec<u32>,
+    /// Running operations that can be paused, and those of them at a boundary of this instant.
+    pausables: Vec<Pausable>,
+    boundaries: Vec<u32>,
     live: usize,
     now: u64,
 }
@@ -80,6 +97,7 @@ impl Des {
         self.generation.clear();
         self.flow.clear();
         self.flows.clear();
+        self.pausables.clear();
         self.op_round.clear();
         self.successors.clear();
         self.edges.clear();
@@ -159,8 +177,12 @@ impl Des {
                     }
                 }
                 Some((_, Event::Body(op))) => self.mark_dirty(graph, op),
+                Some((_, Event::Boundary(op))) => self.boundaries.push(op),
                 None => break,
             }
+        }
+        if !self.boundaries.is_empty() {
+            self.pause_wanted(graph, resources);
         }
         self.propagate(graph);
         self.settle(graph, resources);
@@ -179,7 +201,8 @@ impl Des {
                     self.released.push(h.lane.0);
                 }
                 self.ready.retain(|&r| r != op.0);
-                graph.start[i] = self.now;
+                // A paused one has started already.
+                graph.start[i] = graph.start[i].min(self.now);
                 self.complete(graph, op.0);
             }
         }
@@ -208,6 +231,16 @@ impl Des {
     }
 
     fn finish(&mut self, graph: &mut Graph, op: u32) {
+        graph.runs.end(op as usize, self.now);
+        self.vacate(graph, op);
+        self.complete(graph, op);
+    }
+
+    /// Releases what the running `op` holds and leaves its channels.
+    fn vacate(&mut self, graph: &Graph, op: u32) {
+        if !self.pausables.is_empty() {
+            self.pausables.retain(|p| p.op != op);
+        }
         for h in graph.holds(op as usize) {
             let lane = &mut self.lanes[h.lane.0 as usize];
             lane.busy -= h.units;
@@ -223,7 +256,6 @@ impl Des {
                 self.dirty.push(d.channel.0);
             }
         }
-        self.complete(graph, op);
     }
 
     /// Counts completions down in what waits for them.
@@ -264,13 +296,23 @@ impl Des {
         self.released.clear();
         let mut ready = std::mem::take(&mut self.ready);
         ready.sort_unstable();
+        if graph.has_priorities() {
+            ready.sort_by_key(|&op| std::cmp::Reverse(graph.priority(op as usize)));
+        }
         for &op in &ready {
             if self.can_start(graph, resources, op, false) {
                 self.start(graph, op, NONE);
             } else {
                 self.state[op as usize] = State::Queued;
                 for h in graph.holds(op as usize) {
-                    self.lanes[h.lane.0 as usize].waiting.push_back(op);
+                    let waiting = &mut self.lanes[h.lane.0 as usize].waiting;
+                    if graph.has_priorities() {
+                        let end =
+                            waiting.partition_point(|&w| graph.priority(w as usize) >= graph.priority(op as usize));
+                        waiting.insert(end, op);
+                    } else {
+                        waiting.push_back(op);
+                    }
                 }
             }
         }
@@ -279,13 +321,21 @@ impl Des {
         if !self.dirty.is_empty() {
             self.reshare(graph, resources);
         }
+        if !self.pausables.is_empty() {
+            self.ask(graph, resources);
+        }
     }
 
-    /// Whether all holds are free and nobody else is first in line (`waiting`: whether `op` itself stands in line).
+    /// Whether all holds are free and nobody else is first in line (`waiting`: whether `op` itself stands in line; if not,
+    /// it goes before those of lower priority).
     fn can_start(&self, graph: &Graph, resources: &Resources, op: u32, waiting: bool) -> bool {
         graph.holds(op as usize).iter().all(|h| {
             let lane = &self.lanes[h.lane.0 as usize];
-            let first = if waiting { lane.waiting.front() == Some(&op) } else { lane.waiting.is_empty() };
+            let first = match lane.waiting.front() {
+                Some(&head) if waiting => head == op,
+                Some(&head) => graph.priority(head as usize) < graph.priority(op as usize),
+                None => !waiting,
+            };
             first && lane.busy + h.units <= resources.lanes[h.lane.0 as usize].units
         })
     }
@@ -293,20 +343,31 @@ impl Des {
     fn start(&mut self, graph: &mut Graph, op: u32, waited_for: u32) {
         let i = op as usize;
         self.state[i] = State::Running;
-        graph.start[i] = self.now;
-        graph.waited_for[i] = waited_for;
+        match graph.runs.latest(i) {
+            None => {
+                graph.start[i] = self.now;
+                graph.waited_for[i] = waited_for;
+            }
+            // It goes on where it was paused.
+            Some(run) => graph.runs.push(i, self.now, self.now - (run.end - run.origin), waited_for),
+        }
+        self.runs(graph, op);
         for h in graph.holds(i) {
             self.lanes[h.lane.0 as usize].busy += h.units;
         }
-        self.queue.push(self.now + graph.duration[i], Event::Finish(op, self.generation[i]));
-        let mut shared = false;
+        let origin = graph.origin(i);
+        // A body that sharing has slowed before gets its rate and its end from sharing again.
+        let mut shared = self.flow[i] != NONE;
+        if !shared {
+            self.queue.push(at_most(origin, graph.duration[i]), Event::Finish(op, self.generation[i]));
+        }
         for d in graph.demands(i) {
             let users = &mut self.users[d.channel.0 as usize];
             if !users.is_empty() {
                 shared = true;
                 // Those alone until now learn when their bodies begin.
                 for &u in users.iter() {
-                    let body = graph.start[u as usize] + graph.launch[u as usize];
+                    let body = graph.origin(u as usize) + graph.launch[u as usize];
                     if body > self.now {
                         self.queue.push(body, Event::Body(u));
                     }
@@ -315,8 +376,9 @@ impl Des {
             users.push(op);
         }
         if shared {
-            if graph.launch[i] > 0 {
-                self.queue.push(self.now + graph.launch[i], Event::Body(op));
+            let body = origin + graph.launch[i];
+            if body > self.now {
+                self.queue.push(body, Event::Body(op));
             } else {
                 self.mark_dirty(graph, op);
             }
@@ -339,7 +401,7 @@ impl Des {
         while at < channels.len() {
             for &u in &self.users[channels[at] as usize] {
                 let i = u as usize;
-                let in_body = graph.start[i] + graph.launch[i] <= now;
+                let in_body = graph.origin(i) + graph.launch[i] <= now;
                 if in_body && std::mem::replace(&mut self.op_round[i], round) != round {
                     self.bodies.push(u);
                     for d in graph.demands(i) {
@@ -371,20 +433,27 @@ impl Des {
                     continue;
                 }
                 self.flow[i] = self.flows.len() as u32;
-                self.flows.push(Flow { remaining: 1.0, rate: full, since: graph.start[i] + graph.launch[i] });
+                self.flows.push(Flow { remaining: 1.0, rate: full, since: graph.origin(i) + graph.launch[i] });
             }
             let flow = &mut self.flows[self.flow[i] as usize];
             if flow.rate == rate {
                 continue;
             }
-            flow.remaining = (flow.remaining - flow.rate * ((now - flow.since) as f64 / 1e12)).max(0.0);
+            // A run takes a picosecond at least.
+            let least = u64::from(flow.rate == 0.0);
+            flow.advance(now);
             flow.rate = rate;
-            flow.since = now;
             let left = (flow.remaining / rate * 1e12).ceil() as u64;
             self.generation[i] += 1;
-            self.queue.push(now + left, Event::Finish(u, self.generation[i]));
+            self.queue.push(at_most(now, left.max(least)), Event::Finish(u, self.generation[i]));
         }
     }
+}
+
+/// `time` after `start`, or the last instant of the clock.
+#[inline]
+fn at_most(start: u64, time: u64) -> u64 {
+    start.saturating_add(time).min(UNKNOWN - 1)
 }
 
 /// The body's time alone in seconds, at least a picosecond.

@@ -107,15 +107,16 @@ impl Executor {
 
 #[cfg(test)]
 mod tests {
+    use super::super::critical;
     use super::super::graph::{Bound, NO_DEVICE, OpKind, Work};
     use super::*;
     use proptest::prelude::*;
 
-    /// A random machine and random blocks: (kind, launch, body, lane, channel, amount, dependencies back).
-    type Op = (u8, u64, u64, u8, u8, u64, Vec<u8>);
+    /// A random machine and random blocks: (kind, launch, body, lane, channel, amount, dependencies back, priority, chunk).
+    type Op = (u8, u64, u64, u8, u8, u64, Vec<u8>, u8, u64);
 
     fn build(graph: &mut Graph, resources: &Resources, block: &[Op]) {
-        for (kind, launch, body, lane, channel, amount, back) in block {
+        for (kind, launch, body, lane, channel, amount, back, priority, chunk) in block {
             let n = graph.len() as u32;
             let kind = if *kind == 0 { OpKind::Join } else { OpKind::Experts };
             let (launch, body) = if kind == OpKind::Join { (0, 0) } else { (*launch, *body) };
@@ -124,6 +125,8 @@ mod tests {
                 back.iter().filter(|&&b| u32::from(b) < n).map(|&b| OpId(n - 1 - u32::from(b))).collect();
             let op = graph.op(kind, 0, NO_DEVICE, work).after(&deps);
             if kind != OpKind::Join {
+                let op = if *priority > 0 { op.priority(*priority) } else { op };
+                let op = if *chunk > 0 { op.pausable(Picos(*chunk)) } else { op };
                 let op = if (*lane as usize) < resources.lanes.len() {
                     op.hold(super::super::LaneId(u32::from(*lane)))
                 } else {
@@ -137,11 +140,14 @@ mod tests {
     }
 
     fn op() -> impl Strategy<Value = Op> {
-        (0u8..4, 0u64..4, 0u64..6, 0u8..5, 0u8..5, 1u64..50, prop::collection::vec(0u8..6, 0..4))
+        // Half without priorities, which is what the linear pass takes most of.
+        let urgent = prop_oneof![Just((0u8, 0u64)), (0u8..3, 0u64..4)];
+        let op = (0u8..4, 0u64..4, 0u64..6, 0u8..5, 0u8..5, 1u64..50, prop::collection::vec(0u8..6, 0..4), urgent);
+        op.prop_map(|(a, b, c, d, e, f, g, (h, i))| (a, b, c, d, e, f, g, h, i))
     }
 
     /// Runs the blocks one after the other; when each was done, all times, and the operations a linear pass took.
-    type Outcome = (Vec<Picos>, Vec<u64>, Vec<u64>, Vec<u32>);
+    type Outcome = (Vec<Picos>, Vec<u64>, Vec<u64>, Vec<u32>, Vec<Picos>);
     fn run(resources: &Resources, execution: Execution, blocks: &[Vec<Op>]) -> (Outcome, u64) {
         let mut e = Executor::new(resources.clone(), execution);
         e.begin();
@@ -153,8 +159,11 @@ mod tests {
             now = e.advance(last, now);
             at.push(now);
         }
-        e.finish(now);
-        ((at, e.graph.start.clone(), e.graph.end.clone(), e.graph.waited_for.clone()), e.linear_operations())
+        let end = e.finish(now);
+        let held = (0..e.graph.len()).map(|i| e.graph.held(i)).collect();
+        let span = critical::path(&e.graph, Picos(5), |_, _| ()).total();
+        assert_eq!(span, end.0 - 5, "the critical path sums to the span");
+        ((at, e.graph.start.clone(), e.graph.end.clone(), e.graph.waited_for.clone(), held), e.linear_operations())
     }
 
     fn machine(per_second: f64) -> Resources {
@@ -175,10 +184,10 @@ mod tests {
             for row in &rows {
                 for (device, &(launch, body, amount)) in row.iter().enumerate() {
                     // Three back is the same device's operation before, or the rendezvous region of the last block.
-                    block.push((1, launch, body, device as u8, device as u8, amount, vec![2]));
+                    block.push((1, launch, body, device as u8, device as u8, amount, vec![2], 0, 0));
                 }
             }
-            block.push((0, 0, 0, 9, 9, 1, vec![0, 1, 2]));
+            block.push((0, 0, 0, 9, 9, 1, vec![0, 1, 2], 0, 0));
             block
         })
     }

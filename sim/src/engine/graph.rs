@@ -1,6 +1,7 @@
 //! The operations of one iteration.
 
 use super::resources::{LaneId, SharedId};
+use super::runs::Runs;
 use moesim_core::Picos;
 
 /// Index of an operation in its [`Graph`], in the order of appending.
@@ -125,7 +126,7 @@ impl Work {
     }
 }
 
-/// Units of a lane that an operation holds from start to end.
+/// Units of a lane that an operation holds from start to end, pauses excepted.
 #[derive(Clone, Copy, Debug)]
 pub struct Hold {
     /// The lane.
@@ -163,6 +164,11 @@ pub struct Graph {
     pub(super) start: Vec<u64>,
     pub(super) end: Vec<u64>,
     pub(super) waited_for: Vec<u32>,
+    /// Per operation up to the last for which it was said; 0 for all others.
+    priority: Vec<u8>,
+    /// The same; 0 for what cannot be paused.
+    chunk: Vec<u64>,
+    pub(super) runs: Runs,
 }
 
 impl Graph {
@@ -184,6 +190,9 @@ impl Graph {
         self.start.clear();
         self.end.clear();
         self.waited_for.clear();
+        self.priority.clear();
+        self.chunk.clear();
+        self.runs.clear();
     }
 
     /// The number of operations.
@@ -257,6 +266,43 @@ impl Graph {
     pub fn bound(&self, i: usize) -> Bound {
         self.bound[i]
     }
+    /// Priority of operation `i`.
+    #[inline]
+    pub fn priority(&self, i: usize) -> u8 {
+        self.priority.get(i).copied().unwrap_or(0)
+    }
+    /// Whether any operation has a priority.
+    pub(super) fn has_priorities(&self) -> bool {
+        !self.priority.is_empty()
+    }
+    /// Chunk in picoseconds after which operation `i` can be paused, 0 if it cannot.
+    #[inline]
+    pub(super) fn chunk(&self, i: usize) -> u64 {
+        self.chunk.get(i).copied().unwrap_or(0)
+    }
+    /// When the latest run of operation `i` began.
+    pub(super) fn run_start(&self, i: usize) -> u64 {
+        self.runs.latest(i).map_or(self.start[i], |r| r.start)
+    }
+    /// When operation `i` would have started to be as far as it is, had it not been paused.
+    #[inline]
+    pub(super) fn origin(&self, i: usize) -> u64 {
+        self.runs.latest(i).map_or(self.start[i], |r| r.origin)
+    }
+    /// Operation `i`, which runs, is paused at `now`.
+    pub(super) fn pause(&mut self, i: usize, now: u64) {
+        if self.runs.latest(i).is_none() {
+            self.runs.push(i, self.start[i], self.start[i], self.waited_for[i]);
+        }
+        self.runs.end(i, now);
+    }
+    /// How long operation `i` held its lanes: from start to end less its pauses; meaningful once it ended.
+    pub fn held(&self, i: usize) -> Picos {
+        match self.runs.latest(i) {
+            None => Picos(self.end[i].saturating_sub(self.start[i])),
+            Some(_) => Picos(self.runs.of(i).map(|r| r.end - r.start).sum()),
+        }
+    }
     /// When operation `i` started; meaningful once it ended.
     pub fn start(&self, i: usize) -> Picos {
         Picos(self.start[i])
@@ -298,6 +344,20 @@ impl OpBuilder<'_> {
             self.graph.demands.push(Demand { channel, amount });
             *self.graph.demands_end.last_mut().expect("an operation was appended") += 1;
         }
+        self
+    }
+    /// Goes before operations of lower priority in the lines of its lanes, and pauses them where they can be. 0 unless told.
+    pub fn priority(self, priority: u8) -> Self {
+        let n = self.graph.kind.len();
+        self.graph.priority.resize(n, 0);
+        self.graph.priority[n - 1] = priority;
+        self
+    }
+    /// Can be paused after every `chunk` (at least a picosecond) of a run, for operations of higher priority.
+    pub fn pausable(self, chunk: Picos) -> Self {
+        let n = self.graph.kind.len();
+        self.graph.chunk.resize(n, 0);
+        self.graph.chunk[n - 1] = chunk.0.max(1);
         self
     }
     /// The operation's index.

@@ -4,6 +4,7 @@
 //! * [`resources`]: the three disciplines.
 //! * [`graph`]: the operations of one iteration, struct of arrays, appended lazily.
 //! * [`des`]: fidelity `op`, every operation granted and completed by events.
+//! * `runs`: when operations ran that were paused on the way.
 //! * [`phase`]: fidelity `phase`, one linear pass where operations share nothing.
 //! * [`share`]: max-min rates of operations that draw on the same shared resource.
 //! * [`exec`]: chooses between the two per block; [`critical`] reads the outcome.
@@ -15,6 +16,7 @@ pub mod graph;
 pub mod phase;
 pub mod queue;
 pub mod resources;
+mod runs;
 pub mod share;
 
 pub use exec::{Execution, Executor};

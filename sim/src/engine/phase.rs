@@ -3,7 +3,7 @@
 //! The pass is exact where it applies: it gives the start and end of every operation that [`super::des`] would give.
 //! It refuses (and the caller runs the events instead) wherever that is not certain: operations that overlap on a
 //! shared channel, a lane of several units, a lane whose first-come order differs from the order of appending, several
-//! lanes that were not all free at once.
+//! lanes that were not all free at once, waiting where a priority or a pause could matter.
 
 use super::graph::{Graph, NONE};
 use super::resources::Resources;
@@ -72,8 +72,11 @@ pub(super) fn advance(graph: &mut Graph, resources: &Resources, s: &mut Scratch,
                 }
             }
         }
-        if start > ready && holds.len() > 1 {
-            return undo(graph, from);
+        if start > ready {
+            let plain = |i: usize| graph.priority(i) == 0 && graph.chunk(i) == 0;
+            if holds.len() > 1 || !plain(i) || !plain(waited_for as usize) {
+                return undo(graph, from);
+            }
         }
         let end = start.saturating_add(graph.duration[i]);
         for h in holds {

@@ -1,6 +1,6 @@
 //! Resources and their three disciplines: exclusive lanes, shared channels, capacity pools.
 
-/// An exclusive resource: `units` of it, held by operations, granted first come, first served.
+/// An exclusive resource: `units` of it, held by operations, granted by priority, then first come, first served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LaneId(pub u32);
 
@@ -41,8 +41,11 @@ impl Resources {
         self.lanes.push(Lane { name: name.into(), units });
         LaneId(self.lanes.len() as u32 - 1)
     }
-    /// Adds a shared resource of `per_second` capacity.
+    /// Adds a shared resource of `per_second` capacity, which is above zero: hardware files with no bandwidth are refused.
     pub fn channel(&mut self, name: impl Into<String>, per_second: f64) -> SharedId {
+        debug_assert!(per_second > 0.0, "a channel without capacity would never be done");
+        // One a second instead: what draws on it ends with the clock at the latest.
+        let per_second = if per_second > 0.0 { per_second } else { 1.0 };
         self.channels.push(Channel { name: name.into(), per_second });
         SharedId(self.channels.len() as u32 - 1)
     }

@@ -295,7 +295,7 @@ impl Recorder {
         self.lane_now.fill(0);
         self.channel_now.fill(0);
         for i in 0..g.len() {
-            let took = g.end(i).map_or(0, |e| e.since(g.start(i)).0);
+            let took = g.held(i).0;
             for h in g.holds(i) {
                 self.lane_now[h.lane.0 as usize] += took * u64::from(h.units);
             }
@@ -309,7 +309,7 @@ impl Recorder {
         let keep = self.iterations.is_power_of_two();
         self.on_path.clear();
         let (bindings, on_path) = (&mut self.bindings, &mut self.on_path);
-        let path = critical::path(g, begin, |i| {
+        let path = critical::path(g, begin, |i, took| {
             let class = match (g.kind(i), g.bound(i)) {
                 (OpKind::Host, _) => Binding::Host,
                 (OpKind::Load, Bound::Memory) => Binding::HostLink,
@@ -318,7 +318,7 @@ impl Recorder {
                 (_, Bound::Memory) => Binding::Memory,
                 (_, Bound::Link) => Binding::Link,
             };
-            bindings[class as usize] += g.end(i).map_or(0, |e| e.since(g.start(i)).0);
+            bindings[class as usize] += took.0;
             if keep {
                 on_path.push(i as u32);
             }
@@ -379,7 +379,8 @@ impl Recorder {
             self.kept_iteration = self.iterations;
             self.kept.clear();
             self.kept.extend(kept);
-            self.on_path.reverse();
+            // Not in the order of appending where one waited for another that was appended later.
+            self.on_path.sort_unstable();
             for k in &mut self.kept {
                 k.critical = self.on_path.binary_search(&k.operation).is_ok();
             }
