@@ -28,8 +28,9 @@ impl Breakdown {
 
 /// The run of operation `i` that ended last by `until`: when it began and ended, who released what it waited for, and
 /// whether it was its first.
+#[inline]
 fn run(graph: &Graph, i: usize, until: u64) -> (u64, u64, u32, bool) {
-    if graph.runs.latest(i).is_none() {
+    if graph.runs.is_empty() || graph.runs.latest(i).is_none() {
         return (graph.start[i], graph.end[i], graph.waited_for[i], true);
     }
     let run = graph.runs.of(i).find(|r| r.end <= until && r.start < until);

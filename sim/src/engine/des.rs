@@ -19,10 +19,16 @@ use std::collections::VecDeque;
 enum Event {
     /// Operation and generation: a rescheduled end leaves a stale event of an older generation behind.
     Finish(u32, u32),
+    /// Something else about an operation. Few: the step of an end takes no jump table.
+    Other(u32, Other),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Other {
     /// The body of an operation that shares a channel begins.
-    Body(u32),
+    Body,
     /// A chunk of a pausable operation that is in somebody's way ends.
-    Boundary(u32),
+    Boundary,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,8 +182,8 @@ impl Des {
                         self.finish(graph, op);
                     }
                 }
-                Some((_, Event::Body(op))) => self.mark_dirty(graph, op),
-                Some((_, Event::Boundary(op))) => self.boundaries.push(op),
+                Some((_, Event::Other(op, Other::Body))) => self.mark_dirty(graph, op),
+                Some((_, Event::Other(op, Other::Boundary))) => self.boundaries.push(op),
                 None => break,
             }
         }
@@ -231,15 +237,18 @@ impl Des {
     }
 
     fn finish(&mut self, graph: &mut Graph, op: u32) {
-        graph.runs.end(op as usize, self.now);
+        if !graph.runs.is_empty() {
+            graph.runs.end(op as usize, self.now);
+        }
         self.vacate(graph, op);
         self.complete(graph, op);
     }
 
     /// Releases what the running `op` holds and leaves its channels.
+    #[inline]
     fn vacate(&mut self, graph: &Graph, op: u32) {
         if !self.pausables.is_empty() {
-            self.pausables.retain(|p| p.op != op);
+            self.stops(op);
         }
         for h in graph.holds(op as usize) {
             let lane = &mut self.lanes[h.lane.0 as usize];
@@ -297,7 +306,7 @@ impl Des {
         let mut ready = std::mem::take(&mut self.ready);
         ready.sort_unstable();
         if graph.has_priorities() {
-            ready.sort_by_key(|&op| std::cmp::Reverse(graph.priority(op as usize)));
+            pause::sort_by_priority(graph, &mut ready);
         }
         for &op in &ready {
             if self.can_start(graph, resources, op, false) {
@@ -307,9 +316,7 @@ impl Des {
                 for h in graph.holds(op as usize) {
                     let waiting = &mut self.lanes[h.lane.0 as usize].waiting;
                     if graph.has_priorities() {
-                        let end =
-                            waiting.partition_point(|&w| graph.priority(w as usize) >= graph.priority(op as usize));
-                        waiting.insert(end, op);
+                        pause::enqueue(graph, waiting, op);
                     } else {
                         waiting.push_back(op);
                     }
@@ -333,7 +340,7 @@ impl Des {
             let lane = &self.lanes[h.lane.0 as usize];
             let first = match lane.waiting.front() {
                 Some(&head) if waiting => head == op,
-                Some(&head) => graph.priority(head as usize) < graph.priority(op as usize),
+                Some(&head) => graph.has_priorities() && pause::outranks(graph, op, head),
                 None => !waiting,
             };
             first && lane.busy + h.units <= resources.lanes[h.lane.0 as usize].units
@@ -343,21 +350,21 @@ impl Des {
     fn start(&mut self, graph: &mut Graph, op: u32, waited_for: u32) {
         let i = op as usize;
         self.state[i] = State::Running;
-        match graph.runs.latest(i) {
-            None => {
-                graph.start[i] = self.now;
-                graph.waited_for[i] = waited_for;
-            }
-            // It goes on where it was paused.
-            Some(run) => graph.runs.push(i, self.now, self.now - (run.end - run.origin), waited_for),
+        let mut origin = self.now;
+        if graph.runs.is_empty() || !graph.resume(i, self.now, waited_for) {
+            graph.start[i] = self.now;
+            graph.waited_for[i] = waited_for;
+        } else {
+            origin = graph.origin(i);
         }
-        self.runs(graph, op);
+        if graph.chunk(i) > 0 {
+            self.runs(graph, op);
+        }
         for h in graph.holds(i) {
             self.lanes[h.lane.0 as usize].busy += h.units;
         }
-        let origin = graph.origin(i);
         // A body that sharing has slowed before gets its rate and its end from sharing again.
-        let mut shared = self.flow[i] != NONE;
+        let mut shared = origin != self.now && self.flow[i] != NONE;
         if !shared {
             self.queue.push(at_most(origin, graph.duration[i]), Event::Finish(op, self.generation[i]));
         }
@@ -369,7 +376,7 @@ impl Des {
                 for &u in users.iter() {
                     let body = graph.origin(u as usize) + graph.launch[u as usize];
                     if body > self.now {
-                        self.queue.push(body, Event::Body(u));
+                        self.queue.push(body, Event::Other(u, Other::Body));
                     }
                 }
             }
@@ -378,7 +385,7 @@ impl Des {
         if shared {
             let body = origin + graph.launch[i];
             if body > self.now {
-                self.queue.push(body, Event::Body(op));
+                self.queue.push(body, Event::Other(op, Other::Body));
             } else {
                 self.mark_dirty(graph, op);
             }

@@ -272,8 +272,13 @@ impl Graph {
         self.priority.get(i).copied().unwrap_or(0)
     }
     /// Whether any operation has a priority.
+    #[inline]
     pub(super) fn has_priorities(&self) -> bool {
         !self.priority.is_empty()
+    }
+    /// Whether operation `i` has no priority and cannot be paused.
+    pub(super) fn is_plain(&self, i: usize) -> bool {
+        (self.priority.is_empty() && self.chunk.is_empty()) || (self.priority(i) == 0 && self.chunk(i) == 0)
     }
     /// Chunk in picoseconds after which operation `i` can be paused, 0 if it cannot.
     #[inline]
@@ -287,7 +292,19 @@ impl Graph {
     /// When operation `i` would have started to be as far as it is, had it not been paused.
     #[inline]
     pub(super) fn origin(&self, i: usize) -> u64 {
-        self.runs.latest(i).map_or(self.start[i], |r| r.origin)
+        // Off the path of graphs in which nothing is paused.
+        #[cold]
+        fn paused(graph: &Graph, i: usize) -> u64 {
+            graph.runs.latest(i).map_or(graph.start[i], |r| r.origin)
+        }
+        if self.runs.is_empty() { self.start[i] } else { paused(self, i) }
+    }
+    /// Operation `i` begins a run at `now`; if it was paused before, it goes on where it was. False if it was not.
+    #[cold]
+    pub(super) fn resume(&mut self, i: usize, now: u64, waited_for: u32) -> bool {
+        let Some(run) = self.runs.latest(i) else { return false };
+        self.runs.push(i, now, now - (run.end - run.origin), waited_for);
+        true
     }
     /// Operation `i`, which runs, is paused at `now`.
     pub(super) fn pause(&mut self, i: usize, now: u64) {
@@ -298,10 +315,10 @@ impl Graph {
     }
     /// How long operation `i` held its lanes: from start to end less its pauses; meaningful once it ended.
     pub fn held(&self, i: usize) -> Picos {
-        match self.runs.latest(i) {
-            None => Picos(self.end[i].saturating_sub(self.start[i])),
-            Some(_) => Picos(self.runs.of(i).map(|r| r.end - r.start).sum()),
+        if self.runs.latest(i).is_none() {
+            return Picos(self.end[i].saturating_sub(self.start[i]));
         }
+        Picos(self.runs.of(i).map(|r| r.end - r.start).sum())
     }
     /// When operation `i` started; meaningful once it ended.
     pub fn start(&self, i: usize) -> Picos {

@@ -72,11 +72,8 @@ pub(super) fn advance(graph: &mut Graph, resources: &Resources, s: &mut Scratch,
                 }
             }
         }
-        if start > ready {
-            let plain = |i: usize| graph.priority(i) == 0 && graph.chunk(i) == 0;
-            if holds.len() > 1 || !plain(i) || !plain(waited_for as usize) {
-                return undo(graph, from);
-            }
+        if start > ready && (holds.len() > 1 || !(graph.is_plain(i) && graph.is_plain(waited_for as usize))) {
+            return undo(graph, from);
         }
         let end = start.saturating_add(graph.duration[i]);
         for h in holds {

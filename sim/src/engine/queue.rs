@@ -79,7 +79,7 @@ impl<T: Copy> EventQueue<T> {
             while let Some(children) = self.keys.get(hole - 2) {
                 // Whichever child is the least, its children are in one of these four lines.
                 let lines = self.keys.get(4 * (hole - 2) - 2..).unwrap_or_default();
-                prefetch(&lines[..lines.len().min(4)]);
+                lines.iter().take(4).for_each(prefetch);
                 let (least, below) = children.least();
                 if below >= last_key {
                     break;

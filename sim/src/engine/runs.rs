@@ -37,6 +37,12 @@ impl Runs {
         self.before.clear();
     }
 
+    /// Whether nothing was ever paused.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.last.is_empty()
+    }
+
     fn get(&self, at: u32) -> Option<Run> {
         let i = at as usize;
         (at != NONE).then(|| Run {
@@ -49,7 +55,6 @@ impl Runs {
     }
 
     /// The latest run of operation `i`, nothing if it was never paused.
-    #[inline]
     pub(super) fn latest(&self, i: usize) -> Option<Run> {
         self.last.get(i).and_then(|&at| self.get(at))
     }
@@ -78,7 +83,7 @@ impl Runs {
     }
 
     /// The latest run of operation `i` ends at `now`, if it has one that goes on.
-    #[inline]
+    #[cold]
     pub(super) fn end(&mut self, i: usize, now: u64) {
         if let Some(&at) = self.last.get(i)
             && at != NONE

@@ -206,6 +206,8 @@ const PARALLEL_TOKENS: u32 = 4096;
 /// Rows that are counted together. A decode batch takes a row here and a row there: all are asked for before any is
 /// counted.
 const BLOCK: usize = 16;
+/// Expert ids in a cache line of 64 bytes.
+const IDS_A_LINE: usize = 64 / size_of::<u16>();
 /// Fixed size of a parallel chunk, so that the split does not depend on the number of threads.
 const CHUNK_TOKENS: u32 = 2048;
 
@@ -368,7 +370,8 @@ impl Counts {
                         counts.count(map, &[Row { ids: drawn, ..row }], k);
                         return;
                     }
-                    prefetch(row.ids);
+                    // The first lines; beyond, the hardware has seen the pattern.
+                    row.ids.chunks(IDS_A_LINE).take(16).for_each(|line| prefetch(&line[0]));
                     block.rows[block.len] = row;
                     block.len += 1;
                     if block.len == BLOCK {

@@ -9,9 +9,11 @@
 //!   it was, without a second launch: one that sharing never slowed needs what its duration says in all, another keeps
 //!   the fraction of its body that is left.
 
-use super::{Des, Event, State};
+use super::{Des, Event, Other, State};
 use crate::engine::graph::{Graph, NONE, UNKNOWN};
 use crate::engine::resources::Resources;
+use std::cmp::Reverse;
+use std::collections::VecDeque;
 
 /// A running operation that can be paused.
 #[derive(Clone, Copy, Debug)]
@@ -21,15 +23,42 @@ pub(super) struct Pausable {
     asked: u64,
 }
 
+/// Whether `op` has a higher priority than `other`.
+#[cold]
+pub(super) fn outranks(graph: &Graph, op: u32, other: u32) -> bool {
+    graph.priority(op as usize) > graph.priority(other as usize)
+}
+
+/// Highest priority first, otherwise as before.
+#[cold]
+pub(super) fn sort_by_priority(graph: &Graph, ops: &mut [u32]) {
+    ops.sort_by_key(|&op| Reverse(graph.priority(op as usize)));
+}
+
+/// Puts `op` at the end of its priority.
+#[cold]
+pub(super) fn enqueue(graph: &Graph, waiting: &mut VecDeque<u32>, op: u32) {
+    let end = waiting.partition_point(|&w| !outranks(graph, op, w));
+    waiting.insert(end, op);
+}
+
 impl Des {
-    /// `op` has begun to run.
+    /// `op`, pausable or not, has stopped running.
+    #[cold]
+    pub(super) fn stops(&mut self, op: u32) {
+        self.pausables.retain(|p| p.op != op);
+    }
+
+    /// The pausable `op` has begun to run.
+    #[cold]
     pub(super) fn runs(&mut self, graph: &Graph, op: u32) {
-        if graph.chunk(op as usize) > 0 && !graph.holds(op as usize).is_empty() {
+        if !graph.holds(op as usize).is_empty() {
             self.pausables.push(Pausable { op, asked: UNKNOWN });
         }
     }
 
     /// Has every running operation that somebody would pause looked at on its next chunk boundary, which may be now.
+    #[cold]
     pub(super) fn ask(&mut self, graph: &Graph, resources: &Resources) {
         for at in 0..self.pausables.len() {
             let Pausable { op, asked } = self.pausables[at];
@@ -41,15 +70,16 @@ impl Des {
             let boundary = since.saturating_add(chunk.saturating_mul(chunks));
             if boundary < UNKNOWN {
                 self.pausables[at].asked = boundary;
-                self.queue.push(boundary, Event::Boundary(op));
+                self.queue.push(boundary, Event::Other(op, Other::Boundary));
             }
         }
     }
 
     /// Pauses those that stand on a boundary and are still in somebody's way.
+    #[cold]
     pub(super) fn pause_wanted(&mut self, graph: &mut Graph, resources: &Resources) {
         let mut boundaries = std::mem::take(&mut self.boundaries);
-        boundaries.sort_unstable_by_key(|&op| (graph.priority(op as usize), std::cmp::Reverse(op)));
+        boundaries.sort_unstable_by_key(|&op| (graph.priority(op as usize), Reverse(op)));
         for &op in &boundaries {
             // It may have ended, or been paused and resumed, since.
             let asked = self.pausables.iter_mut().find(|p| p.op == op && p.asked == self.now);
@@ -69,7 +99,7 @@ impl Des {
             let Some(&waiter) = self.lanes[held.lane.0 as usize].waiting.front() else { return false };
             let lacks = |lane, units| self.lanes[lane as usize].busy + units > resources.lanes[lane as usize].units;
             let holds = graph.holds(waiter as usize);
-            graph.priority(waiter as usize) > graph.priority(op as usize)
+            outranks(graph, waiter, op)
                 && holds.iter().any(|h| h.lane == held.lane && lacks(h.lane.0, h.units))
                 && holds.iter().all(|h| {
                     let lane = &self.lanes[h.lane.0 as usize];
@@ -82,7 +112,7 @@ impl Des {
 
     /// Units of `lane` that pausing the running `op` would give `waiter`.
     fn gives(&self, graph: &Graph, op: u32, waiter: u32, lane: u32) -> u32 {
-        if graph.priority(op as usize) >= graph.priority(waiter as usize) {
+        if !outranks(graph, waiter, op) {
             return 0;
         }
         graph.holds(op as usize).iter().filter(|h| h.lane.0 == lane).map(|h| h.units).sum()
@@ -102,7 +132,7 @@ impl Des {
         self.vacate(graph, op);
         for h in graph.holds(i) {
             let waiting = &mut self.lanes[h.lane.0 as usize].waiting;
-            let head = waiting.partition_point(|&w| graph.priority(w as usize) > graph.priority(i));
+            let head = waiting.partition_point(|&w| outranks(graph, w, op));
             waiting.insert(head, op);
         }
     }
