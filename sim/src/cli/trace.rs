@@ -84,7 +84,7 @@ pub(super) struct ExportArgs {
 }
 
 #[derive(Debug, clap::Args)]
-#[group(id = "selection", required = true)]
+#[group(id = "selection", required = true, multiple = false)]
 pub(super) struct SelectionArgs {
     /// The sequences numbered A to B - 1
     #[arg(long, value_name = "A..B", value_parser = range)]

@@ -257,7 +257,7 @@ fn pattern(c: &Config, family: &str, layers: u32) -> Result<Vec<String>> {
         // 1: rotary positions within a chunk; 0: no positions, full attention.
         let rope = |l: u32| match c.no_rope_layers.as_deref() {
             Some(list) if !list.is_empty() => list.get(l as usize).is_none_or(|&r| r != 0),
-            _ => (l + 1) % every != 0,
+            _ => !(l + 1).is_multiple_of(every),
         };
         (0..layers).map(|l| if rope(l) { chunk.clone() } else { full.clone() }).collect()
     } else if family == "gpt_oss" {
