@@ -1,7 +1,7 @@
 //! Does a run on real selections and real arrivals compute exactly the experts that the trace selected?
 
 use crate::common::{Place, Run, data};
-use moesim_traces::import::export_wafer_json;
+use moesim_traces::export::exporter;
 use moesim_traces::{OwnedSequence, Trace};
 
 /// gpt-oss-20b's measured selections, imported.
@@ -22,7 +22,7 @@ fn selections_survive_the_way_through_json() {
         OwnedSequence { id: i as u32, decode: s.decode.to_vec(), ..Default::default() }
     };
     let slice = Trace::from_sequences(trace.meta().clone(), (100..112).map(slice).collect()).unwrap();
-    export_wafer_json(&slice, &p.path("json")).unwrap();
+    exporter("wafer-json").unwrap().export(&slice, &p.path("json")).unwrap();
     p.ok(&["trace", "import", "json", "--out", "again.arrow", "--model", "gpt-oss-20b"]);
     let again = Trace::open(&p.path("again.arrow")).unwrap();
     assert_eq!((again.sequences(), again.rows()), (12, slice.rows()));
@@ -81,5 +81,40 @@ fn experts_are_those_of_the_trace() {
         let offsets = run.table("requests.csv").column::<u32>("offset");
         assert_eq!(offsets.len(), limit as usize);
         assert_eq!(offsets.iter().any(|o| *o > 0), limit > 703);
+    }
+}
+
+#[test]
+fn a_trace_cut_and_merged_and_through_every_form_keeps_its_rows() {
+    let p = Place::new();
+    let Some(trace) = imported(&p) else { return };
+    let hash = |name: &str| Trace::open(&p.path(name)).unwrap().hash().to_string();
+    p.ok(&["trace", "slice", "gpt.arrow", "--first", "7", "--out", "a.arrow"]);
+    p.ok(&["trace", "slice", "gpt.arrow", "--sequences", "7..20", "--out", "b.arrow"]);
+    let said = p.ok(&["trace", "merge", "a.arrow", "b.arrow", "--out", "ab.arrow"]);
+    assert!(said.starts_with("ab.arrow: 20 sequences renumbered 0 to 19, "), "{said}");
+    let first: Vec<_> = (0..20).map(|i| trace.sequence(i).to_owned()).collect();
+    let whole = Trace::from_sequences(trace.meta().clone(), first).unwrap();
+    assert_eq!(hash("ab.arrow"), whole.hash());
+    for format in ["json-lines", "csv"] {
+        let said = p.ok(&["trace", "export", "ab.arrow", "--format", format, "--out", "text"]);
+        assert!(said.contains("left out: ") && said.contains("gate weights"), "{said}");
+        p.ok(&["trace", "import", "text", "--out", "back.arrow", "--experts", "32"]);
+        assert_eq!(hash("back.arrow"), whole.hash(), "{format}");
+    }
+    for wrong in [
+        &["trace", "export", "ab.arrow", "--format", "jsonl", "--out", "x"][..],
+        &["trace", "slice", "ab.arrow", "--out", "x"],
+        &["trace", "slice", "ab.arrow", "--first", "1", "--sequences", "0..1", "--out", "x"],
+        &["trace", "slice", "ab.arrow", "--sequences", "3..1", "--out", "x"],
+        &["trace", "slice", "ab.arrow", "--sequences", "20..30", "--out", "x"],
+        &["trace", "merge", "ab.arrow", "absent.arrow", "--out", "x"],
+    ] {
+        let out = p.command(wrong).output().unwrap();
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(
+            out.status.code() == Some(2) && said.lines().count() == 1 && !p.path("x").exists(),
+            "{wrong:?}: {said}"
+        );
     }
 }

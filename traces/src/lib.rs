@@ -2,12 +2,16 @@
 //!
 //! * [`model`]: architectures as data files, expanded to layers; parameters, bytes and KV per layer.
 //! * [`trace`]: the container of expert-selection traces.
-//! * [`mod@import`]: importers and exporters of traces.
+//! * [`mod@import`], [`export`]: other tools' forms of a trace.
+//! * [`edit`]: slices of a trace, and traces merged.
 //! * [`stats`]: what a trace is like.
 //! * [`synth`]: a synthetic source of traces.
 //! * [`arrivals`]: when requests come, and how long they are.
 
 pub mod arrivals;
+mod csv_lines;
+pub mod edit;
+pub mod export;
 pub mod import;
 pub mod model;
 pub mod stats;

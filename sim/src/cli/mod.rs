@@ -31,7 +31,7 @@ enum Command {
     Run(run::Args),
     /// Simulate a grid of experiments
     Sweep(sweep::Args),
-    /// Import and inspect expert-selection traces
+    /// Import, inspect, export and cut expert-selection traces
     #[command(subcommand)]
     Trace(trace::Command),
     /// Import model architectures

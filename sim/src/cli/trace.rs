@@ -4,9 +4,13 @@ use super::{Format, print};
 use crate::output::json;
 use moesim_core::{Diag, Result};
 use moesim_traces::Trace;
+use moesim_traces::edit::{Selection, merge, slice};
+use moesim_traces::export::exporter;
 use moesim_traces::import::{self, Options, Phase, importers};
 use moesim_traces::stats::info;
-use std::path::PathBuf;
+use moesim_traces::trace::Summary;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -14,6 +18,12 @@ pub(super) enum Command {
     Import(ImportArgs),
     /// Say what a trace holds
     Info(InfoArgs),
+    /// Write a trace in a form that other tools read
+    Export(ExportArgs),
+    /// Write some of a trace's sequences to a trace of their own
+    Slice(SliceArgs),
+    /// Write the sequences of several traces of one model to one trace, numbered from 0
+    Merge(MergeArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -23,7 +33,7 @@ pub(super) struct ImportArgs {
     /// The container to write
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// The source's format [default: detected]
+    /// The source's format: npz, wafer-json, json-lines or csv [default: detected]
     #[arg(long)]
     format: Option<String>,
     /// The model: a preset or file, which sets layers and experts and must agree with the source
@@ -35,7 +45,7 @@ pub(super) struct ImportArgs {
     /// Experts a token, where the source leaves it open
     #[arg(long)]
     top_k: Option<u32>,
-    /// The array of an archive [default: expert_ids, or the only one with three dimensions]
+    /// The array of an archive [default: expert_ids, or the only one with three or four dimensions]
     #[arg(long)]
     array: Option<String>,
     /// Numbers of the MoE layers, comma separated [default: the model's, or 0, 1, 2, ...]
@@ -61,6 +71,62 @@ pub(super) struct InfoArgs {
     format: Format,
 }
 
+#[derive(Debug, clap::Args)]
+pub(super) struct ExportArgs {
+    /// A trace in moesim's container
+    trace: PathBuf,
+    /// The form: json-lines, csv or wafer-json
+    #[arg(long)]
+    format: String,
+    /// The file to write; a folder for wafer-json
+    #[arg(long, value_name = "PATH")]
+    out: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(id = "selection", required = true, multiple = false)]
+pub(super) struct SelectionArgs {
+    /// The sequences numbered A to B - 1
+    #[arg(long, value_name = "A..B", value_parser = range)]
+    sequences: Option<Range<u32>>,
+    /// The first N sequences
+    #[arg(long, value_name = "N")]
+    first: Option<usize>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct SliceArgs {
+    /// A trace in moesim's container
+    trace: PathBuf,
+    #[command(flatten)]
+    selection: SelectionArgs,
+    /// The container to write
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct MergeArgs {
+    /// Traces in moesim's container, in this order
+    #[arg(required = true)]
+    traces: Vec<PathBuf>,
+    /// The container to write
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+fn range(text: &str) -> std::result::Result<Range<u32>, String> {
+    let ends = text.split_once("..").and_then(|(a, b)| Some(a.trim().parse().ok()?..b.trim().parse().ok()?));
+    let rule = "write A..B with two whole numbers, A below B, for example 0..100";
+    ends.filter(|r: &Range<u32>| !r.is_empty()).ok_or_else(|| rule.to_string())
+}
+
+/// What was written, in one line.
+fn written(out: &Path, s: &Summary, note: &str) -> Result<()> {
+    let (sequences, rows, megabytes) = (s.sequences, s.rows, s.bytes as f64 / 1e6);
+    print(&format!("{}: {sequences} sequences{note}, {rows} rows, {megabytes:.1} MB\n", out.display()))
+}
+
 pub(super) fn run(command: &Command) -> Result<()> {
     match command {
         Command::Import(a) => {
@@ -81,13 +147,31 @@ pub(super) fn run(command: &Command) -> Result<()> {
                 return Err(moesim_core::diag::unknown("trace format", f, &names));
             }
             let s = import::import(&a.source, a.format.as_deref(), &options, &a.out)?;
+            written(&a.out, &s, "")
+        }
+        Command::Export(a) => {
+            // A mistyped format is said before a long trace is opened.
+            let exporter = exporter(&a.format)?;
+            let trace = Trace::open(&a.trace)?;
+            exporter.export(&trace, &a.out)?;
             print(&format!(
-                "{}: {} sequences, {} rows, {:.1} MB\n",
+                "{}: {} sequences, {} rows; left out: {}\n",
                 a.out.display(),
-                s.sequences,
-                s.rows,
-                s.bytes as f64 / 1e6
+                trace.sequences(),
+                trace.rows(),
+                exporter.loses()
             ))
+        }
+        Command::Slice(a) => {
+            let s = &a.selection;
+            let selection =
+                s.sequences.clone().map_or(Selection::First(s.first.unwrap_or_default()), Selection::Numbers);
+            written(&a.out, &slice(&Trace::open(&a.trace)?, &selection, &a.out)?, "")
+        }
+        Command::Merge(a) => {
+            let traces = a.traces.iter().map(|p| Trace::open(p)).collect::<Result<Vec<_>>>()?;
+            let summary = merge(&traces, &a.out)?;
+            written(&a.out, &summary, &format!(" renumbered 0 to {}", summary.sequences.saturating_sub(1)))
         }
         Command::Info(a) => {
             let trace = Trace::open(&a.trace)?;

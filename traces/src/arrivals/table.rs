@@ -1,14 +1,11 @@
 //! Requests in a CSV table, streamed: a time and two token counts a row.
 
 use super::{Request, TOKENS, out_of_range};
+use crate::csv_lines::{ShortLines, broken};
 use moesim_core::diag::nearest;
 use moesim_core::{Diag, Picos, Result};
 use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
-
-/// Longer lines are not tables of requests, and must not fill the memory.
-const LINE: usize = 64 << 10;
 
 /// Reads the time of a row in picoseconds since any fixed moment, or says how to write it.
 pub(super) type Clock = fn(&str) -> std::result::Result<i128, &'static str>;
@@ -48,7 +45,7 @@ impl Table {
         }
         // Without quotes, a record is a line, and short.
         let mut reader =
-            csv::ReaderBuilder::new().quoting(false).trim(csv::Trim::All).from_reader(ShortLines { file, line: 0 });
+            csv::ReaderBuilder::new().quoting(false).trim(csv::Trim::All).from_reader(ShortLines::new(file));
         let header = reader.headers().map_err(|e| broken(path, &e))?.clone();
         let known: Vec<&str> = header.iter().collect();
         let find = |name: &str| {
@@ -133,36 +130,5 @@ impl Iterator for Table {
         let item = self.read().transpose();
         self.over = !matches!(item, Some(Ok(_)));
         item
-    }
-}
-
-fn broken(path: &Path, e: &csv::Error) -> Diag {
-    let line = e.position().map_or(1, csv::Position::line);
-    let problem = match e.kind() {
-        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => format!("has {len} fields, not {expected_len}"),
-        csv::ErrorKind::Utf8 { .. } => "is not UTF-8 text".to_string(),
-        csv::ErrorKind::Io(e) => format!("cannot be read: {e}"),
-        _ => format!("cannot be read: {e}"),
-    };
-    Diag::input(problem).file(path).place(format!("line {line}")).cure("give a CSV table, one request a line")
-}
-
-/// A file whose lines are short.
-struct ShortLines {
-    file: File,
-    line: usize,
-}
-
-impl Read for ShortLines {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let n = self.file.read(buffer)?;
-        self.line = match buffer[..n].iter().rposition(|b| *b == b'\n') {
-            Some(last) => n - last - 1,
-            None => self.line + n,
-        };
-        if self.line > LINE {
-            return Err(std::io::Error::other("a line is longer than 64 KiB"));
-        }
-        Ok(n)
     }
 }

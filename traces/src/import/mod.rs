@@ -1,10 +1,11 @@
-//! Importers and exporters of expert-selection traces: one file a format, behind [`Importer`].
+//! Importers of expert-selection traces: one file a format, behind [`Importer`].
 
+mod csv_rows;
+mod id_lists;
+mod json_lines;
 mod npy;
 mod npz;
 mod wafer_json;
-
-pub use wafer_json::export_wafer_json;
 
 use crate::model::{Model, presets};
 use crate::trace::{Meta, OwnedSequence, Summary, Trace, Writer};
@@ -12,6 +13,9 @@ use moesim_core::diag::unknown;
 use moesim_core::{Diag, Result};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+
+/// Ids of one sequence, which is held in memory: 1 GiB.
+const SEQUENCE: u64 = 1 << 29;
 
 /// Reads one format.
 ///
@@ -30,7 +34,7 @@ pub trait Importer: Sync {
 
 /// All importers; detection asks them in this order.
 pub fn importers() -> &'static [&'static dyn Importer] {
-    &[&npz::Npz, &wafer_json::WaferJson]
+    &[&npz::Npz, &wafer_json::WaferJson, &json_lines::JsonLines, &csv_rows::CsvRows]
 }
 
 /// Where an importer puts what it reads.
@@ -55,7 +59,7 @@ pub enum Phase {
 /// What the source does not say.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// The array of an archive; default `expert_ids`, or the only one with three dimensions.
+    /// The array of an archive; default `expert_ids`, or the only one with three or four dimensions.
     pub array: Option<String>,
     /// A model preset or file, which sets experts and layer numbers and must agree in layers and k; or, if `experts` is
     /// given too, any name.
@@ -74,6 +78,16 @@ pub struct Options {
     pub phase: Phase,
 }
 
+/// What a source says of itself. Options that say otherwise are refused, except for the three labels, which they replace.
+#[derive(Default)]
+struct Declared {
+    layer_numbers: Option<Vec<u32>>,
+    experts: Option<u32>,
+    model: Option<String>,
+    source: Option<String>,
+    licence: Option<String>,
+}
+
 impl Options {
     /// The model, if one is named; a name that is no model is a mere label once the number of experts is given.
     fn load_model(&self) -> Result<Option<Model>> {
@@ -82,8 +96,8 @@ impl Options {
             other => other.transpose(),
         }
     }
-    /// Describes a source of so many layers, whose own numbers are `numbers` if it has any.
-    fn describe(&self, path: &Path, layers: usize, k: u32, numbers: Option<Vec<u32>>) -> Result<Meta> {
+    /// Describes a source of so many layers, which says this of itself.
+    fn describe(&self, path: &Path, layers: usize, k: u32, declared: Declared) -> Result<Meta> {
         let model = self.load_model()?;
         let from_model = model.as_ref().map(|m| m.moe_layers().iter().map(|l| *l as u32).collect::<Vec<_>>());
         let moe = model.as_ref().and_then(|m| m.decoder.iter().find_map(|l| l.moe()));
@@ -98,35 +112,39 @@ impl Options {
             if layers != expected.len() {
                 return disagree("MoE layers", layers.to_string(), &m.name, expected.len().to_string());
             }
-            if let Some(n) = numbers.as_ref().filter(|n| *n != expected) {
+            if let Some(n) = declared.layer_numbers.as_ref().filter(|n| *n != expected) {
                 return disagree("layer numbers", format!("{n:?}"), &m.name, format!("{expected:?}"));
             }
             if k != moe.top_k {
                 return disagree("experts a token", k.to_string(), &m.name, moe.top_k.to_string());
             }
-            if self.experts.is_some_and(|e| e != moe.experts) {
-                return disagree("experts", self.experts.unwrap_or(0).to_string(), &m.name, moe.experts.to_string());
+            if let Some(e) = self.experts.or(declared.experts).filter(|e| *e != moe.experts) {
+                return disagree("experts", e.to_string(), &m.name, moe.experts.to_string());
             }
         }
-        let experts = self.experts.or(moe.map(|m| m.experts)).ok_or_else(|| {
+        if let (Some(found), Some(given)) = (declared.experts, self.experts.filter(|e| Some(*e) != declared.experts)) {
+            return disagree("experts", found.to_string(), "the option", given.to_string());
+        }
+        let experts = self.experts.or(declared.experts).or(moe.map(|m| m.experts)).ok_or_else(|| {
             let names: Vec<&str> = presets().iter().map(|p| p.name).collect();
             let cure = format!("give --experts, or --model ({})", names.join(", "));
             Diag::input("does not say how many experts a layer has").file(path).place("experts").cure(cure)
         })?;
-        let numbers = numbers.or_else(|| self.layer_numbers.clone()).or(from_model);
+        let numbers = declared.layer_numbers.or_else(|| self.layer_numbers.clone()).or(from_model);
         let layer_numbers = numbers.unwrap_or_else(|| (0..layers as u32).collect());
         if layer_numbers.len() != layers {
             let given = layer_numbers.len();
             return disagree("MoE layers", layers.to_string(), "the option", format!("{given} layer numbers"));
         }
-        let file_name = || path.file_name().map_or_else(|| "unknown".into(), |n| n.to_string_lossy().into_owned());
+        let unknown = || "unknown".to_string();
+        let file_name = || path.file_name().map_or_else(unknown, |n| n.to_string_lossy().into_owned());
         let meta = Meta {
-            model: model.map(|m| m.name).or_else(|| self.model.clone()).unwrap_or_else(|| "unknown".into()),
+            model: model.map(|m| m.name).or(self.model.clone()).or(declared.model).unwrap_or_else(unknown),
             layer_numbers,
             experts,
             k,
-            source: self.source.clone().unwrap_or_else(file_name),
-            licence: self.licence.clone().unwrap_or_else(|| "unknown".into()),
+            source: self.source.clone().or(declared.source).unwrap_or_else(file_name),
+            licence: self.licence.clone().or(declared.licence).unwrap_or_else(unknown),
         };
         meta.check().map_err(|d| d.file(path))?;
         Ok(meta)
@@ -162,12 +180,12 @@ pub fn import(source: &Path, format: Option<&str>, options: &Options, out: &Path
 pub fn load(source: &Path, format: Option<&str>, options: &Options) -> Result<Trace> {
     let mut sink = ToMemory::default();
     importer(source, format)?.import(source, options, &mut sink)?;
-    let meta = sink.meta.ok_or_else(|| no_rows(source))?;
+    let meta = sink.meta.filter(|_| !sink.sequences.is_empty()).ok_or_else(|| no_rows(source))?;
     Trace::from_sequences(meta, sink.sequences).map_err(|d| d.file(source))
 }
 
 fn no_rows(source: &Path) -> Diag {
-    Diag::input("has no rows").file(source).cure("give a source that has some")
+    Diag::input("has no rows").file(source).place("end").cure("give a source that has some")
 }
 
 struct ToFile {

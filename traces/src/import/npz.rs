@@ -1,11 +1,13 @@
-//! Numpy arrays [tokens, layers, k] of expert ids, alone or in an archive, with an optional index of sequences.
+//! Numpy arrays of expert ids, alone or in an archive: [tokens, layers, k] with an optional index of sequences, or
+//! [sequences, tokens, layers, k]. An id of -1 is missing.
 //!
 //! The index is a JSON list of `{"seq": 0, "offset": 0, "n_tokens": 511, "first_pos": 101}`, found as `index.json` beside the
-//! array; other keys are ignored. Without an index, the array is one sequence from position 0.
+//! array; other keys are ignored. Without an index, three dimensions are one sequence from position 0; of
+//! four, each sequence starts at position 0, and its last rows are padding where all their ids are -1.
 
 use super::npy::Header;
-use super::{Importer, Options, Phase, Sink};
-use crate::trace::OwnedSequence;
+use super::{Declared, Importer, Options, Phase, SEQUENCE, Sink};
+use crate::trace::{MISSING, OwnedSequence};
 use moesim_core::diag::unknown;
 use moesim_core::{Diag, Result};
 use serde::Deserialize;
@@ -13,8 +15,6 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
-/// Ids of one sequence, which is held in memory: 1 GiB.
-const SEQUENCE: u64 = 1 << 29;
 /// Archives of expert ids shrink by a factor of 2 to 20; one that promises more than this is refused.
 const RATIO: u64 = 200;
 const INDEX_BYTES: u64 = 256 << 20;
@@ -24,7 +24,7 @@ const CHUNK: usize = 1 << 20;
 pub(super) struct Npz;
 
 /// One sequence of the index.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize)]
 struct Entry {
     seq: Option<u32>,
     offset: u64,
@@ -38,7 +38,7 @@ impl Importer for Npz {
         "npz"
     }
     fn description(&self) -> &'static str {
-        "numpy array [tokens, layers, k] (.npy, .npz, or a folder with one and its index.json)"
+        "numpy array [tokens, layers, k] or [sequences, tokens, layers, k] (.npy, .npz, or a folder with one and its index.json)"
     }
     fn detect(&self, path: &Path) -> bool {
         array_file(path).is_ok()
@@ -109,7 +109,7 @@ fn read_index(path: &Path) -> Result<Option<Vec<Entry>>> {
 
 type Archive = zip::ZipArchive<BufReader<File>>;
 
-/// The member to read: the array asked for, `expert_ids`, or the only one with three dimensions.
+/// The member to read: the array asked for, `expert_ids`, or the only one with three or four dimensions.
 fn choose(archive: &mut Archive, options: &Options) -> Result<String> {
     let mut names: Vec<String> = archive.file_names().filter(|n| n.ends_with(".npy")).map(str::to_string).collect();
     names.sort();
@@ -122,12 +122,14 @@ fn choose(archive: &mut Archive, options: &Options) -> Result<String> {
         return Err(unknown("array of the archive", wanted, &short).place("archive"));
     }
     let cubic = |n: &&String| {
-        archive.by_name(n).is_ok_and(|m| Header::read(&mut BufReader::new(m)).is_ok_and(|h| h.shape.len() == 3))
+        archive
+            .by_name(n)
+            .is_ok_and(|m| Header::read(&mut BufReader::new(m)).is_ok_and(|h| (3..=4).contains(&h.shape.len())))
     };
     let mut found = names.iter().take(1000).filter(cubic);
     match (found.next(), found.next()) {
         (Some(only), None) => Ok(only.clone()),
-        _ => Err(Diag::input("does not have exactly one array of three dimensions")
+        _ => Err(Diag::input("does not have exactly one array of three or four dimensions")
             .place("archive")
             .cure(format!("name the array to read: {}", short.join(", ")))),
     }
@@ -144,11 +146,20 @@ impl Array<'_> {
     /// Streams the array in `r`, which has `length` bytes with its header, one sequence at a time.
     fn import(&self, r: &mut impl Read, length: u64, sink: &mut dyn Sink) -> Result<()> {
         let header = Header::read(r)?;
-        let [tokens, layers, k] = header.shape[..] else {
-            return Err(Diag::input(format!("has the shape {:?}", header.shape))
-                .place("header")
-                .cure("give an array [tokens, layers, k]"));
+        let (count, each, layers, k) = match header.shape[..] {
+            [tokens, layers, k] => (None, tokens, layers, k),
+            [sequences, tokens, layers, k] => (Some(sequences), tokens, layers, k),
+            _ => {
+                return Err(Diag::input(format!("has the shape {:?}", header.shape))
+                    .place("header")
+                    .cure("give an array [tokens, layers, k] or [sequences, tokens, layers, k]"));
+            }
         };
+        if count.is_some() && self.index.is_some() {
+            return Err(Diag::input("has a dimension of sequences and an index.json beside it")
+                .place("header")
+                .cure("move one of them away"));
+        }
         let body = header.body().filter(|b| *b == length.saturating_sub(header.bytes)).ok_or_else(|| {
             Diag::input(format!("declares the shape {:?} but has {length} bytes in all", header.shape))
                 .place("header")
@@ -157,12 +168,23 @@ impl Array<'_> {
         let (Ok(layers), Ok(k)) = (usize::try_from(layers), u32::try_from(k)) else {
             return Err(Diag::input(format!("has the shape {:?}", header.shape)).place("header").cure("correct it"));
         };
-        let meta = self.options.describe(self.path, layers, k, None)?;
+        let meta = self.options.describe(self.path, layers, k, Declared::default())?;
         let row = (meta.width() * header.element.bytes) as u64;
         sink.begin(meta.clone())?;
-        let whole = [Entry { seq: None, offset: 0, n_tokens: tokens, first_pos: 0 }];
+        // The body's size did not overflow.
+        let tokens = count.unwrap_or(1) * each;
+        // A shape may have any number of empty sequences.
+        let regular = (0..if each == 0 { 0 } else { count.unwrap_or(1) }).map(|i| Entry {
+            seq: None,
+            offset: i * each,
+            n_tokens: each,
+            first_pos: 0,
+        });
+        let listed = self.index.iter().flatten().copied();
+        let entries: Box<dyn Iterator<Item = Entry>> =
+            if self.index.is_some() { Box::new(listed) } else { Box::new(regular) };
         let mut at = 0;
-        for (i, e) in self.index.as_deref().unwrap_or(&whole).iter().enumerate() {
+        for (i, e) in entries.enumerate() {
             let end = e.offset.checked_add(e.n_tokens).filter(|end| e.offset >= at && *end <= tokens);
             let Some(end) = end else {
                 let problem =
@@ -178,8 +200,12 @@ impl Array<'_> {
                 return Err(Diag::input(problem).place(format!("entry {i}")).cure("divide it by an index.json"));
             }
             skip(r, (e.offset - at) * row)?;
-            let ids = self.ids(r, &header, e, meta.width())?;
+            let mut ids = self.ids(r, &header, &e, meta.width())?;
             at = end;
+            if count.is_some() {
+                let padding = ids.rchunks_exact(meta.width()).take_while(|row| row.iter().all(|id| *id == MISSING));
+                ids.truncate(ids.len() - padding.count() * meta.width());
+            }
             if ids.is_empty() {
                 continue;
             }

@@ -39,12 +39,13 @@ fn the_published_trace_has_its_measured_figures() {
     assert_eq!((s.decode_first_position, &s.decode[..4]), (101, &[31, 21, 22, 6][..]));
     assert_eq!(load(&source, Some("npz"), &gpt_oss()).unwrap().hash(), trace.hash());
 
-    // A part of it through JSON and back.
-    let part: Vec<_> = (0..5).map(|i| trace.sequence(i).to_owned()).collect();
-    let part = Trace::from_sequences(trace.meta().clone(), part).unwrap();
-    export_wafer_json(&part, &dir.path().join("json")).unwrap();
-    let back = load(&dir.path().join("json"), None, &gpt_oss()).unwrap();
-    assert!((0..5).all(|i| back.sequence(i).decode == part.sequence(i).decode));
+    // The sample of it in JSON lines.
+    let sample = load(&source.join("sample_24seq.jsonl"), None, &Options::default()).unwrap();
+    assert_eq!((sample.sequences(), sample.rows(), sample.experts()), (24, 7_458, 32));
+    for i in 0..sample.sequences() {
+        let s = sample.sequence(i);
+        assert_eq!(s, trace.sequence(s.id as usize));
+    }
 }
 
 #[test]
@@ -68,29 +69,88 @@ fn every_element_type_and_missing_experts() {
 }
 
 #[test]
-fn json_round_trip_is_exact() {
-    let m = || "m".to_string();
-    let meta = Meta { model: m(), layer_numbers: vec![1, 3], experts: 9, k: 2, source: m(), licence: m() };
-    let sequence = |id: u32| OwnedSequence {
-        id,
-        prefill: (0..4 * id).map(|x| (x % 9) as u16).collect(),
-        // Missing at the end of a row, in its middle, and all of it.
-        decode: vec![1, 0xFFFF, 0xFFFF, 2, 0xFFFF, 0xFFFF, 8, 7],
-        decode_first_position: id,
-        ..Default::default()
-    };
-    let trace = Trace::from_sequences(meta, (0..3).map(sequence).collect()).unwrap();
+fn arrays_of_several_sequences_end_where_the_padding_starts() {
     let dir = tempfile::tempdir().unwrap();
-    export_wafer_json(&trace, &dir.path().join("out")).unwrap();
-    let text = fs::read_to_string(dir.path().join("out/00000001.json")).unwrap();
-    assert!(
-        text.starts_with("[{\"0\":null,\"1\":[[0,1]],\"2\":null,\"3\":[[2,3]]},\n{\"0\":null,\"1\":[[1]],"),
-        "{text}"
+    let path = dir.path().join("ids.npy");
+    // Three sequences of at most three tokens, two layers, k = 2: of two tokens (with a hole in the first), none, three.
+    let values: [i16; 36] = [
+        -1, -1, -1, -1, 1, 2, 3, 0, -1, -1, -1, -1, // padded
+        -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, // empty
+        0, 1, 2, 3, 3, -1, -1, -1, -1, -1, -1, 0, // full
+    ];
+    let body: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    fs::write(&path, npy("<i2", "(3, 3, 2, 2)", &body)).unwrap();
+    let options = Options { experts: Some(4), ..Default::default() };
+    let t = load(&path, None, &options).unwrap();
+    let ids = |from: usize, to: usize| values[from..to].iter().map(|v| *v as u16).collect::<Vec<_>>();
+    assert_eq!((t.sequences(), t.layers(), t.k()), (2, 2, 2));
+    assert_eq!((t.sequence(0).id, t.sequence(0).decode), (0, &ids(0, 8)[..]));
+    assert_eq!((t.sequence(1).id, t.sequence(1).decode), (2, &ids(24, 36)[..]));
+    // The same as one sequence of [tokens, layers, k]: rows of -1 keep their positions.
+    fs::write(&path, npy("<i2", "(9, 2, 2)", &body)).unwrap();
+    let t = load(&path, None, &options).unwrap();
+    assert_eq!((t.sequences(), t.sequence(0).decode), (1, &ids(0, 36)[..]));
+    assert!(t.check_sequence(0).is_ok());
+}
+
+/// What a text of one format is read as: (number, first position, prefill, decode first position, decode).
+type Read = (u32, u32, Vec<u16>, u32, Vec<u16>);
+
+fn read(name: &str, text: &str, options: &Options) -> (Meta, Vec<Read>) {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join(name), text).unwrap();
+    let t = load(&dir.path().join(name), None, options).unwrap();
+    let one = |i: usize| {
+        let s = t.sequence(i);
+        (s.id, s.first_position, s.prefill.to_vec(), s.decode_first_position, s.decode.to_vec())
+    };
+    (t.meta().clone(), (0..t.sequences()).map(one).collect())
+}
+
+#[test]
+fn forms_of_json_lines() {
+    let options = Options { experts: Some(9), ..Default::default() };
+    const M: u16 = 0xFFFF;
+    // Nested and flat, null and -1, a phase of its own, both phases, an empty sequence, no numbers, blank lines.
+    let text = r#"{"experts": [[[1, 2], [3, null]], [[-1, null], [8, 0]]], "other": {"a": [1, {}]}}
+
+        {"seq": 5, "experts": [[1, 2, 3, 4]], "phase": "prefill", "first_pos": 7, "n_layers": 2}
+        {"seq": 6, "experts": [], "n_tokens": 0}
+        {"prefill": [[1, 2, 3, 4], [1, 2, 3, 4]], "decode": [[5, 6, 7, 8]], "n_tokens": 3, "first_pos": 10}
+        {"decode": [[5, 6, 7, 8]], "decode_first_pos": 3}"#;
+    let (meta, list) = read("x.txt", text, &options);
+    assert_eq!((meta.layer_numbers.len(), meta.k, meta.experts), (2, 2, 9));
+    assert_eq!(
+        list,
+        [
+            (0, 0, vec![], 0, vec![1, 2, 3, M, M, M, 8, 0]),
+            (5, 7, vec![1, 2, 3, 4], 8, vec![]),
+            (6, 10, vec![1, 2, 3, 4, 1, 2, 3, 4], 12, vec![5, 6, 7, 8]),
+            (7, 3, vec![], 3, vec![5, 6, 7, 8]),
+        ]
     );
-    let options =
-        Options { model: Some(m()), experts: Some(9), source: Some(m()), licence: Some(m()), ..Default::default() };
-    let back = load(&dir.path().join("out"), None, &options).unwrap();
-    assert_eq!((back.meta(), back.hash()), (trace.meta(), trace.hash()));
+    // The source describes itself; the options name it otherwise.
+    let text = r#"{"experts": [[1, 2]], "top_k": 1, "n_experts": 3, "model": "a", "source": "b", "licence": "c"}"#;
+    let (meta, _) = read("x.jsonl", text, &Options { licence: Some("d".into()), ..Default::default() });
+    assert_eq!((&*meta.model, &*meta.source, &*meta.licence, meta.experts), ("a", "b", "d", 3));
+    // k of a flat row by the model.
+    let row = vec!["31"; 24 * 4].join(",");
+    let (meta, _) = read("x.jsonl", &format!("{{\"experts\": [[{row}]]}}"), &gpt_oss());
+    assert_eq!((&*meta.model, meta.k, meta.experts), ("gpt-oss-20b", 4, 32));
+}
+
+#[test]
+fn forms_of_csv() {
+    let options = Options { experts: Some(9), phase: Phase::Prefill, ..Default::default() };
+    let text = "\u{feff}layer,text,sequence, token ,expert_1,expert_0\r\n1,a,3,8,2,1\r\n5,b,3,8,4,3\r\n1,c,3,9,-1,\r\n\
+        5,d,3,9, 0 ,8\r\n1,e,4,0,2,1\r\n5,,4,0,4,3";
+    let (meta, list) = read("x.csv", text, &options);
+    assert_eq!((&meta.layer_numbers[..], meta.k, meta.experts), (&[1, 5][..], 2, 9));
+    let first = (3, 8, vec![1, 2, 3, 4, 0xFFFF, 0xFFFF, 8, 0], 10, vec![]);
+    assert_eq!(list, [first, (4, 0, vec![1, 2, 3, 4], 1, vec![])]);
+    let text = "sequence,phase,position,layer,expert0\n0,0,0,0,1\n0,prefill,1,0,2\n0,1,5,0,3\n0,decode,6,0,4\n";
+    let (_, list) = read("x.txt", text, &options);
+    assert_eq!(list, [(0, 0, vec![1, 2], 5, vec![3, 4])]);
 }
 
 #[test]

@@ -5,13 +5,12 @@
 //! The form is that of the public data set of the wafer-scale paper. It has no request numbers and no positions: files
 //! are numbered in the order of their paths, positions start at 0. A list shorter than k, or a -1 in it, is missing experts.
 
-use super::{Importer, Options, Sink};
-use crate::trace::{MISSING, Meta, OwnedSequence, Trace};
-use moesim_core::output::AtomicDir;
+use super::{Declared, Importer, Options, Sink};
+use crate::trace::{MISSING, Meta, OwnedSequence};
 use moesim_core::{Diag, Result};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Read, Write};
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 /// Files of the data set have up to 2 MB; this one is held in memory.
@@ -136,7 +135,8 @@ fn describe(steps: &[Step], path: &Path, options: &Options) -> Result<Meta> {
     let model = options.load_model()?;
     let of_model = model.as_ref().and_then(|m| m.decoder.iter().find_map(|l| l.moe())).map(|m| m.top_k);
     let k = options.k.or(of_model).unwrap_or(longest().unwrap_or(0).try_into().unwrap_or(u32::MAX));
-    options.describe(path, moe.len(), k, Some(moe.iter().map(|l| l.0).collect()))
+    let layer_numbers = Some(moe.iter().map(|l| l.0).collect());
+    options.describe(path, moe.len(), k, Declared { layer_numbers, ..Default::default() })
 }
 
 /// One file, in a trace of which other files may have said what it is.
@@ -200,56 +200,4 @@ impl Request<'_> {
         }
         Ok(rows)
     }
-}
-
-/// Writes a trace in this form into the folder `dir`, one file a sequence, and `SOURCE.txt` with source and licence.
-/// Sequence numbers, positions and gate weights have no place in it.
-pub fn export_wafer_json(trace: &Trace, dir: &Path) -> Result<()> {
-    const NOTE: &str = "SOURCE.txt";
-    let folder = AtomicDir::create(dir, NOTE)?;
-    let failed = |e: std::io::Error| Diag::cannot_write(dir, &e);
-    for i in 0..trace.sequences() {
-        trace.check_sequence(i)?;
-        let file = File::create(folder.path().join(format!("{i:08}.json"))).map_err(failed)?;
-        write_sequence(trace, i, &mut BufWriter::new(file)).map_err(failed)?;
-    }
-    let m = trace.meta();
-    let note = format!("Expert selections of {}.\nSource: {}\nLicence: {}\n", m.model, m.source, m.licence);
-    std::fs::write(folder.path().join(NOTE), note).map_err(failed)?;
-    folder.commit()
-}
-
-fn write_sequence(trace: &Trace, i: usize, out: &mut impl Write) -> std::io::Result<()> {
-    let s = trace.sequence(i);
-    out.write_all(b"[")?;
-    write_step(trace, s.prefill, out)?;
-    for row in s.decode.chunks_exact(trace.width()) {
-        out.write_all(b",\n")?;
-        write_step(trace, row, out)?;
-    }
-    out.write_all(b"]\n")?;
-    out.flush()
-}
-
-fn write_step(trace: &Trace, rows: &[u16], out: &mut impl Write) -> std::io::Result<()> {
-    let (k, numbers) = (trace.k(), &trace.meta().layer_numbers);
-    let mut dense = 0;
-    out.write_all(b"{")?;
-    for (l, &layer) in numbers.iter().enumerate() {
-        // Layers below the last MoE layer that are not listed are dense.
-        for d in dense..layer {
-            write!(out, "\"{d}\":null,")?;
-        }
-        dense = layer + 1;
-        write!(out, "\"{layer}\":[")?;
-        for (t, row) in rows.chunks_exact(trace.width()).enumerate() {
-            let ids = &row[l * k..(l + 1) * k];
-            let present = ids.iter().rposition(|id| *id != MISSING).map_or(0, |last| last + 1);
-            let words: Vec<String> =
-                ids[..present].iter().map(|id| if *id == MISSING { "-1".into() } else { id.to_string() }).collect();
-            write!(out, "{}[{}]", if t > 0 { "," } else { "" }, words.join(","))?;
-        }
-        out.write_all(if l + 1 < numbers.len() { b"]," } else { b"]" })?;
-    }
-    out.write_all(b"}")
 }

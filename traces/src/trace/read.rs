@@ -151,6 +151,10 @@ impl Trace {
     pub fn width(&self) -> usize {
         self.meta.width()
     }
+    /// Whether its rows have gate weights.
+    pub fn has_weights(&self) -> bool {
+        self.batches.first().is_some_and(|b| b.weights.is_some())
+    }
     /// Number of sequences, at least 1.
     pub fn sequences(&self) -> usize {
         self.index.len()
@@ -203,7 +207,8 @@ impl Trace {
         (0..self.sequences()).for_each(|i| h.push(&self.sequence(i)));
         h.finish()
     }
-    fn at(&self, d: Diag) -> Diag {
+    /// Names the trace as the file that is wrong.
+    pub(crate) fn at(&self, d: Diag) -> Diag {
         d.file(self.path.as_deref().unwrap_or(Path::new(&self.meta.model)))
     }
 }
