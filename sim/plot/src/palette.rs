@@ -24,7 +24,8 @@ pub(crate) const KINDS: [(&str, Rgb); 13] = [
     ("experts", GREEN),
     ("shared", plotters::style::RGBColor(139, 210, 188)),
     ("combine", VERMILLION),
-    ("load", plotters::style::RGBColor(20, 20, 20)),
+    // Apart from the black of the critical path, and from every colour above.
+    ("load", plotters::style::RGBColor(150, 98, 52)),
     ("allreduce", PURPLE),
     ("dense", SKY),
     ("head", plotters::style::RGBColor(90, 74, 110)),
