@@ -118,11 +118,23 @@ impl Plan {
     /// Bytes of KV on each device of a rank for a sequence of `context` tokens, in whole blocks. Latent caches (MLA) are
     /// whole on every tensor-parallel device, KV heads are split, each device keeping at least one.
     pub fn kv_bytes(&self, context: u32) -> u64 {
+        self.kv_held(|span| span.tokens_held(context.into()))
+    }
+
+    /// The most bytes that [`Plan::kv_bytes`] reaches on the way to `context`: a chunk is let go when the next one begins.
+    pub fn kv_peak_bytes(&self, context: u32) -> u64 {
+        self.kv_held(|span| match span {
+            Span::Chunk(w) => u64::from(context.min(w)),
+            span => span.tokens_held(context.into()),
+        })
+    }
+
+    fn kv_held(&self, tokens: impl Fn(Span) -> u64) -> u64 {
         let block = u64::from(self.deployment.kv_block_tokens);
         self.classes
             .iter()
             .map(|c| {
-                let held = c.attention.span.tokens_held(context.into()).div_ceil(block) * block;
+                let held = tokens(c.attention.span).div_ceil(block) * block;
                 let each = match c.attention.heads {
                     Heads::Gqa { kv_heads, .. } => {
                         let kept = u64::from(kv_heads).div_ceil(self.ranks.tp as u64);
@@ -304,6 +316,18 @@ mod tests {
         assert_eq!(p.kv_bytes(1024), 12 * (1024 + 128) * 2048);
         let split = plan(Deployment { attention_tp: 4, ..Deployment::default() });
         assert_eq!(split.kv_bytes(1024) * 4, p.kv_bytes(1024));
+    }
+
+    /// A chunk of 4 blocks is full at its end and let go at the next token; the peak remembers it.
+    #[test]
+    fn the_peak_of_a_chunked_cache_is_a_whole_chunk() {
+        let mut p = plan(Deployment::default());
+        p.classes.iter_mut().for_each(|c| c.attention.span = Span::Chunk(64));
+        assert!(p.kv_bytes(65) < p.kv_bytes(64));
+        for context in [1, 64, 65, 1000] {
+            let largest = (1..=context).map(|c| p.kv_bytes(c)).max();
+            assert_eq!(Some(p.kv_peak_bytes(context)), largest, "{context}");
+        }
     }
 
     /// Decode of one token on H100: weights over bandwidth, by hand.

@@ -44,7 +44,9 @@ impl Scheduler for ChunkedPrefill {
             let Some(next) = rank.waiting.front() else { break };
             // Leave room for the decodes of this iteration when something was just preempted.
             let spare = if preempted { plan.kv_bytes(plan.deployment.kv_block_tokens) } else { 0 };
-            if plan.kv_bytes(next.target()) + spare > rank.kv.free() && !(rank.running.is_empty() && steps.is_empty()) {
+            if plan.kv_peak_bytes(next.target()) + spare > rank.kv.free()
+                && !(rank.running.is_empty() && steps.is_empty())
+            {
                 break;
             }
             let Some(live) = rank.waiting.pop_front() else { break };
@@ -53,7 +55,9 @@ impl Scheduler for ChunkedPrefill {
             rank.running.push(live);
             if !rank.grow(plan, index, count) {
                 // Alone and still too large for the cache cannot be: such requests are rejected on arrival.
-                rank.waiting.extend(rank.running.pop());
+                if let Some(live) = rank.running.pop() {
+                    rank.waiting.push_front(live);
+                }
                 break;
             }
             steps.push(Step { index: index as u32, count });

@@ -20,7 +20,7 @@ impl Line {
             Arrivals::Open(requests) => line.next = requests.next().transpose()?,
             Arrivals::Closed { concurrency, .. } => {
                 for _ in 0..*concurrency {
-                    line.release_at(Picos::ZERO)?;
+                    line.send(Picos::ZERO)?;
                 }
             }
         }
@@ -56,17 +56,17 @@ impl Line {
     }
 
     /// A request left at `now`: in a closed loop its user sends the next one after thinking.
-    pub(super) fn release(&mut self, now: Picos) {
-        // Lengths of a closed loop are drawn, which cannot fail once the first ones were drawn.
-        let _ = self.release_at(now);
+    pub(super) fn release(&mut self, now: Picos) -> Result<()> {
+        let think = if let Arrivals::Closed { think, .. } = &self.arrivals { *think } else { Picos::ZERO };
+        self.send(now + think)
     }
 
-    fn release_at(&mut self, now: Picos) -> Result<()> {
-        if let Arrivals::Closed { think, requests, .. } = &mut self.arrivals {
-            let wait = if now == Picos::ZERO { Picos::ZERO } else { *think };
-            if let Some(request) = requests.next().transpose()? {
-                self.due.push((now + wait).0, request);
-            }
+    /// A user of a closed loop sends the next request at `at`.
+    fn send(&mut self, at: Picos) -> Result<()> {
+        if let Arrivals::Closed { requests, .. } = &mut self.arrivals
+            && let Some(request) = requests.next().transpose()?
+        {
+            self.due.push(at.0, request);
         }
         Ok(())
     }

@@ -193,9 +193,9 @@ impl Simulation {
             let longest = request.prompt_tokens.checked_add(request.output_tokens - 1).ok_or_else(|| {
                 Diag::input(format!("request {} is longer than 2^32 tokens", request.id)).cure("shorten it")
             })?;
-            if self.plan.kv_bytes(longest) > self.ranks[0].kv.capacity() {
+            if self.plan.kv_peak_bytes(longest) > self.ranks[0].kv.capacity() {
                 self.recorder.rejected += 1;
-                self.line.release(now);
+                self.line.release(now)?;
                 continue;
             }
             self.source.admit(request.id, binding, request.prompt_tokens, request.output_tokens)?;
@@ -264,7 +264,7 @@ impl Simulation {
                         rank.kv.give(live.kv_bytes);
                         self.recorder.request(live, r, self.source.trace(), end)?;
                         self.recorder.bound(live.binding.sequence, -1);
-                        self.line.release(end);
+                        self.line.release(end)?;
                     } else {
                         rank.running.swap(kept, i);
                         kept += 1;
