@@ -34,6 +34,15 @@ pub(super) fn summary(s: &Summary, timing: &Timing, out: Option<&Path>) -> Strin
             s.routing.largest_multiplicity
         ),
     );
+    if let Some(t) = &s.selections {
+        row(
+            "selections",
+            format!(
+                "{} computed, {} taken by zero-compute experts, {} places of rows empty",
+                t.computed, t.zero_compute, t.absent
+            ),
+        );
+    }
     row("simulated", format!("{:.3} s in {} iterations, {} operations", s.simulated_s, s.iterations, s.events));
     for (name, spread) in [("ttft", s.ttft_ms), ("tpot", s.tpot_ms), ("itl", s.itl_ms), ("e2e", s.e2e_ms)] {
         row(name, spread.map_or_else(|| "-".into(), latency));

@@ -212,7 +212,7 @@ impl Plan {
             &self.machine.gpu,
             tokens,
             self.model.hidden.into(),
-            moe.experts.into(),
+            moe.ids().into(),
             p.router,
             p.activation,
         ))

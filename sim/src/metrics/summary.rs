@@ -4,9 +4,11 @@ use super::histogram::{Spread, VALUE_ERROR};
 use super::recorder::{Binding, Recorder};
 use crate::engine::OpKind;
 use crate::experiment::{Experiment, Fidelity};
+use crate::machine::Plan;
 use crate::policy::CacheReport;
-use crate::routing::Provenance;
+use crate::routing::{Provenance, Selections};
 use crate::simulation::Simulation;
+use moesim_traces::model::Moe;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -37,6 +39,9 @@ pub struct Summary {
     pub tokens: Tokens,
     /// (token, layer, expert) assignments by provenance, all computed positions.
     pub assignments: Provenance,
+    /// What became of them, where an expert with weights did not compute every place of every row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selections: Option<Selections>,
     /// How finely was simulated.
     pub fidelity: Fidelity,
     /// The measurement window.
@@ -252,6 +257,7 @@ impl Summary {
             requests: Requests { admitted: r.admitted, finished: r.finished, rejected: r.rejected },
             tokens: Tokens { prompt: r.tokens[0], output: r.tokens[1] },
             assignments: *s.provenance(),
+            selections: Some(*s.selections()).filter(|t| t.routed() != t.computed || t.absent > 0),
             fidelity: x.fidelity,
             window: WindowReport {
                 start_s: start.seconds(),
@@ -286,13 +292,22 @@ impl Summary {
             energy_j: None,
             cost_usd_per_million_output_tokens: cost,
             not_reported,
-            approximations: vec![
-                "operation costs are rooflines with assumed achievable fractions, not calibrated",
-                "collectives take their bottleneck bound: a lower bound on contention",
-                "a device's attention of one layer is one operation; its kernels run one after the other",
-            ],
+            approximations: approximations(plan),
         }
     }
+}
+
+fn approximations(plan: &Plan) -> Vec<&'static str> {
+    let mut out = vec![
+        "operation costs are rooflines with assumed achievable fractions, not calibrated",
+        "collectives take their bottleneck bound: a lower bound on contention",
+        "a device's attention of one layer is one operation; its kernels run one after the other",
+    ];
+    let any = |has: fn(&Moe) -> bool| plan.model.decoder.iter().filter_map(|l| l.moe()).any(has);
+    if any(|m| m.copy_experts + m.constant_experts > 0) {
+        out.push("what copy and constant experts add is part of the combine's sum, which is not priced");
+    }
+    out
 }
 
 fn utilisation(s: &Simulation, simulated_s: f64) -> BTreeMap<&'static str, Option<f64>> {

@@ -132,7 +132,8 @@ fn experts(dir: &Path, s: &Simulation) -> Result<()> {
                 }
             }
         }
-        for (e, on) in homes.iter().enumerate() {
+        let ids = s.plan.model.decoder[layer].moe().map_or(0, |m| m.ids() as usize);
+        for (e, on) in homes.iter().enumerate().take(ids) {
             t.cell(layer)?;
             t.cell(e)?;
             t.cell(totals[l * experts + e])?;

@@ -9,6 +9,8 @@
 pub mod expert_parallel;
 pub mod layer_ops;
 mod lru;
+#[cfg(test)]
+mod mechanisms;
 pub mod network;
 pub mod on_demand;
 pub mod on_demand_belady;

@@ -2,12 +2,16 @@
 //!
 //! * [`binding`]: which sequence of the trace a request replays, and from which row.
 //! * [`source`]: the row of a (sequence, position): a pure function, however often it is computed.
+//! * [`slot_map`]: where the experts are.
 //! * [`replay`]: counts of an iteration, revealed layer by layer.
 
 pub mod binding;
+mod counts;
 pub mod replay;
+pub mod slot_map;
 pub mod source;
 
 pub use binding::{Binder, Binding};
-pub use replay::{LayerRouting, Replay, Segment, SlotMap};
+pub use replay::{LayerRouting, Replay, Segment, Selections};
+pub use slot_map::{LayerShape, SlotMap};
 pub use source::{Missing, Provenance, Source};

@@ -4,7 +4,7 @@ use crate::engine::{Executor, Graph, NO_DEVICE, OpId, OpKind, Work};
 use crate::machine::{Plan, work};
 use crate::metrics::recorder::Recorder;
 use crate::policy::{Executing, FutureView, LayerOps, Network, StateView};
-use crate::routing::{Provenance, Replay, Segment, Source};
+use crate::routing::{Provenance, Replay, Segment, Selections, Source};
 use crate::serving::{Rank, Step};
 use moesim_core::{Diag, Picos, Result};
 use moesim_hwmodels::cost::{AttentionWork, Cost};
@@ -38,6 +38,8 @@ pub(super) struct Iteration {
     pub(super) begin: Picos,
     /// Assignments of all iterations.
     pub(super) provenance: Provenance,
+    /// What became of them.
+    pub(super) selections: Selections,
     segments: Vec<Segment>,
     shape: Shape,
     rank_tokens: Vec<u64>,
@@ -59,6 +61,7 @@ impl Iteration {
             steps: vec![Vec::new(); plan.ranks.dp],
             begin: Picos::ZERO,
             provenance: Provenance::default(),
+            selections: Selections::default(),
             segments: Vec::new(),
             shape: Shape::default(),
             rank_tokens: Vec::new(),
@@ -69,7 +72,7 @@ impl Iteration {
             frontier: Vec::new(),
             ops: Vec::new(),
             kv_used: Vec::new(),
-            same_gates: moe.iter().all(|m| m.experts == moe[0].experts),
+            same_gates: moe.iter().all(|m| m.ids() == moe[0].ids()),
         }
     }
 
@@ -97,7 +100,9 @@ impl Iteration {
         self.gather(plan, ranks);
         let came = replay.load(source, &self.segments);
         self.provenance.add(&came);
-        if came.total() != replay.assigned() {
+        let selections = replay.selections();
+        self.selections.add(&selections);
+        if came.total() != replay.assigned() || selections.routed() != replay.assigned() {
             return Err(Diag::run("assignments are not conserved").cure("report this with the experiment"));
         }
         self.kv_used.clear();

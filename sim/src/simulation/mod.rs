@@ -10,13 +10,13 @@ use crate::metrics::recorder::Recorder;
 use crate::metrics::tables::Tables;
 use crate::policy::{Executing, Network};
 use crate::registry::Registry;
-use crate::routing::{Binder, Provenance, Replay, SlotMap, Source};
+use crate::routing::{Binder, LayerShape, Provenance, Replay, Selections, SlotMap, Source};
 use crate::serving::{LoadBalancer, Rank, Scheduler, Step};
 use arrivals::Line;
 use iteration::Iteration;
 pub(crate) use iteration::Shape;
 use moesim_core::{Bytes, Diag, Picos, Result};
-use moesim_solver::Problem;
+use moesim_solver::{Placement, Problem};
 use moesim_traces::Trace;
 use moesim_traces::synth::{SynthSpec, synthesize};
 use std::sync::Arc;
@@ -84,11 +84,8 @@ impl Simulation {
                 (if s.decode.is_empty() { s.prefill.len() } else { s.decode.len() } / width) as u32
             })
             .collect();
-        let (experts, layers) = (trace.experts(), trace.layers());
         let source = Source::new(trace, missing, x.seed);
-        let homes = registry.placement(&x.policy)?.place(&Problem { layers, experts, groups: plan.ranks.ep })?;
-        check_homes(&homes, layers, experts, plan.ranks.ep, &x.policy.placement)?;
-        let map = SlotMap::new(&homes, plan.ranks.ep, plan.machine.devices());
+        let map = place(&plan, &*registry.placement(&x.policy)?, &x.policy.placement)?;
         let policy = registry.execution(&x.policy)?;
         policy.check(&plan)?;
         let experts_resident = policy.resident_expert_bytes(&plan, &map).into_iter().max().unwrap_or(0);
@@ -182,6 +179,11 @@ impl Simulation {
     /// Where assignments came from so far.
     pub fn provenance(&self) -> &Provenance {
         &self.iteration.provenance
+    }
+
+    /// What became of them.
+    pub fn selections(&self) -> &Selections {
+        &self.iteration.selections
     }
 
     /// Takes in every request that has arrived by `now`.
@@ -309,12 +311,12 @@ pub fn open_trace(resolved: &Resolved) -> Result<Arc<Trace>> {
     }
 }
 
-fn check_trace(plan: &Plan, trace: &Trace) -> Result<()> {
+pub(crate) fn check_trace(plan: &Plan, trace: &Trace) -> Result<()> {
     let moe: Vec<_> = plan.moe_layers.iter().filter_map(|&l| plan.model.decoder[l].moe()).collect();
     let same = moe.len() == trace.layers()
-        && moe.iter().all(|m| m.experts as usize == trace.experts() && m.top_k as usize >= trace.k());
+        && moe.iter().all(|m| m.ids() as usize == trace.experts() && m.top_k as usize >= trace.k());
     if !same {
-        let (e, k) = moe.first().map_or((0, 0), |m| (m.experts, m.top_k));
+        let (e, k) = moe.first().map_or((0, 0), |m| (m.ids(), m.top_k));
         return Err(Diag::input(format!(
             "the trace (of {}) has {} MoE layers of {} experts, top-{}; {} has {} of {e}, top-{k}",
             trace.meta().model,
@@ -336,6 +338,16 @@ fn check_trace(plan: &Plan, trace: &Trace) -> Result<()> {
             .cure("import it again"));
     }
     Ok(())
+}
+
+/// The experts of `plan` where `rule` puts them.
+pub(crate) fn place(plan: &Plan, rule: &dyn Placement, name: &str) -> Result<SlotMap> {
+    let moe: Vec<_> = plan.moe_layers.iter().filter_map(|&l| plan.model.decoder[l].moe()).collect();
+    let (layers, experts, groups) = (moe.len(), moe[0].experts as usize, plan.ranks.ep);
+    let homes = rule.place(&Problem { layers, experts, groups })?;
+    check_homes(&homes, layers, experts, groups, name)?;
+    let shapes: Vec<_> = moe.iter().map(|m| LayerShape { zero_compute: m.zero_compute() as usize }).collect();
+    Ok(SlotMap::shaped(&homes, &shapes, groups, plan.machine.devices()))
 }
 
 fn check_homes(homes: &moesim_solver::Homes, layers: usize, experts: usize, groups: usize, name: &str) -> Result<()> {

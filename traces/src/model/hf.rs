@@ -211,7 +211,7 @@ fn experts(c: &Config, family: &str) -> Result<(Moe, Option<u32>)> {
         shared_experts,
         shared_intermediate,
         bias: family == "gpt_oss",
-        expert_sizes: None,
+        ..Moe::default()
     };
     Ok((moe, dense))
 }
@@ -291,10 +291,7 @@ fn dbrx(c: &Config, name: String) -> Result<ModelFile> {
         top_k: need(ffn.moe_top_k, "ffn_config.moe_top_k")?,
         expert_intermediate: need(ffn.ffn_hidden_size, "ffn_config.ffn_hidden_size")?,
         matrices: 3,
-        shared_experts: 0,
-        shared_intermediate: 0,
-        bias: false,
-        expert_sizes: None,
+        ..Moe::default()
     };
     let decoder = Stack {
         layers: need(c.num_hidden_layers, "n_layers")?,

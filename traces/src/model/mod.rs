@@ -128,12 +128,15 @@ pub enum Mlp {
 }
 
 /// A mixture-of-experts block.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+///
+/// The ids that a gate selects, and that traces have, are the experts with weights, `0..experts`, then the zero, the copy
+/// and the constant experts, in that order ([`Moe::ids`] in all).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Moe {
-    /// Routed experts.
+    /// Routed experts with weights; zero-compute experts are not among them.
     pub experts: u32,
-    /// Routed experts selected for a token.
+    /// The most experts selected for a token, of all ids. A token with fewer has 0xFFFF in the rest of its row.
     pub top_k: u32,
     /// Inner width of a routed expert.
     pub expert_intermediate: u32,
@@ -152,6 +155,15 @@ pub struct Moe {
     /// Inner width per expert where they differ; then `expert_intermediate` is not used.
     #[serde(default)]
     pub expert_sizes: Option<Vec<u32>>,
+    /// Experts that add nothing: zero experts (MoE++, arXiv 2410.07348), null experts (AdaMoE, arXiv 2406.13233).
+    #[serde(default)]
+    pub zero_experts: u32,
+    /// Experts that add the token itself (MoE++; the zero-computation experts of LongCat-Flash).
+    #[serde(default)]
+    pub copy_experts: u32,
+    /// Experts that add a mix of the token and one learnt vector (MoE++).
+    #[serde(default)]
+    pub constant_experts: u32,
 }
 
 fn three() -> u32 {

@@ -74,9 +74,19 @@ impl Moe {
         u64::from(self.shared_experts)
             * mlp_parameters(hidden.into(), self.shared_intermediate.into(), self.matrices.into(), false)
     }
-    /// Parameters of the router.
+    /// Experts without a feed-forward part: zero, copy and constant ones.
+    pub fn zero_compute(&self) -> u32 {
+        self.zero_experts + self.copy_experts + self.constant_experts
+    }
+    /// Ids that the gate can select: experts with weights, then zero-compute ones.
+    pub fn ids(&self) -> u32 {
+        self.experts + self.zero_compute()
+    }
+    /// Parameters of the router, a row an id, and of the constant experts beside it: a vector and the two rows that weigh
+    /// it against the token (MoE++, arXiv 2410.07348, section 3.1).
     pub fn router_parameters(&self, hidden: u32) -> u64 {
-        u64::from(self.experts) * (u64::from(hidden) + u64::from(self.bias))
+        u64::from(self.ids()) * (u64::from(hidden) + u64::from(self.bias))
+            + 3 * u64::from(self.constant_experts) * u64::from(hidden)
     }
 }
 
@@ -100,7 +110,7 @@ impl Layer {
     pub fn shared_weight_bytes(&self, model: &Model) -> u64 {
         self.moe().map_or(0, |m| bytes(m.shared_parameters(model.hidden), model.precision.shared))
     }
-    /// Bytes of the router; 0 in a dense layer.
+    /// Bytes of the router and of constant experts; 0 in a dense layer.
     pub fn router_weight_bytes(&self, model: &Model) -> u64 {
         self.moe().map_or(0, |m| bytes(m.router_parameters(model.hidden), model.precision.router))
     }
@@ -119,7 +129,8 @@ impl Layer {
             Mlp::Moe(_) => 0,
         }
     }
-    /// (All parameters, those that work on one token); a token of experts that differ takes the mean size.
+    /// (All parameters, those that work on one token); a token takes each id alike, and the mean size of experts that
+    /// differ.
     pub(super) fn parameters(&self, hidden: u32) -> (u128, u128) {
         let always = u128::from(self.attention_parameters(hidden)) + u128::from(self.dense_parameters(hidden));
         let Some(moe) = self.moe() else { return (always, always) };
@@ -128,7 +139,7 @@ impl Layer {
             Some(_) => (0..moe.experts).map(|e| u128::from(moe.expert_parameters(hidden, e))).sum(),
             None => u128::from(moe.experts) * u128::from(moe.expert_parameters(hidden, 0)),
         };
-        (always + experts, always + experts * u128::from(moe.top_k) / u128::from(moe.experts))
+        (always + experts, always + experts * u128::from(moe.top_k) / u128::from(moe.ids()))
     }
 }
 

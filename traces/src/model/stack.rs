@@ -158,7 +158,19 @@ fn parse_span(text: &str) -> Option<Span> {
 fn check_moe(moe: &Moe, at: &str) -> Result<()> {
     let key = |k: &str| format!("{at}.{k}");
     within(&key("experts"), moe.experts, EXPERTS)?;
-    within(&key("top_k"), moe.top_k, moe.experts)?;
+    for (kind, n) in [
+        ("zero_experts", moe.zero_experts),
+        ("copy_experts", moe.copy_experts),
+        ("constant_experts", moe.constant_experts),
+    ] {
+        if n > EXPERTS - moe.experts {
+            return Err(wrong(&key(kind), n.to_string(), &format!("at most {EXPERTS} experts of all kinds")));
+        }
+    }
+    if moe.ids() > EXPERTS {
+        return Err(wrong(at, format!("{} experts of all kinds", moe.ids()), &format!("at most {EXPERTS}")));
+    }
+    within(&key("top_k"), moe.top_k, moe.ids())?;
     matrices(at, moe.matrices)?;
     match &moe.expert_sizes {
         None => within(&key("expert_intermediate"), moe.expert_intermediate, WIDTH)?,

@@ -130,3 +130,25 @@ fn wrong_sizes_are_refused_with_key_and_rule() {
     }
     assert!(refuse("decoder.moe={ experts = 65534, top_k = 1, expert_intermediate = 1048576 }").contains("2^50"));
 }
+
+#[test]
+fn zero_compute_experts_are_ids_without_weights() {
+    let mut t = toml::Table::new();
+    t.insert("base".into(), "mixtral-8x7b".into());
+    let set = |t: &mut toml::Table, change: &str| moesim_core::config::set(t, change).unwrap();
+    let before = Model::from_table(t.clone(), "m.toml").unwrap();
+    set(&mut t, "decoder.moe.zero_experts=3");
+    set(&mut t, "decoder.moe.constant_experts=5");
+    set(&mut t, "decoder.moe.top_k=4");
+    let m = Model::from_table(t.clone(), "m.toml").unwrap();
+    let moe = m.decoder[0].moe().unwrap();
+    assert_eq!((moe.experts, moe.ids(), moe.zero_compute()), (8, 16, 8));
+    // Eight more rows of the router and five times three vectors.
+    assert_eq!(m.total_parameters() - before.total_parameters(), 32 * (8 + 15) * 4096);
+    // Four of sixteen ids are as many experts with weights as two of eight.
+    assert_eq!(m.active_parameters() - before.active_parameters(), 32 * (8 + 15) * 4096);
+    assert!(Model::from_table(t.clone(), "m.toml").is_ok());
+    set(&mut t, "decoder.moe.zero_experts=65530");
+    let e = Model::from_table(t, "m.toml").unwrap_err().to_string();
+    assert!(e.contains("decoder.moe.zero_experts") && e.contains("65534"), "{e}");
+}

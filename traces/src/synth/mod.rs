@@ -57,8 +57,8 @@ impl SynthSpec {
         let first = moe.next().ok_or_else(|| {
             Diag::input(format!("{} has no MoE layers", model.name)).place("model").cure("name a model with experts")
         })?;
-        let (experts, k) = (first.experts, first.top_k);
-        if moe.any(|m| (m.experts, m.top_k) != (experts, k)) {
+        let (experts, k) = (first.ids(), first.top_k);
+        if moe.any(|m| (m.ids(), m.top_k) != (experts, k)) {
             let problem = format!("the MoE layers of {} differ in experts or top_k", model.name);
             return Err(Diag::input(problem).place("model").cure("import a trace of it instead"));
         }

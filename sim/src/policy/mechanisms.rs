@@ -1,0 +1,153 @@
+//! What the mechanisms of a model file do to tokens, bytes and FLOP, on layers small enough to count by hand.
+
+use super::expert_parallel::ExpertParallel;
+use super::{ExecutionPolicy, LayerOps, Network, StateView};
+use crate::engine::{Graph, OpKind};
+use crate::machine::{Deployment, Machine, Plan};
+use crate::routing::{Binding, Missing, Replay, Segment, Selections, Source};
+use crate::simulation::{check_trace, place};
+use moesim_core::Picos;
+use moesim_hwmodels::Hardware;
+use moesim_solver::contiguous::Contiguous;
+use moesim_traces::{Meta, Model, OwnedSequence, Trace};
+use std::sync::Arc;
+
+/// Width of the residual stream; a token's activation is 128 bytes.
+const HIDDEN: u64 = 64;
+/// A place of a row without an expert.
+const NONE: u16 = u16::MAX;
+
+/// One decoder layer with this MoE block, everything in 16 bits.
+fn model(moe: &str) -> Model {
+    let text = format!(
+        "name = \"t\"\nsource = \"none\"\nhidden = {HIDDEN}\nvocabulary = 100\n[decoder]\nlayers = 1\n\
+         attention = {{ heads = {{ gqa = {{ heads = 4, kv_heads = 4, head_dim = 16 }} }} }}\nmoe = {{ {moe} }}\n\
+         [precision]\nattention = 16\nrouter = 16\nexperts = 16\nshared = 16\ndense = 16\nembedding = 16\nhead = 16\n\
+         kv = 16\nactivation = 16\n[published]\n"
+    );
+    Model::from_table(text.parse().unwrap(), "t").unwrap()
+}
+
+/// What a layer does on two devices, the experts split in the middle.
+#[derive(Debug, PartialEq)]
+struct Done {
+    /// FLOP and bytes of memory of each device's experts.
+    experts: [(u64, u64); 2],
+    dispatch_bytes: u64,
+    combine_bytes: u64,
+    selections: Selections,
+    /// Bytes of experts that each device holds.
+    held: [u64; 2],
+}
+
+/// Executes `rows` of `k` ids, of which the first `on_first` are tokens of device 0 and the rest of device 1.
+fn execute(model: &Model, k: u32, rows: &[&[u16]], on_first: u32, policy: &mut dyn ExecutionPolicy) -> Done {
+    let mut table: toml::Table = moesim_hwmodels::preset_text("h100-8").unwrap().parse().unwrap();
+    moesim_core::config::set(&mut table, "topology.devices=2").unwrap();
+    let machine = Machine::new(Hardware::from_table(table, "h").unwrap()).unwrap();
+    let plan = Plan::new(model.clone(), machine, Deployment::default()).unwrap();
+    let meta = Meta {
+        model: "t".into(),
+        layer_numbers: vec![0],
+        experts: model.decoder[0].moe().unwrap().ids(),
+        k,
+        source: "by hand".into(),
+        licence: "none".into(),
+    };
+    let sequence = OwnedSequence { prefill: rows.concat(), ..OwnedSequence::default() };
+    let trace = Arc::new(Trace::from_sequences(meta, vec![sequence]).unwrap());
+    trace.check_sequence(0).unwrap();
+    check_trace(&plan, &trace).unwrap();
+    let source = Source::new(trace, Missing::Refuse, 1);
+    let mut replay = Replay::new(place(&plan, &Contiguous, "contiguous").unwrap());
+    let count = rows.len() as u32;
+    let binding = Binding { sequence: 0, offset: 0 };
+    let part = |device, from, count| Segment { binding, prompt: count, from, count, device, spread: 1, turn: 0 };
+    let segments = [part(0, 0, on_first), part(1, on_first, count - on_first)];
+    let segments = segments.map(|s| Segment { prompt: count, ..s });
+    let came = replay.load(&source, &segments);
+    assert_eq!(came.total(), replay.assigned());
+    let selections = replay.selections();
+    assert_eq!(selections.routed(), replay.assigned());
+    let (mut graph, mut network) = (Graph::default(), Network::new(&plan));
+    let gate = graph.join(0, &[]);
+    let tokens = [u64::from(on_first), u64::from(count - on_first)];
+    let view = StateView {
+        now: Picos::ZERO,
+        iterations: 0,
+        history: replay.history(),
+        placement: replay.map(),
+        queued: &[],
+        kv_used: &[],
+    };
+    let mut ops = LayerOps {
+        plan: &plan,
+        moe_layer: 0,
+        graph: &mut graph,
+        network: &mut network,
+        layer: 0,
+        gate,
+        frontier: &mut [Some(gate); 2],
+        tokens: &tokens,
+        done: &mut Vec::new(),
+    };
+    policy.lower(&view, &replay.reveal(0), &mut ops);
+    let mut experts = [(0, 0); 2];
+    for i in (0..graph.len()).filter(|&i| graph.kind(i) == OpKind::Experts) {
+        let at = &mut experts[graph.device(i) as usize];
+        at.0 += graph.flop(i);
+        at.1 += graph.demands(i).iter().map(|d| d.amount).sum::<u64>();
+    }
+    let held = policy.resident_expert_bytes(&plan, replay.map());
+    Done {
+        experts,
+        dispatch_bytes: network.dispatch_bytes,
+        combine_bytes: network.combine_bytes,
+        selections,
+        held: [held[0], held[1]],
+    }
+}
+
+fn run(model: &Model, k: u32, rows: &[&[u16]], on_first: u32) -> Done {
+    execute(model, k, rows, on_first, &mut ExpertParallel)
+}
+
+/// FLOP and bytes of `tokens` tokens on `experts` activated experts of inner width `width`, three matrices each: every
+/// weight once, tokens in, the product out and in, results out, 2 bytes each.
+fn ffn(tokens: u64, experts: u64, width: u64) -> (u64, u64) {
+    let matrices = 3 * HIDDEN * width;
+    (2 * tokens * matrices, 2 * (experts * matrices + tokens * (2 * HIDDEN + 2 * width)))
+}
+
+#[test]
+fn zero_compute_experts_cost_nothing() {
+    let m = model(
+        "experts = 2, top_k = 3, expert_intermediate = 32, zero_experts = 1, copy_experts = 1, constant_experts = 1",
+    );
+    // Ids 2, 3 and 4 compute nothing. Only the second token leaves its device.
+    let done = run(&m, 3, &[&[0, 2, 3], &[1, 4, 2], &[2, 3, 4]], 2);
+    assert_eq!(done.experts, [ffn(1, 1, 32); 2]);
+    assert_eq!((done.dispatch_bytes, done.combine_bytes), (128, 128));
+    assert_eq!(done.selections, Selections { computed: 2, zero_compute: 7, ..Selections::default() });
+    assert_eq!(done.held, [2 * 3 * HIDDEN * 32; 2]);
+    // With zero-compute experts alone, nothing runs and nothing moves.
+    let idle = run(&m, 3, &[&[4, 2, 3], &[3, 4, 2]], 1);
+    assert_eq!((idle.experts, idle.dispatch_bytes), ([(0, 0); 2], 0));
+    // The router has a row an id; a constant expert three vectors.
+    assert_eq!(m.decoder[0].router_weight_bytes(&m), 2 * (5 + 3) * HIDDEN);
+    assert_eq!(m.decoder[0].expert_weight_bytes(&m, 2), 0);
+}
+
+#[test]
+fn a_token_computes_as_many_experts_as_its_row_has() {
+    let m = model("experts = 4, top_k = 3, expert_intermediate = 32");
+    let rows: [&[u16]; 4] = [&[0, 1, 2], &[3, NONE, NONE], &[NONE, NONE, NONE], &[2, 3, NONE]];
+    let done = run(&m, 3, &rows, 2);
+    // Experts 0 and 1 on device 0, 2 and 3 on device 1.
+    assert_eq!(done.experts, [ffn(2, 2, 32), ffn(4, 2, 32)]);
+    // Tokens 0 and 1 of device 0 go to device 1, once each.
+    assert_eq!((done.dispatch_bytes, done.combine_bytes), (256, 256));
+    assert_eq!(done.selections, Selections { computed: 6, absent: 6, ..Selections::default() });
+    // A trace of narrower rows than the model's top_k is one of fewer experts a token.
+    assert_eq!(run(&m, 1, &[&[0], &[NONE]], 1).experts, [ffn(1, 1, 32), (0, 0)]);
+}

@@ -1,0 +1,173 @@
+//! Counting of rows: the innermost loop of a run.
+
+use super::replay::{MISSING, Segment};
+use super::slot_map::SlotMap;
+use super::source::{Provenance, Rows, Source};
+use crate::prefetch::prefetch;
+use moesim_core::rng;
+
+/// Rows that are counted together. A decode batch takes a row here and a row there: all are asked for before any is
+/// counted.
+const BLOCK: usize = 16;
+/// Expert ids in a cache line of 64 bytes.
+const IDS_A_LINE: usize = 64 / size_of::<u16>();
+
+/// A token to count.
+#[derive(Clone, Copy, Default)]
+struct Row<'a> {
+    ids: &'a [u16],
+    device: u32,
+    position: u64,
+}
+
+struct Block<'a> {
+    rows: [Row<'a>; BLOCK],
+    len: usize,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Counts {
+    pub(super) slots: Vec<u32>,
+    /// Per (source device, layer, way), so that the tokens of a device count close together.
+    pub(super) pairs: Vec<u32>,
+    /// Devices whose pairs are not all zero.
+    touched: Vec<bool>,
+    stamps: Vec<u64>,
+    stamp: u64,
+    pub(super) provenance: Provenance,
+    pub(super) assigned: u64,
+}
+
+impl Counts {
+    pub(super) fn clear(&mut self, map: &SlotMap) {
+        self.slots.clear();
+        self.slots.resize(map.layers * map.slots, 0);
+        let block = map.layers * map.ways;
+        self.pairs.resize(block * map.devices, 0);
+        self.touched.resize(map.devices, false);
+        // Most of the pairs of a large machine are still zero.
+        for (device, touched) in self.touched.iter_mut().enumerate() {
+            if std::mem::take(touched) {
+                self.pairs[device * block..(device + 1) * block].fill(0);
+            }
+        }
+        self.stamps.resize(map.ways, 0);
+        self.provenance = Provenance::default();
+        self.assigned = 0;
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        for (a, b) in self.slots.iter_mut().zip(&other.slots) {
+            *a += b;
+        }
+        let block = self.pairs.len() / self.touched.len().max(1);
+        for (device, _) in other.touched.iter().enumerate().filter(|(_, t)| **t) {
+            self.touched[device] = true;
+            let range = device * block..(device + 1) * block;
+            for (a, b) in self.pairs[range.clone()].iter_mut().zip(&other.pairs[range]) {
+                *a += b;
+            }
+        }
+        self.provenance.add(&other.provenance);
+        self.assigned += other.assigned;
+    }
+
+    /// Counts `segments`, block by block.
+    pub(super) fn segments<'a>(
+        &mut self,
+        map: &SlotMap,
+        source: &'a Source,
+        segments: impl Iterator<Item = &'a Segment>,
+    ) {
+        let width = source.trace().width();
+        let k = source.trace().k();
+        let mut block = Block { rows: [Row::default(); BLOCK], len: 0 };
+        let mut drawn = Vec::new();
+        for s in segments {
+            let mut turn = s.turn;
+            self.touched[s.device as usize..(s.device + s.spread) as usize].fill(true);
+            // Replicas are taken in turn by sequence and position: a pure function of the token.
+            let mut position = u64::from(s.binding.sequence) + u64::from(s.from);
+            let p = source.rows(s.binding, s.prompt, s.from, s.count, |rows| {
+                let mut next = |counts: &mut Self, ids: Option<&'a [u16]>, drawn: &[u16]| {
+                    let (device, position_now) = (s.device + turn, position);
+                    position += 1;
+                    turn = if turn + 1 == s.spread { 0 } else { turn + 1 };
+                    let row = Row { ids: ids.unwrap_or_default(), device, position: position_now };
+                    if ids.is_none() {
+                        counts.count(map, &[Row { ids: drawn, ..row }], k);
+                        return;
+                    }
+                    // The first lines; beyond, the hardware has seen the pattern.
+                    row.ids.chunks(IDS_A_LINE).take(16).for_each(|line| prefetch(&line[0]));
+                    block.rows[block.len] = row;
+                    block.len += 1;
+                    if block.len == BLOCK {
+                        counts.count(map, &block.rows, k);
+                        block.len = 0;
+                    }
+                };
+                match rows {
+                    Rows::Slice(ids) => {
+                        for row in ids.chunks_exact(width) {
+                            next(self, Some(row), &[]);
+                        }
+                    }
+                    Rows::Drawn(pool, key) => {
+                        let n = (pool.len() / width) as u64;
+                        drawn.clear();
+                        for l in 0..map.layers {
+                            let row = rng::below(rng::draw(key, l as u64, 0, 0), n) as usize;
+                            drawn.extend_from_slice(&pool[row * width + l * k..row * width + (l + 1) * k]);
+                        }
+                        next(self, None, &drawn);
+                    }
+                }
+            });
+            self.provenance.add(&p);
+        }
+        self.count(map, &block.rows[..block.len], k);
+    }
+
+    /// Counts rows layer by layer, so that a layer's counts stay in the innermost cache for all of them.
+    fn count(&mut self, map: &SlotMap, rows: &[Row], k: usize) {
+        for l in 0..map.layers {
+            let counts = &mut self.slots[l * map.slots..(l + 1) * map.slots];
+            let homes = if map.single { &map.replicas[l * map.ids..(l + 1) * map.ids] } else { &[][..] };
+            for row in rows {
+                let ids = &row.ids[l * k..(l + 1) * k];
+                let at = (row.device as usize * map.layers + l) * map.ways;
+                let pairs = &mut self.pairs[at..at + map.ways];
+                let mut assigned = 0;
+                if map.single && map.ways <= 64 {
+                    let mut seen = 0u64;
+                    for &id in ids {
+                        if id == MISSING {
+                            continue;
+                        }
+                        let home = homes[usize::from(id)];
+                        counts[home.slot as usize] += 1;
+                        pairs[home.group as usize] += (seen >> home.group & 1 ^ 1) as u32;
+                        seen |= 1 << home.group;
+                        assigned += 1;
+                    }
+                } else {
+                    self.stamp += 1;
+                    for &id in ids {
+                        if id == MISSING {
+                            continue;
+                        }
+                        let id = usize::from(id);
+                        let home = if map.single { homes[id] } else { map.home(l, id, row.position) };
+                        counts[home.slot as usize] += 1;
+                        let stamp = &mut self.stamps[home.group as usize];
+                        pairs[home.group as usize] += u32::from(*stamp != self.stamp);
+                        *stamp = self.stamp;
+                        assigned += 1;
+                    }
+                }
+                self.assigned += assigned;
+            }
+        }
+    }
+}

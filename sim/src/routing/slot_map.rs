@@ -1,0 +1,129 @@
+//! Where the experts are.
+
+use super::replay::MISSING;
+
+/// What a layer's ids are besides experts with a home each.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LayerShape {
+    /// Ids after the experts' that compute nothing, wherever the token is.
+    pub zero_compute: usize,
+}
+
+/// Where the experts are: physical slots in the order of devices, for every layer. Zero-compute experts are nowhere; they
+/// have a slot each behind all others, for their counts alone.
+#[derive(Clone, Debug)]
+pub struct SlotMap {
+    pub(super) layers: usize,
+    /// The most ids of a layer.
+    pub(super) ids: usize,
+    pub(super) devices: usize,
+    /// Slots of a layer; layers may have different numbers of replicas, this is the most.
+    pub(super) slots: usize,
+    pub(super) shapes: Vec<LayerShape>,
+    /// Per (layer, id): where its replicas begin in `replicas`.
+    first: Vec<u32>,
+    /// (slot, group) of each replica.
+    pub(super) replicas: Vec<Home>,
+    /// Per (layer, group): where its slots begin; `groups + 1` a layer.
+    group_slots: Vec<u32>,
+    /// Per (layer, slot): the id.
+    slot_expert: Vec<u16>,
+    pub(super) groups: usize,
+    /// Groups, and one more for what is nowhere if there is such a thing.
+    pub(super) ways: usize,
+    /// Every id has one home, so that `replicas` has one entry an id.
+    pub(super) single: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Home {
+    pub(super) slot: u32,
+    pub(super) group: u32,
+}
+
+impl SlotMap {
+    /// From the replicas of every (layer, expert) as expert-parallel groups, each non-empty and in `0..groups`.
+    /// `devices` is how many sources tokens come from.
+    pub fn new(groups_of: &[Vec<Vec<u32>>], groups: usize, devices: usize) -> Self {
+        Self::shaped(groups_of, &vec![LayerShape::default(); groups_of.len()], groups, devices)
+    }
+
+    /// The same for layers with more than experts, one shape each.
+    pub fn shaped(groups_of: &[Vec<Vec<u32>>], shapes: &[LayerShape], groups: usize, devices: usize) -> Self {
+        let layers = groups_of.len();
+        let both = || groups_of.iter().zip(shapes);
+        let ids = both().map(|(l, s)| l.len() + s.zero_compute).max().unwrap_or(0);
+        let lacks = |l: &Vec<_>, s: &LayerShape| usize::from(l.len() + s.zero_compute < ids);
+        let of =
+            |l: &Vec<Vec<u32>>, s: &LayerShape| l.iter().map(Vec::len).sum::<usize>() + s.zero_compute + lacks(l, s);
+        let slots = both().map(|(l, s)| of(l, s)).max().unwrap_or(0);
+        let mut first = vec![0u32];
+        let mut replicas = Vec::new();
+        let mut group_slots = Vec::new();
+        let mut slot_expert = vec![MISSING; layers * slots];
+        for (l, (layer, shape)) in both().enumerate() {
+            let mut homes: Vec<Vec<Home>> = vec![Vec::new(); ids];
+            let mut slot = 0u32;
+            let mut put = |slot: &mut u32, id: usize, group: u32| {
+                homes[id].push(Home { slot: *slot, group });
+                slot_expert[l * slots + *slot as usize] = id as u16;
+                *slot += 1;
+            };
+            for g in 0..groups as u32 {
+                group_slots.push(slot);
+                for (e, _) in layer.iter().enumerate().filter(|(_, on)| on.contains(&g)) {
+                    put(&mut slot, e, g);
+                }
+            }
+            group_slots.push(slot);
+            for id in layer.len()..layer.len() + shape.zero_compute {
+                put(&mut slot, id, groups as u32);
+            }
+            // Ids that other layers have and this one lacks were refused with their sequence. Should a file change under
+            // the run, they count where nothing looks, and assignments are no longer conserved.
+            for home in &mut homes[layer.len() + shape.zero_compute..] {
+                home.push(Home { slot, group: groups as u32 });
+            }
+            for h in homes {
+                replicas.extend(h);
+                first.push(replicas.len() as u32);
+            }
+        }
+        let single = replicas.len() == layers * ids;
+        let ways = groups + usize::from(both().any(|(l, s)| s.zero_compute + lacks(l, s) > 0));
+        let shapes = shapes.to_vec();
+        Self { layers, ids, devices, slots, shapes, first, replicas, group_slots, slot_expert, groups, ways, single }
+    }
+
+    /// MoE layers.
+    pub fn layers(&self) -> usize {
+        self.layers
+    }
+    /// Slots a layer.
+    pub fn slots(&self) -> usize {
+        self.slots
+    }
+    /// Expert-parallel groups.
+    pub fn groups(&self) -> usize {
+        self.groups
+    }
+    /// Slots of `group` in MoE layer `layer`.
+    pub fn group_slots(&self, layer: usize, group: usize) -> std::ops::Range<usize> {
+        let at = layer * (self.groups + 1) + group;
+        self.group_slots[at] as usize..self.group_slots[at + 1] as usize
+    }
+    /// The expert in `slot` of MoE layer `layer`.
+    pub fn expert(&self, layer: usize, slot: usize) -> usize {
+        usize::from(self.slot_expert[layer * self.slots + slot])
+    }
+    /// Slots of MoE layer `layer` that are on a device; behind them are those of zero-compute experts.
+    pub(super) fn placed(&self, layer: usize) -> usize {
+        self.group_slots[layer * (self.groups + 1) + self.groups] as usize
+    }
+
+    pub(super) fn home(&self, layer: usize, id: usize, turn: u64) -> Home {
+        let at = layer * self.ids + id;
+        let (a, b) = (self.first[at] as usize, self.first[at + 1] as usize);
+        self.replicas[a + (turn % (b - a) as u64) as usize]
+    }
+}
