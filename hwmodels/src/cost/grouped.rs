@@ -18,6 +18,19 @@ pub struct GroupedMlp {
     pub activation_bits: f64,
 }
 
+/// What a list of experts asks for: sums over tokens and over experts that have any.
+#[derive(Clone, Copy, Debug, Default)]
+struct Load {
+    /// Tokens.
+    rows: f64,
+    /// Experts with tokens.
+    active: f64,
+    /// Tokens x width of their expert.
+    row_width: f64,
+    /// Widths of experts with tokens.
+    active_width: f64,
+}
+
 /// `tokens[e]` tokens for expert `e` of this device.
 ///
 /// Two kernels: gate and up with the activation fused into the end, then down. Weights of experts that have tokens are
@@ -42,4 +55,32 @@ pub fn grouped_mlp(engine: &Engine, mlp: &GroupedMlp, tokens: &[u32]) -> Cost {
     };
     let up = kernel(mlp.matrices.saturating_sub(1) as f64, (hidden + intermediate) * input);
     up.then(kernel(1.0, intermediate * input + hidden * output_bits(input)))
+}
+
+/// The same for experts of different widths: (tokens, width) of each; `mlp.intermediate` is not used.
+pub fn grouped_mlp_sized(engine: &Engine, mlp: &GroupedMlp, experts: impl Iterator<Item = (u32, u64)>) -> Cost {
+    let mut load = Load::default();
+    for (tokens, width) in experts.filter(|(tokens, _)| *tokens > 0) {
+        let (tokens, width) = (f64::from(tokens), width as f64);
+        load.rows += tokens;
+        load.active += 1.0;
+        load.row_width += tokens * width;
+        load.active_width += width;
+    }
+    if load.rows == 0.0 {
+        return Cost::default();
+    }
+    whole(engine, mlp, &load)
+}
+
+/// Gate and up, then down.
+fn whole(engine: &Engine, mlp: &GroupedMlp, load: &Load) -> Cost {
+    let (hidden, input) = (mlp.hidden as f64, mlp.activation_bits);
+    let bits = mlp.weight_bits.max(input);
+    let kernel = |matrices: f64, activation_bits: f64| {
+        let bytes = (matrices * hidden * load.active_width * mlp.weight_bits + activation_bits) / 8.0;
+        engine.kernel(Family::Grouped, bits, 2.0 * matrices * hidden * load.row_width, bytes)
+    };
+    let up = kernel(mlp.matrices.saturating_sub(1) as f64, (load.rows * hidden + load.row_width) * input);
+    up.then(kernel(1.0, load.row_width * input + load.rows * hidden * output_bits(input)))
 }

@@ -12,7 +12,7 @@ mod stream;
 pub use attention::{AttentionKind, AttentionShape, AttentionWork, attention};
 pub use engine::{Engine, Family, Precision};
 pub use gemm::{Gemm, gate, gemm};
-pub use grouped::{GroupedMlp, grouped_mlp};
+pub use grouped::{GroupedMlp, grouped_mlp, grouped_mlp_sized};
 pub use stream::{copy, elementwise};
 
 /// The cost of one kernel, or of several in a row.

@@ -51,6 +51,13 @@ fn experts_by_hand() {
     close(c.time_s(), 2.0 * LAUNCH + c.bytes as f64 / MEMORY);
     close(c.compute_s, c.flop as f64 / (1978.9e12 * 0.69));
     assert_eq!(grouped_mlp(&h100(), &mlp, &[0; 4]), Cost::default());
+    // One width after the other, and all alike.
+    let sized = |list: [(u32, u64); 3]| grouped_mlp_sized(&h100(), &mlp, list.into_iter());
+    assert_eq!(sized([(5, 2048), (0, 9), (3, 2048)]), c);
+    let c = sized([(5, 1024), (0, 9), (3, 4096)]);
+    assert_eq!(c.flop, 2 * 3 * 7168 * (5 * 1024 + 3 * 4096));
+    assert_eq!(c.bytes, 3 * 7168 * (1024 + 4096) + 8 * 3 * 7168 + 2 * (5 * 1024 + 3 * 4096));
+    assert_eq!(sized([(0, 1); 3]), Cost::default());
     let two = grouped_mlp(&h100(), &GroupedMlp { matrices: 2, ..mlp }, &[5, 0, 3, 0]);
     assert_eq!(two.flop, 2 * 8 * 2 * matrix);
 }

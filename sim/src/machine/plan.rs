@@ -41,6 +41,27 @@ pub struct Plan {
     pub rings: Vec<Ring>,
     /// Bytes of one token's activation.
     pub token_bytes: u64,
+    experts: Vec<Sizes>,
+}
+
+/// What one device of a group holds of each expert of a layer: one entry if all are alike.
+#[derive(Clone, Debug)]
+struct Sizes {
+    widths: Vec<u64>,
+    bytes: Vec<u64>,
+}
+
+impl Sizes {
+    fn new(model: &Model, layer: usize, etp: u64) -> Self {
+        let layer = &model.decoder[layer];
+        let moe = layer.moe().expect("an MoE layer");
+        let alike = (1..moe.experts).all(|e| moe.intermediate(e) == moe.intermediate(0));
+        let experts = || 0..if alike { 1 } else { moe.experts };
+        Self {
+            widths: experts().map(|e| u64::from(moe.intermediate(e)).div_ceil(etp)).collect(),
+            bytes: experts().map(|e| layer.expert_weight_bytes(model, e).div_ceil(etp)).collect(),
+        }
+    }
 }
 
 impl Plan {
@@ -60,10 +81,6 @@ impl Plan {
                 Diag::input(format!("{} has no MoE layer", model.name)).cure("choose a mixture-of-experts model")
             );
         }
-        if model.decoder.iter().filter_map(|l| l.moe()).any(|m| m.expert_sizes.is_some()) {
-            return Err(Diag::input("experts of different sizes are not simulated yet")
-                .cure("give every expert the same expert_intermediate"));
-        }
         let mut classes: Vec<AttentionClass> = Vec::new();
         let mut class_of = Vec::new();
         for (l, layer) in model.decoder.iter().enumerate() {
@@ -82,26 +99,37 @@ impl Plan {
             Vec::new()
         };
         let token_bytes = model.activation_bytes();
-        Ok(Self { model, machine, ranks, deployment, moe_layers, classes, class_of, rings, token_bytes })
+        let experts = moe_layers.iter().map(|&l| Sizes::new(&model, l, ranks.etp as u64)).collect();
+        Ok(Self { model, machine, ranks, deployment, moe_layers, classes, class_of, rings, token_bytes, experts })
     }
 
-    /// The experts of MoE layer `moe_layer` as one device of a group sees them.
+    /// The experts of MoE layer `moe_layer` as one device of a group sees them; the width is that of expert 0.
     pub fn experts(&self, moe_layer: usize) -> GroupedMlp {
         let moe = self.model.decoder[self.moe_layers[moe_layer]].moe().expect("an MoE layer");
         GroupedMlp {
             hidden: self.model.hidden.into(),
-            intermediate: u64::from(moe.expert_intermediate).div_ceil(self.ranks.etp as u64),
+            intermediate: self.experts[moe_layer].widths[0],
             matrices: moe.matrices.into(),
             weight_bits: self.model.precision.experts,
             activation_bits: self.model.precision.activation,
         }
     }
 
-    /// Bytes of one routed expert of MoE layer `moe_layer` on one device of its group.
-    pub fn expert_bytes(&self, moe_layer: usize) -> u64 {
-        self.model.decoder[self.moe_layers[moe_layer]]
-            .expert_weight_bytes(&self.model, 0)
-            .div_ceil(self.ranks.etp as u64)
+    /// Inner widths of the experts of MoE layer `moe_layer` on one device of their group, where they differ.
+    pub fn expert_widths(&self, moe_layer: usize) -> Option<&[u64]> {
+        Some(&self.experts[moe_layer].widths[..]).filter(|w| w.len() > 1)
+    }
+
+    /// Bytes of a routed expert of MoE layer `moe_layer` on one device of its group.
+    pub fn expert_bytes(&self, moe_layer: usize, expert: usize) -> u64 {
+        let bytes = &self.experts[moe_layer].bytes;
+        if bytes.len() == 1 { bytes[0] } else { bytes[expert] }
+    }
+
+    /// Bytes of every routed expert on one device of its group, if all of all layers are alike.
+    pub fn uniform_expert_bytes(&self) -> Option<u64> {
+        let first = self.experts[0].bytes[0];
+        self.experts.iter().all(|l| l.bytes == [first]).then_some(first)
     }
 
     /// Bytes of all weights but the routed experts on each device: attention, dense layers, embedding and head split

@@ -5,7 +5,7 @@
 //! dispatch. Idle ranks take part in the collectives but have nothing to wait for. The same policy serves nodes, fat
 //! trees and wafers: only the links that tokens travel differ.
 
-use super::{ExecutionPolicy, LayerOps, StateView};
+use super::{ExecutionPolicy, LayerOps, Slots, StateView};
 use crate::routing::LayerRouting;
 
 /// See the module's documentation.
@@ -17,8 +17,9 @@ impl ExecutionPolicy for ExpertParallel {
         let arrived = ops.dispatch(routing);
         ops.shared_experts();
         for group in 0..routing.groups() {
+            let slots = Slots::From(routing.group_slots(group).start);
             for device in ops.plan.ranks.group_devices(group) {
-                ops.experts_on_device(device, routing.group_tokens(group), arrived);
+                ops.experts_on_device(device, slots, routing.group_tokens(group), arrived);
             }
         }
         ops.combine(routing);

@@ -3,8 +3,52 @@
 use super::Network;
 use crate::engine::{Graph, LaneId, NO_DEVICE, OpId, OpKind, SharedId};
 use crate::machine::Plan;
-use crate::routing::LayerRouting;
-use moesim_hwmodels::cost::{Cost, Engine, GroupedMlp, grouped_mlp};
+use crate::routing::{LayerRouting, SlotMap};
+use moesim_hwmodels::cost::{Cost, Engine, grouped_mlp, grouped_mlp_sized};
+
+/// Which slots of a layer a list of token counts belongs to.
+#[derive(Clone, Copy, Debug)]
+pub enum Slots<'a> {
+    /// Consecutive ones, from this one on.
+    From(usize),
+    /// One a count.
+    Each(&'a [u32]),
+}
+
+impl Slots<'_> {
+    fn at(&self, i: usize) -> usize {
+        match self {
+            Self::From(first) => first + i,
+            Self::Each(list) => list[i] as usize,
+        }
+    }
+}
+
+/// Experts that a policy picked to run together.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Picked {
+    slots: Vec<u32>,
+    /// Tokens of each.
+    pub(super) tokens: Vec<u32>,
+}
+
+impl Picked {
+    pub(super) fn clear(&mut self) {
+        self.slots.clear();
+        self.tokens.clear();
+    }
+    pub(super) fn push(&mut self, slot: usize, tokens: u32) {
+        self.slots.push(slot as u32);
+        self.tokens.push(tokens);
+    }
+    pub(super) fn slots(&self) -> Slots<'_> {
+        Slots::Each(&self.slots)
+    }
+    /// (Slot, tokens) of each.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, u32)> {
+        self.slots.iter().zip(&self.tokens).map(|(&s, &n)| (s as usize, n))
+    }
+}
 
 /// One layer's part of the graph, after its gate.
 #[derive(Debug)]
@@ -13,6 +57,8 @@ pub struct LayerOps<'a> {
     pub plan: &'a Plan,
     /// Index among the MoE layers.
     pub moe_layer: usize,
+    /// Where the experts are.
+    pub placement: &'a SlotMap,
     pub(crate) graph: &'a mut Graph,
     pub(crate) network: &'a mut Network,
     pub(crate) layer: u16,
@@ -28,11 +74,6 @@ impl LayerOps<'_> {
     /// Devices.
     pub fn devices(&self) -> usize {
         self.tokens.len()
-    }
-
-    /// The experts' shape on one device.
-    pub fn experts(&self) -> GroupedMlp {
-        self.plan.experts(self.moe_layer)
     }
 
     /// Appends the dispatch; what experts wait for.
@@ -57,10 +98,10 @@ impl LayerOps<'_> {
         }
     }
 
-    /// Appends routed experts on the device's own cores: `counts[i]` tokens for one expert each. Returns nothing if there
-    /// are no tokens.
-    pub fn experts_on_device(&mut self, device: usize, counts: &[u32], after: OpId) -> Option<OpId> {
-        let cost = grouped_mlp(&self.plan.machine.gpu, &self.experts(), counts);
+    /// Appends routed experts on the device's own cores: `counts[i]` tokens for the expert in the i-th of `slots`. Returns
+    /// nothing if there are no tokens.
+    pub fn experts_on_device(&mut self, device: usize, slots: Slots, counts: &[u32], after: OpId) -> Option<OpId> {
+        let cost = self.expert_cost(&self.plan.machine.gpu, slots, counts);
         (cost.flop > 0).then(|| {
             let op = self.on_device(OpKind::Experts, device, cost, after);
             self.done.push(op);
@@ -77,9 +118,16 @@ impl LayerOps<'_> {
         op
     }
 
-    /// The cost of experts on `engine`.
-    pub fn expert_cost(&self, engine: &Engine, counts: &[u32]) -> Cost {
-        grouped_mlp(engine, &self.experts(), counts)
+    /// The cost on `engine` of `counts[i]` tokens for the expert in the i-th of `slots`, as one grouped GEMM.
+    pub fn expert_cost(&self, engine: &Engine, slots: Slots, counts: &[u32]) -> Cost {
+        let mlp = self.plan.experts(self.moe_layer);
+        match self.plan.expert_widths(self.moe_layer) {
+            None => grouped_mlp(engine, &mlp, counts),
+            Some(widths) => {
+                let width = |i| widths[self.placement.expert(self.moe_layer, slots.at(i))];
+                grouped_mlp_sized(engine, &mlp, counts.iter().enumerate().map(|(i, &n)| (n, width(i))))
+            }
+        }
     }
 
     /// Appends a copy of `bytes` from host memory to `device`.

@@ -1,6 +1,8 @@
 //! What the mechanisms of a model file do to tokens, bytes and FLOP, on layers small enough to count by hand.
 
 use super::expert_parallel::ExpertParallel;
+use super::on_demand::OnDemand;
+use super::pim_split::PimSplit;
 use super::{ExecutionPolicy, LayerOps, Network, StateView};
 use crate::engine::{Graph, OpKind};
 use crate::machine::{Deployment, Machine, Plan};
@@ -40,16 +42,18 @@ struct Done {
     held: [u64; 2],
 }
 
-/// Executes `rows` of `k` ids, of which the first `on_first` are tokens of device 0 and the rest of device 1.
-fn execute(model: &Model, k: u32, rows: &[&[u16]], on_first: u32, policy: &mut dyn ExecutionPolicy) -> Done {
-    let mut table: toml::Table = moesim_hwmodels::preset_text("h100-8").unwrap().parse().unwrap();
+/// Executes `rows` of `k` ids on two devices of the hardware `hw`, of which the first `on_first` are tokens of device 0 and the rest of device 1.
+fn on(m: &Model, hw: &str, k: u32, rows: &[&[u16]], on_first: u32, policy: &mut dyn ExecutionPolicy) -> Done {
+    let mut table: toml::Table = moesim_hwmodels::preset_text(hw).unwrap().parse().unwrap();
+    let h100: toml::Table = moesim_hwmodels::preset_text("h100-8").unwrap().parse().unwrap();
+    table.insert("topology".into(), h100["topology"].clone());
     moesim_core::config::set(&mut table, "topology.devices=2").unwrap();
     let machine = Machine::new(Hardware::from_table(table, "h").unwrap()).unwrap();
-    let plan = Plan::new(model.clone(), machine, Deployment::default()).unwrap();
+    let plan = Plan::new(m.clone(), machine, Deployment::default()).unwrap();
     let meta = Meta {
         model: "t".into(),
         layer_numbers: vec![0],
-        experts: model.decoder[0].moe().unwrap().ids(),
+        experts: m.decoder[0].moe().unwrap().ids(),
         k,
         source: "by hand".into(),
         licence: "none".into(),
@@ -83,6 +87,7 @@ fn execute(model: &Model, k: u32, rows: &[&[u16]], on_first: u32, policy: &mut d
     let mut ops = LayerOps {
         plan: &plan,
         moe_layer: 0,
+        placement: replay.map(),
         graph: &mut graph,
         network: &mut network,
         layer: 0,
@@ -109,7 +114,7 @@ fn execute(model: &Model, k: u32, rows: &[&[u16]], on_first: u32, policy: &mut d
 }
 
 fn run(model: &Model, k: u32, rows: &[&[u16]], on_first: u32) -> Done {
-    execute(model, k, rows, on_first, &mut ExpertParallel)
+    on(model, "h100-8", k, rows, on_first, &mut ExpertParallel)
 }
 
 /// FLOP and bytes of `tokens` tokens on `experts` activated experts of inner width `width`, three matrices each: every
@@ -150,4 +155,39 @@ fn a_token_computes_as_many_experts_as_its_row_has() {
     assert_eq!(done.selections, Selections { computed: 6, absent: 6, ..Selections::default() });
     // A trace of narrower rows than the model's top_k is one of fewer experts a token.
     assert_eq!(run(&m, 1, &[&[0], &[NONE]], 1).experts, [ffn(1, 1, 32), (0, 0)]);
+}
+
+#[test]
+fn experts_of_different_sizes_weigh_what_they_are() {
+    let m = model("experts = 4, top_k = 2, expert_intermediate = 0, expert_sizes = [16, 32, 48, 64]");
+    let rows: [&[u16]; 3] = [&[0, 1], &[0, 3], &[2, 3]];
+    let done = run(&m, 2, &rows, 3);
+    let sum = |a: (u64, u64), b: (u64, u64)| (a.0 + b.0, a.1 + b.1);
+    let expected = [sum(ffn(2, 1, 16), ffn(1, 1, 32)), sum(ffn(1, 1, 48), ffn(2, 1, 64))];
+    assert_eq!(done.experts, expected);
+    let bytes = |width: u64| 2 * 3 * HIDDEN * width;
+    assert_eq!(done.held, [bytes(16 + 32), bytes(48 + 64)]);
+    assert_eq!(run(&model("experts = 4, top_k = 2, expert_intermediate = 32"), 2, &rows, 3).experts[0], ffn(3, 2, 32));
+}
+
+#[test]
+fn loads_and_caches_count_bytes_where_sizes_differ() {
+    let mut m = model("experts = 4, top_k = 2, expert_intermediate = 0, expert_sizes = [16, 32, 48, 64]");
+    m.precision.experts = 8.0;
+    let bytes = |width: u64| 3 * HIDDEN * width;
+    // Half of 16 + 32 is 24, of 48 + 64 is 56, less than the largest expert of each device.
+    let mut policy = OnDemand::new(0.5);
+    let done = on(&m, "rtx4090-offload", 2, &[&[0, 1], &[0, 3], &[2, 3]], 3, &mut policy);
+    assert_eq!(done.held, [bytes(32) + bytes(64), bytes(64) + bytes(64)]);
+    let report = policy.cache().unwrap();
+    assert_eq!((report.hits, report.loads, report.bytes), (0, 4, bytes(16 + 32 + 48 + 64)));
+}
+
+#[test]
+fn each_size_goes_to_the_side_that_favours_it() {
+    let m = model("experts = 4, top_k = 2, expert_intermediate = 0, expert_sizes = [16, 32, 48, 64]");
+    let rows: [&[u16]; 3] = [&[0, 1], &[0, 3], &[2, 3]];
+    // PIM or cores, FLOP and bytes are the same.
+    let split = on(&m, "duplex-1", 2, &rows, 3, &mut PimSplit::default());
+    assert_eq!(split, run(&m, 2, &rows, 3));
 }

@@ -17,7 +17,7 @@ pub mod on_demand_belady;
 pub mod oracle;
 pub mod pim_split;
 
-pub use layer_ops::LayerOps;
+pub use layer_ops::{LayerOps, Slots};
 pub use network::Network;
 pub use oracle::{Executing, FutureView, OraclePolicy};
 
@@ -117,9 +117,10 @@ pub fn all_resident(plan: &Plan, placement: &SlotMap) -> Vec<u64> {
     let mut bytes = vec![0; plan.ranks.devices()];
     for layer in 0..plan.moe_layers.len() {
         for group in 0..placement.groups() {
-            let slots = placement.group_slots(layer, group).len() as u64;
+            let slots = placement.group_slots(layer, group);
+            let held: u64 = slots.map(|s| plan.expert_bytes(layer, placement.expert(layer, s))).sum();
             for device in plan.ranks.group_devices(group) {
-                bytes[device] += slots * plan.expert_bytes(layer);
+                bytes[device] += held;
             }
         }
     }

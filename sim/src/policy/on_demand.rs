@@ -1,19 +1,21 @@
 //! Experts in host memory, loaded when a gate selects them, behind a cache in device memory.
 //!
 //! * **Size.** Each device caches at most `policy.cache_fraction` of the experts of its group over all layers (25 %
-//!   unless told), at least one, plus a staging buffer of one expert.
+//!   unless told), at least one, plus a staging buffer of one expert. Where experts differ in size, that fraction of
+//!   their bytes, at least the largest expert.
 //! * **Access order.** When a layer's gates are done, the activated experts of a device are looked up in ascending
 //!   expert number, each once however many tokens it has. A hit becomes the most recently used. Loads queue on the
 //!   device's copy engine in the same order.
-//! * **Eviction.** The least recently used expert leaves. Experts that the current layer activates are pinned: they
+//! * **Eviction.** The least recently used expert leaves, or as many as make room. Experts that the current layer activates are pinned: they
 //!   are passed over until the layer has been looked up whole.
-//! * **Overflow.** If every cached expert is pinned, the missing expert streams through the staging buffer and is not
+//! * **Overflow.** If what is not pinned would not make room, the missing expert streams through the staging buffer and is not
 //!   kept.
 //! * **Overlap.** Hits run at once as one grouped GEMM; each missing expert runs when its own load is done. Loads write
 //!   to the device memory that kernels read from, and share its bandwidth with them.
 
+use super::layer_ops::Picked;
 use super::lru::Lru;
-use super::{CacheReport, ExecutionPolicy, LayerOps, StateView};
+use super::{CacheReport, ExecutionPolicy, LayerOps, Slots, StateView};
 use crate::machine::Plan;
 use crate::routing::{LayerRouting, SlotMap};
 use moesim_core::{Diag, Result};
@@ -24,21 +26,34 @@ pub struct OnDemand {
     fraction: f64,
     // Per expert-parallel group: its devices hold the same experts and load their parts together.
     caches: Vec<Lru>,
-    hits: Vec<u32>,
-    missing: Vec<u32>,
+    hits: Picked,
+    missing: Picked,
     report: CacheReport,
 }
 
 impl OnDemand {
     /// A cache of `fraction` of each device's experts.
     pub fn new(fraction: f64) -> Self {
-        Self { fraction, caches: Vec::new(), hits: Vec::new(), missing: Vec::new(), report: CacheReport::default() }
+        Self {
+            fraction,
+            caches: Vec::new(),
+            hits: Picked::default(),
+            missing: Picked::default(),
+            report: CacheReport::default(),
+        }
     }
 
-    /// Experts that each of the groups caches.
-    fn capacity(&self, placement: &SlotMap, layers: usize, group: usize) -> usize {
-        let held: usize = (0..layers).map(|l| placement.group_slots(l, group).len()).sum();
-        ((held as f64 * self.fraction) as usize).max(1)
+    /// Bytes of experts that each device of `group` caches.
+    fn capacity(&self, plan: &Plan, placement: &SlotMap, group: usize) -> u64 {
+        let layers = 0..placement.layers();
+        if let Some(each) = plan.uniform_expert_bytes() {
+            let held: usize = layers.map(|l| placement.group_slots(l, group).len()).sum();
+            return ((held as f64 * self.fraction) as u64).max(1) * each;
+        }
+        let slots = layers.flat_map(|l| placement.group_slots(l, group).map(move |s| (l, s)));
+        let bytes = slots.map(|(l, s)| plan.expert_bytes(l, placement.expert(l, s)));
+        let (held, largest) = bytes.fold((0, 0), |(sum, most), b| (sum + b, b.max(most)));
+        ((held as f64 * self.fraction) as u64).max(largest)
     }
 }
 
@@ -55,8 +70,9 @@ impl ExecutionPolicy for OnDemand {
                 .place("policy.execution")
                 .cure("choose hardware with a host.link table, for example rtx4090-offload"));
         }
-        let moe = |l: usize| plan.model.decoder[plan.moe_layers[l]].moe().map_or(0, |m| u64::from(m.experts));
-        let all: u64 = (0..plan.moe_layers.len()).map(|l| moe(l) * plan.expert_bytes(l) * plan.ranks.etp as u64).sum();
+        let moe = |l: usize| plan.model.decoder[plan.moe_layers[l]].moe().map_or(0, |m| m.experts as usize);
+        let layer = |l: usize| (0..moe(l)).map(|e| plan.expert_bytes(l, e)).sum::<u64>();
+        let all: u64 = (0..plan.moe_layers.len()).map(layer).sum::<u64>() * plan.ranks.etp as u64;
         let host = m.hardware.host.memory.as_ref().map_or(0, |m| m.capacity.value.get());
         if all > host {
             return Err(Diag::input(format!(
@@ -72,12 +88,12 @@ impl ExecutionPolicy for OnDemand {
     }
 
     fn resident_expert_bytes(&self, plan: &Plan, placement: &SlotMap) -> Vec<u64> {
-        let layers = plan.moe_layers.len();
-        let largest = (0..layers).map(|l| plan.expert_bytes(l)).max().unwrap_or(0);
         let mut bytes = vec![0; plan.ranks.devices()];
+        let moe = |l: usize| plan.model.decoder[plan.moe_layers[l]].moe().map_or(0, |m| m.experts as usize);
+        let largest = (0..placement.layers()).flat_map(|l| (0..moe(l)).map(move |e| plan.expert_bytes(l, e))).max();
         for group in 0..placement.groups() {
             for device in plan.ranks.group_devices(group) {
-                bytes[device] = (self.capacity(placement, layers, group) as u64 + 1) * largest;
+                bytes[device] = self.capacity(plan, placement, group) + largest.unwrap_or(0);
             }
         }
         bytes
@@ -106,28 +122,31 @@ impl OnDemand {
         let slots = view.placement.slots();
         if self.caches.is_empty() {
             self.caches = (0..routing.groups())
-                .map(|g| Lru::new(layers * slots, self.capacity(view.placement, layers, g)))
+                .map(|g| Lru::new(layers * slots, self.capacity(plan, view.placement, g)))
                 .collect();
         }
         let arrived = ops.dispatch(routing);
         ops.shared_experts();
-        let bytes = plan.expert_bytes(ops.moe_layer);
+        let (layer, placement) = (ops.moe_layer, view.placement);
+        let uniform = plan.uniform_expert_bytes();
+        let bytes_of = |slot| uniform.unwrap_or_else(|| plan.expert_bytes(layer, placement.expert(layer, slot)));
         for group in 0..routing.groups() {
             let range = routing.group_slots(group);
             let tokens = routing.group_tokens(group);
-            let first = (ops.moe_layer * slots + range.start) as u32;
             let keep = |key: u32| keep(key as usize / slots, key as usize % slots);
-            look_up(&mut self.caches[group], first, tokens, keep, &mut self.hits, &mut self.missing);
-            self.report.hits += self.hits.len() as u64;
-            self.report.loads += self.missing.len() as u64;
+            let wanted = Wanted { layer_key: layer * slots, first: range.start, tokens };
+            look_up(&mut self.caches[group], &wanted, bytes_of, keep, &mut self.hits, &mut self.missing);
+            self.report.hits += self.hits.tokens.len() as u64;
+            self.report.loads += self.missing.tokens.len() as u64;
             for device in plan.ranks.group_devices(group) {
-                ops.experts_on_device(device, &self.hits, arrived);
-                for &n in &self.missing {
+                ops.experts_on_device(device, self.hits.slots(), &self.hits.tokens, arrived);
+                for (slot, n) in self.missing.iter() {
+                    let bytes = bytes_of(slot);
                     // The gate, not the dispatch, tells which experts are needed.
                     let loaded = ops.load(device, bytes, ops.gate);
                     self.report.bytes += bytes;
                     let ready = if arrived == ops.gate { loaded } else { ops.both(loaded, arrived) };
-                    ops.experts_on_device(device, &[n], ready);
+                    ops.experts_on_device(device, Slots::From(slot), &[n], ready);
                 }
             }
         }
@@ -135,26 +154,38 @@ impl OnDemand {
     }
 }
 
-/// Looks up the experts with tokens, whose keys begin at `first`: the tokens of each that was held, and of each that was
-/// not and is taken in if one may leave. Experts with tokens and those to `keep` stay.
+/// What a layer asks of a cache.
+pub(super) struct Wanted<'a> {
+    /// Key of the layer's slot 0.
+    pub(super) layer_key: usize,
+    /// The first slot of `tokens`.
+    pub(super) first: usize,
+    /// Tokens of each slot.
+    pub(super) tokens: &'a [u32],
+}
+
+/// Looks up the experts with tokens, of so many `bytes` a slot: those that were held, and those that were not, which are
+/// taken in if enough others may leave. Experts with tokens and those to `keep` stay.
 pub(super) fn look_up(
     cache: &mut Lru,
-    first: u32,
-    tokens: &[u32],
+    wanted: &Wanted,
+    bytes: impl Fn(usize) -> u64,
     keep: impl Fn(u32) -> bool,
-    hits: &mut Vec<u32>,
-    missing: &mut Vec<u32>,
+    hits: &mut Picked,
+    missing: &mut Picked,
 ) {
+    let tokens = wanted.tokens;
+    let first = (wanted.layer_key + wanted.first) as u32;
     let activated = |key: u32| key.checked_sub(first).is_some_and(|i| tokens.get(i as usize).is_some_and(|&n| n > 0));
     hits.clear();
     missing.clear();
     for (i, &n) in tokens.iter().enumerate().filter(|(_, n)| **n > 0) {
-        let key = first + i as u32;
+        let (key, slot) = (first + i as u32, wanted.first + i);
         if cache.touch(key) {
-            hits.push(n);
+            hits.push(slot, n);
         } else {
-            cache.insert(key, |held| activated(held) || keep(held));
-            missing.push(n);
+            cache.insert(key, bytes(slot), |held| activated(held) || keep(held));
+            missing.push(slot, n);
         }
     }
 }

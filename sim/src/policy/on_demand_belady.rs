@@ -50,8 +50,9 @@ impl OraclePolicy for OnDemandBelady {
 mod tests {
     use crate::metrics::tables::Tables;
     use crate::policy::CacheReport;
+    use crate::policy::layer_ops::Picked;
     use crate::policy::lru::Lru;
-    use crate::policy::on_demand::look_up;
+    use crate::policy::on_demand::{Wanted, look_up};
     use crate::registry::Registry;
     use crate::simulation::Simulation;
     use proptest::prelude::*;
@@ -95,7 +96,7 @@ mod tests {
         /// From any cache, an iteration loads the activated experts that the cache lacks, and nothing more.
         #[test]
         fn an_iteration_loads_what_was_not_cached_when_it_began(
-            iterations in prop::collection::vec(prop::collection::vec(0u8..1 << SLOTS, LAYERS), 1..12), capacity in 1usize..30,
+            iterations in prop::collection::vec(prop::collection::vec(0u8..1 << SLOTS, LAYERS), 1..12), capacity in 1u64..30,
         ) {
             let mut cache = Lru::new(LAYERS * SLOTS, capacity);
             for activated in iterations {
@@ -105,10 +106,11 @@ mod tests {
                 let mut loads = 0;
                 for layer in 0..LAYERS {
                     let tokens: Vec<u32> = (0..SLOTS).map(|slot| u32::from(uses(layer, slot))).collect();
-                    let (mut hits, mut missing) = (Vec::new(), Vec::new());
+                    let (mut hits, mut missing) = (Picked::default(), Picked::default());
                     let later = |key: u32| key as usize / SLOTS > layer && used(key as usize);
-                    look_up(&mut cache, (layer * SLOTS) as u32, &tokens, later, &mut hits, &mut missing);
-                    loads += missing.len();
+                    let wanted = Wanted { layer_key: layer * SLOTS, first: 0, tokens: &tokens };
+                    look_up(&mut cache, &wanted, |_| 1, later, &mut hits, &mut missing);
+                    loads += missing.tokens.len();
                 }
                 prop_assert_eq!(loads, absent);
             }

@@ -7,7 +7,8 @@
 //! one grouped GEMM. Approximations: attention always runs on the cores (Duplex moves decode attention to PIM), and
 //! conflicts between the two sides over a memory region are not modelled.
 
-use super::{ExecutionPolicy, LayerOps, StateView};
+use super::layer_ops::Picked;
+use super::{ExecutionPolicy, LayerOps, Slots, StateView};
 use crate::machine::Plan;
 use crate::routing::LayerRouting;
 use moesim_core::{Diag, Result};
@@ -15,8 +16,8 @@ use moesim_core::{Diag, Result};
 /// See the module's documentation.
 #[derive(Clone, Debug, Default)]
 pub struct PimSplit {
-    cores: Vec<u32>,
-    pim: Vec<u32>,
+    cores: Picked,
+    pim: Picked,
 }
 
 impl ExecutionPolicy for PimSplit {
@@ -37,19 +38,20 @@ impl ExecutionPolicy for PimSplit {
         for group in 0..routing.groups() {
             self.cores.clear();
             self.pim.clear();
-            for &tokens in routing.group_tokens(group) {
+            for (slot, &tokens) in routing.group_slots(group).zip(routing.group_tokens(group)) {
                 if tokens == 0 {
                     continue;
                 }
                 let body = |c: moesim_hwmodels::cost::Cost| c.time_s() - c.launch_s;
-                let on_cores = body(ops.expert_cost(&plan.machine.gpu, &[tokens]));
-                let on_pim = body(ops.expert_cost(pim, &[tokens]));
-                if on_pim < on_cores { self.pim.push(tokens) } else { self.cores.push(tokens) }
+                let on_cores = body(ops.expert_cost(&plan.machine.gpu, Slots::From(slot), &[tokens]));
+                let on_pim = body(ops.expert_cost(pim, Slots::From(slot), &[tokens]));
+                let side = if on_pim < on_cores { &mut self.pim } else { &mut self.cores };
+                side.push(slot, tokens);
             }
             for device in plan.ranks.group_devices(group) {
-                ops.experts_on_device(device, &self.cores, arrived);
-                if !self.pim.is_empty() {
-                    let cost = ops.expert_cost(pim, &self.pim);
+                ops.experts_on_device(device, self.cores.slots(), &self.cores.tokens, arrived);
+                if !self.pim.tokens.is_empty() {
+                    let cost = ops.expert_cost(pim, self.pim.slots(), &self.pim.tokens);
                     let (lane, channel) = (plan.machine.pim_lane[device], plan.machine.pim_memory[device]);
                     ops.experts_on(device, cost, lane, channel, arrived);
                 }

@@ -133,6 +133,7 @@ impl Iteration {
             let mut ops = LayerOps {
                 plan,
                 moe_layer,
+                placement: replay.map(),
                 graph: &mut executor.graph,
                 network,
                 layer: l as u16,
