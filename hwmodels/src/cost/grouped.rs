@@ -10,6 +10,8 @@ pub struct GroupedMlp {
     pub hidden: u64,
     /// Width inside an expert (the part on this device, if experts are split).
     pub intermediate: u64,
+    /// Rank of the two factors that stand for each matrix; 0: whole matrices.
+    pub rank: u64,
     /// Weight matrices of an expert: 3 with a gated activation (gate, up, down), 2 without.
     pub matrices: u64,
     /// Bits per weight, scales included.
@@ -36,6 +38,9 @@ struct Load {
 /// Two kernels: gate and up with the activation fused into the end, then down. Weights of experts that have tokens are
 /// read once, of the others not at all. Activations: tokens in and the fused product out in `activation_bits`, that
 /// product in again, the result out in at least 16 bits. Without any token nothing is launched.
+///
+/// Factorised matrices take four kernels: hidden to the ranks of gate and up, those to the product, the product to a rank,
+/// that to the result. What is between two factors goes out and in as activations.
 pub fn grouped_mlp(engine: &Engine, mlp: &GroupedMlp, tokens: &[u32]) -> Cost {
     let (mut rows, mut active) = (0u64, 0u64);
     for &t in tokens {
@@ -46,6 +51,10 @@ pub fn grouped_mlp(engine: &Engine, mlp: &GroupedMlp, tokens: &[u32]) -> Cost {
         return Cost::default();
     }
     let (rows, active) = (rows as f64, active as f64);
+    if mlp.rank > 0 {
+        let width = mlp.intermediate as f64;
+        return factored(engine, mlp, &Load { rows, active, row_width: rows * width, active_width: active * width });
+    }
     let (hidden, intermediate) = (mlp.hidden as f64, mlp.intermediate as f64);
     let (matrix, input) = (hidden * intermediate, mlp.activation_bits);
     let bits = mlp.weight_bits.max(input);
@@ -70,7 +79,7 @@ pub fn grouped_mlp_sized(engine: &Engine, mlp: &GroupedMlp, experts: impl Iterat
     if load.rows == 0.0 {
         return Cost::default();
     }
-    whole(engine, mlp, &load)
+    if mlp.rank > 0 { factored(engine, mlp, &load) } else { whole(engine, mlp, &load) }
 }
 
 /// Gate and up, then down.
@@ -83,4 +92,24 @@ fn whole(engine: &Engine, mlp: &GroupedMlp, load: &Load) -> Cost {
     };
     let up = kernel(mlp.matrices.saturating_sub(1) as f64, (load.rows * hidden + load.row_width) * input);
     up.then(kernel(1.0, load.row_width * input + load.rows * hidden * output_bits(input)))
+}
+
+/// Each matrix as two factors.
+fn factored(engine: &Engine, mlp: &GroupedMlp, load: &Load) -> Cost {
+    let (hidden, rank, input) = (mlp.hidden as f64, mlp.rank as f64, mlp.activation_bits);
+    let bits = mlp.weight_bits.max(input);
+    let up = mlp.matrices.saturating_sub(1) as f64;
+    let kernel = |row_products: f64, weights: f64, activation_bits: f64| {
+        let bytes = (weights * mlp.weight_bits + activation_bits) / 8.0;
+        engine.kernel(Family::Grouped, bits, 2.0 * row_products, bytes)
+    };
+    let (ranks, products) = (load.rows * rank, load.row_width);
+    kernel(up * ranks * hidden, up * load.active * rank * hidden, (load.rows * hidden + up * ranks) * input)
+        .then(kernel(up * rank * products, up * rank * load.active_width, (up * ranks + products) * input))
+        .then(kernel(rank * products, rank * load.active_width, (products + ranks) * input))
+        .then(kernel(
+            ranks * hidden,
+            load.active * rank * hidden,
+            ranks * input + load.rows * hidden * output_bits(input),
+        ))
 }

@@ -42,7 +42,8 @@ fn the_bound_changes_at_the_ridge() {
 
 #[test]
 fn experts_by_hand() {
-    let mlp = GroupedMlp { hidden: 7168, intermediate: 2048, matrices: 3, weight_bits: 8.0, activation_bits: 8.0 };
+    let mlp =
+        GroupedMlp { hidden: 7168, intermediate: 2048, rank: 0, matrices: 3, weight_bits: 8.0, activation_bits: 8.0 };
     let c = grouped_mlp(&h100(), &mlp, &[5, 0, 3, 0]);
     let matrix = 7168 * 2048u64;
     // Two experts read, three matrices each; eight tokens in, product out and in, result out in BF16.
@@ -58,6 +59,15 @@ fn experts_by_hand() {
     assert_eq!(c.flop, 2 * 3 * 7168 * (5 * 1024 + 3 * 4096));
     assert_eq!(c.bytes, 3 * 7168 * (1024 + 4096) + 8 * 3 * 7168 + 2 * (5 * 1024 + 3 * 4096));
     assert_eq!(sized([(0, 1); 3]), Cost::default());
+    // Rank 512: 3 x 512 (7168 + 2048) weights an expert, and as many multiply-adds a token.
+    let factored = GroupedMlp { rank: 512, ..mlp };
+    let c = grouped_mlp(&h100(), &factored, &[5, 0, 3, 0]);
+    let (weights, between) = (3 * 512 * (7168 + 2048u64), 2 * 3 * 512);
+    assert_eq!(c.flop, 2 * 8 * weights);
+    assert_eq!(c.bytes, 2 * weights + 8 * (7168 + 2048 + 2048 + 2 * 7168 + between));
+    close(c.launch_s, 4.0 * LAUNCH);
+    let sized = grouped_mlp_sized(&h100(), &factored, [(5, 2048), (3, 2048)].into_iter());
+    assert_eq!((sized.flop, sized.bytes), (c.flop, c.bytes));
     let two = grouped_mlp(&h100(), &GroupedMlp { matrices: 2, ..mlp }, &[5, 0, 3, 0]);
     assert_eq!(two.flop, 2 * 8 * 2 * matrix);
 }
@@ -117,7 +127,14 @@ fn engines_take_the_precision_they_have() {
     let pim = Engine::pim(&duplex).unwrap();
     close(pim.bytes_per_s, 4.0 * 3.35e12 * 0.9);
     // The point of the device: few tokens an expert are faster in memory, many on the GPU's cores.
-    let mlp = GroupedMlp { hidden: 4096, intermediate: 14336, matrices: 3, weight_bits: 16.0, activation_bits: 16.0 };
+    let mlp = GroupedMlp {
+        hidden: 4096,
+        intermediate: 14336,
+        rank: 0,
+        matrices: 3,
+        weight_bits: 16.0,
+        activation_bits: 16.0,
+    };
     let time = |e: &Engine, t| grouped_mlp(e, &mlp, &[t; 8]).time_s();
     let gpu = Engine::gpu(&duplex);
     assert!(time(&pim, 4) < time(&gpu, 4) && time(&pim, 64) > time(&gpu, 64));
@@ -130,7 +147,7 @@ proptest! {
         tokens in prop::collection::vec(0u32..5000, 1..40), at in 0usize..40, more in 1u32..5000, bits in 4.0..16.0f64,
     ) {
         let engine = h100();
-        let mlp = GroupedMlp { hidden: 2880, intermediate: 2880, matrices: 3, weight_bits: bits, activation_bits: 16.0 };
+        let mlp = GroupedMlp { hidden: 2880, intermediate: 2880, rank: 0, matrices: 3, weight_bits: bits, activation_bits: 16.0 };
         let before = grouped_mlp(&engine, &mlp, &tokens).time_s();
         let mut larger = tokens.clone();
         larger[at % tokens.len()] += more;

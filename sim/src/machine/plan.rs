@@ -2,12 +2,13 @@
 
 use super::{Deployment, Machine, Ranks};
 use crate::engine::{Bound, Work};
+use crate::routing::SlotMap;
 use moesim_core::{Diag, Picos, Result};
 use moesim_hwmodels::cost::{
     self, AttentionKind, AttentionShape, AttentionWork, Cost, Gemm, GroupedMlp, elementwise, gemm,
 };
 use moesim_hwmodels::network::{Bottleneck, Ring};
-use moesim_traces::model::{Attention, Heads, Mlp, Model, Span};
+use moesim_traces::model::{Attention, Heads, Mlp, Model, Moe, Span};
 
 /// Layers with the same attention; their cost in an iteration is the same.
 #[derive(Clone, Debug)]
@@ -103,16 +104,51 @@ impl Plan {
         Ok(Self { model, machine, ranks, deployment, moe_layers, classes, class_of, rings, token_bytes, experts })
     }
 
+    fn moe(&self, moe_layer: usize) -> &Moe {
+        self.model.decoder[self.moe_layers[moe_layer]].moe().expect("an MoE layer")
+    }
+
     /// The experts of MoE layer `moe_layer` as one device of a group sees them; the width is that of expert 0.
     pub fn experts(&self, moe_layer: usize) -> GroupedMlp {
-        let moe = self.model.decoder[self.moe_layers[moe_layer]].moe().expect("an MoE layer");
+        let moe = self.moe(moe_layer);
         GroupedMlp {
             hidden: self.model.hidden.into(),
             intermediate: self.experts[moe_layer].widths[0],
+            rank: moe.expert_rank.into(),
             matrices: moe.matrices.into(),
             weight_bits: self.model.precision.experts,
             activation_bits: self.model.precision.activation,
         }
+    }
+
+    /// What experts of MoE layer `moe_layer` have in common, as one device of a group sees it: the common part of each of
+    /// its groups of experts, and the base of factorised experts.
+    pub fn common_parts(&self, moe_layer: usize) -> (Option<GroupedMlp>, Option<GroupedMlp>) {
+        let moe = self.moe(moe_layer);
+        let part = |has: bool, width: u32| {
+            let intermediate = u64::from(width).div_ceil(self.ranks.etp as u64);
+            has.then(|| GroupedMlp { intermediate, rank: 0, ..self.experts(moe_layer) })
+        };
+        (part(moe.groups > 0, moe.group_intermediate), part(moe.expert_base, moe.expert_intermediate))
+    }
+
+    /// Bytes of what experts have in common on each device: it is kept wherever an expert is that has it, in device memory
+    /// even where experts themselves are loaded on demand.
+    pub fn common_part_bytes(&self, placement: &SlotMap) -> Vec<u64> {
+        let mut bytes = vec![0; self.ranks.devices()];
+        let etp = self.ranks.etp as u64;
+        for (l, &layer) in self.moe_layers.iter().enumerate() {
+            let layer = &self.model.decoder[layer];
+            let (part, base) = (layer.group_weight_bytes(&self.model), layer.base_weight_bytes(&self.model));
+            for group in 0..placement.groups() {
+                let parts = placement.group_parts(l, group).len() as u64;
+                let bases = u64::from(!placement.group_slots(l, group).is_empty());
+                for device in self.ranks.group_devices(group) {
+                    bytes[device] += parts * part.div_ceil(etp) + bases * base.div_ceil(etp);
+                }
+            }
+        }
+        bytes
     }
 
     /// Inner widths of the experts of MoE layer `moe_layer` on one device of their group, where they differ.
@@ -235,7 +271,7 @@ impl Plan {
     /// Gate of MoE layer `moe_layer` for `tokens` on one device, with the norm before it.
     pub fn gate_cost(&self, moe_layer: usize, tokens: u64) -> Cost {
         let p = &self.model.precision;
-        let moe = self.model.decoder[self.moe_layers[moe_layer]].moe().expect("an MoE layer");
+        let moe = self.moe(moe_layer);
         self.norm(tokens).then(cost::gate(
             &self.machine.gpu,
             tokens,
@@ -248,7 +284,7 @@ impl Plan {
 
     /// Shared experts of MoE layer `moe_layer` for `tokens` on one device; nothing if there are none.
     pub fn shared_cost(&self, moe_layer: usize, tokens: u64) -> Cost {
-        let moe = self.model.decoder[self.moe_layers[moe_layer]].moe().expect("an MoE layer");
+        let moe = self.moe(moe_layer);
         let width = u64::from(moe.shared_experts) * u64::from(moe.shared_intermediate);
         self.mlp(width, moe.matrices.into(), self.model.precision.shared, tokens)
     }

@@ -307,6 +307,9 @@ fn approximations(plan: &Plan) -> Vec<&'static str> {
     if any(|m| m.copy_experts + m.constant_experts > 0) {
         out.push("what copy and constant experts add is part of the combine's sum, which is not priced");
     }
+    if any(|m| m.expert_base) {
+        out.push("the base of factorised experts is computed once a token and device, as linearity allows at best");
+    }
     out
 }
 

@@ -4,7 +4,7 @@ use super::Network;
 use crate::engine::{Graph, LaneId, NO_DEVICE, OpId, OpKind, SharedId};
 use crate::machine::Plan;
 use crate::routing::{LayerRouting, SlotMap};
-use moesim_hwmodels::cost::{Cost, Engine, grouped_mlp, grouped_mlp_sized};
+use moesim_hwmodels::cost::{Cost, Engine, GroupedMlp, grouped_mlp, grouped_mlp_sized};
 
 /// Which slots of a layer a list of token counts belongs to.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +63,8 @@ pub struct LayerOps<'a> {
     pub(crate) network: &'a mut Network,
     pub(crate) layer: u16,
     pub(crate) gate: OpId,
+    /// What the experts wait for.
+    pub(crate) arrived: OpId,
     /// Per device: the last operation of its tokens, none without tokens.
     pub(crate) frontier: &'a mut [Option<OpId>],
     /// Per device: tokens that it holds after attention.
@@ -78,10 +80,11 @@ impl LayerOps<'_> {
 
     /// Appends the dispatch; what experts wait for.
     pub fn dispatch(&mut self, routing: &LayerRouting) -> OpId {
-        match self.network.dispatch(self.plan, routing, self.tokens) {
-            Some(work) => self.graph.op(OpKind::Dispatch, self.layer, NO_DEVICE, work).after(&[self.gate]).id(),
-            None => self.gate,
+        if let Some(work) = self.network.dispatch(self.plan, routing, self.tokens) {
+            let op = self.graph.op(OpKind::Dispatch, self.layer, NO_DEVICE, work).after(&[self.gate]);
+            self.arrived = op.id();
         }
+        self.arrived
     }
 
     /// Appends the shared experts of every device with tokens, beside the dispatch.
@@ -144,14 +147,35 @@ impl LayerOps<'_> {
         op.after(&[after]).hold(lane).draw(channel, bytes).draw(memory, bytes).id()
     }
 
-    /// Appends what follows the experts: an all-reduce in every expert group of several devices, the combine, and an
+    /// Appends what experts have in common, on every device with tokens for it.
+    fn common_parts(&mut self, routing: &LayerRouting) {
+        let plan = self.plan;
+        let (part, base) = plan.common_parts(self.moe_layer);
+        if part.is_none() && base.is_none() {
+            return;
+        }
+        for group in 0..routing.groups() {
+            let of = |mlp: Option<GroupedMlp>, counts: &[u32]| {
+                mlp.map_or(Cost::default(), |mlp| grouped_mlp(&plan.machine.gpu, &mlp, counts))
+            };
+            // A count of tokens fits: the batch's own does.
+            let all = routing.tokens_at(group) as u32;
+            let cost = of(part, routing.part_tokens(group)).then(of(base, &[all]));
+            for device in plan.ranks.group_devices(group).filter(|_| cost.flop > 0) {
+                let op = self.on_device(OpKind::Experts, device, cost, self.arrived);
+                self.done.push(op);
+            }
+        }
+    }
+
+    /// Appends what experts have in common and what follows the experts: an all-reduce in every expert group of several devices, the combine, and an
     /// all-gather in every attention rank of several devices; then moves the frontier of every device with tokens.
     pub fn combine(&mut self, routing: &LayerRouting) {
+        self.common_parts(routing);
         let plan = self.plan;
         if plan.ranks.etp > 1 {
             for g in 0..plan.ranks.ep {
-                let tokens: u64 = (0..routing.sources()).map(|s| u64::from(routing.tokens_between(s, g))).sum();
-                if let Some(work) = self.network.group_allreduce(g, tokens * plan.token_bytes) {
+                if let Some(work) = self.network.group_allreduce(g, routing.tokens_at(g) * plan.token_bytes) {
                     let devices = plan.ranks.group_devices(g);
                     let inside = |graph: &Graph, op: &OpId| devices.contains(&(graph.device(op.0 as usize) as usize));
                     let mine: Vec<OpId> = self.done.iter().copied().filter(|o| inside(self.graph, o)).collect();

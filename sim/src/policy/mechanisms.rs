@@ -92,6 +92,7 @@ fn on(m: &Model, hw: &str, k: u32, rows: &[&[u16]], on_first: u32, policy: &mut 
         network: &mut network,
         layer: 0,
         gate,
+        arrived: gate,
         frontier: &mut [Some(gate); 2],
         tokens: &tokens,
         done: &mut Vec::new(),
@@ -103,7 +104,9 @@ fn on(m: &Model, hw: &str, k: u32, rows: &[&[u16]], on_first: u32, policy: &mut 
         at.0 += graph.flop(i);
         at.1 += graph.demands(i).iter().map(|d| d.amount).sum::<u64>();
     }
-    let held = policy.resident_expert_bytes(&plan, replay.map());
+    let common = plan.common_part_bytes(replay.map());
+    let held: Vec<u64> =
+        policy.resident_expert_bytes(&plan, replay.map()).iter().zip(common).map(|(a, b)| a + b).collect();
     Done {
         experts,
         dispatch_bytes: network.dispatch_bytes,
@@ -122,6 +125,10 @@ fn run(model: &Model, k: u32, rows: &[&[u16]], on_first: u32) -> Done {
 fn ffn(tokens: u64, experts: u64, width: u64) -> (u64, u64) {
     let matrices = 3 * HIDDEN * width;
     (2 * tokens * matrices, 2 * (experts * matrices + tokens * (2 * HIDDEN + 2 * width)))
+}
+
+fn sum(a: (u64, u64), b: (u64, u64)) -> (u64, u64) {
+    (a.0 + b.0, a.1 + b.1)
 }
 
 #[test]
@@ -162,7 +169,6 @@ fn experts_of_different_sizes_weigh_what_they_are() {
     let m = model("experts = 4, top_k = 2, expert_intermediate = 0, expert_sizes = [16, 32, 48, 64]");
     let rows: [&[u16]; 3] = [&[0, 1], &[0, 3], &[2, 3]];
     let done = run(&m, 2, &rows, 3);
-    let sum = |a: (u64, u64), b: (u64, u64)| (a.0 + b.0, a.1 + b.1);
     let expected = [sum(ffn(2, 1, 16), ffn(1, 1, 32)), sum(ffn(1, 1, 48), ffn(2, 1, 64))];
     assert_eq!(done.experts, expected);
     let bytes = |width: u64| 2 * 3 * HIDDEN * width;
@@ -190,4 +196,48 @@ fn each_size_goes_to_the_side_that_favours_it() {
     // PIM or cores, FLOP and bytes are the same.
     let split = on(&m, "duplex-1", 2, &rows, 3, &mut PimSplit::default());
     assert_eq!(split, run(&m, 2, &rows, 3));
+}
+
+#[test]
+fn a_groups_common_part_is_computed_once_a_token_and_device() {
+    let groups = |n: u32| {
+        model(&format!("experts = 6, top_k = 3, expert_intermediate = 32, groups = {n}, group_intermediate = 16"))
+    };
+    // Experts 0 to 2 are on device 0. Pairs {0, 1}, {2, 3}, {4, 5}: the middle one is on both devices.
+    let rows: [&[u16]; 3] = [&[0, 1, 2], &[2, 3, NONE], &[0, 1, NONE]];
+    let done = run(&groups(3), 3, &rows, 3);
+    // Device 0: pair {0, 1} by tokens 0 and 2, pair {2, 3} by tokens 0 and 1. Device 1: pair {2, 3} by token 1.
+    assert_eq!(done.experts, [sum(ffn(6, 3, 32), ffn(4, 2, 16)), sum(ffn(1, 1, 32), ffn(1, 1, 16))]);
+    let bytes = |width: u64| 2 * 3 * HIDDEN * width;
+    assert_eq!(done.held, [3 * bytes(32) + 2 * bytes(16); 2]);
+    assert_eq!(done.dispatch_bytes, 128);
+    // Triples lie on a device each, and token 0 computes the common part of {0, 1, 2} once.
+    let together = run(&groups(2), 3, &rows, 3);
+    assert_eq!(together.experts, [sum(ffn(6, 3, 32), ffn(3, 1, 16)), sum(ffn(1, 1, 32), ffn(1, 1, 16))]);
+    assert_eq!(together.held, [3 * bytes(32) + bytes(16); 2]);
+    // Three of six ids, pairs: a pair is missed with probability 4/6 x 3/5 x 2/4 = 1/5.
+    assert_eq!(groups(3).decoder[0].moe().unwrap().groups_hit(), 3.0 * (1.0 - 0.2));
+    // On demand, experts are loaded and common parts stay.
+    let held = on(&groups(3), "rtx4090-offload", 3, &rows, 3, &mut OnDemand::new(0.5)).held;
+    assert_eq!(held, [2 * bytes(32) + 2 * bytes(16); 2]);
+}
+
+#[test]
+fn factors_and_fewer_bits_make_experts_smaller() {
+    let rows: [&[u16]; 3] = [&[0, 1], &[0, 3], &[2, 3]];
+    let with = |more: &str| model(&format!("experts = 4, top_k = 2, expert_intermediate = 32{more}"));
+    // Rank 8: three pairs of factors of 8 x (64 + 32) an expert; three activations of 8 between factors go out and in.
+    let done = run(&with(", expert_rank = 8"), 2, &rows, 3);
+    let (weights, between) = (3 * 8 * (HIDDEN + 32), 2 * 3 * 8);
+    let small = (2 * 3 * weights, 2 * (2 * weights + 3 * (2 * HIDDEN + 2 * 32 + between)));
+    assert_eq!((done.experts, done.held), ([small; 2], [2 * 2 * weights; 2]));
+    // A base of full width: each token once a device. Tokens 0 and 1 are on device 0, tokens 1 and 2 on device 1.
+    let based = run(&with(", expert_rank = 8, expert_base = true"), 2, &rows, 3);
+    assert_eq!(based.experts, [sum(small, ffn(2, 1, 32)); 2]);
+    assert_eq!(based.held, [2 * (2 * weights + 3 * HIDDEN * 32); 2]);
+    // Two bits a weight: an eighth of the weights' bytes, the same FLOP.
+    let mut narrow = with("");
+    narrow.precision.experts = 2.0;
+    let ((flop, bytes), whole) = (run(&narrow, 2, &rows, 3).experts[0], ffn(3, 2, 32));
+    assert_eq!((flop, whole.1 - bytes), (whole.0, 2 * 2 * 3 * HIDDEN * 32 * 7 / 8));
 }

@@ -32,7 +32,10 @@ pub(super) struct Counts {
     pub(super) pairs: Vec<u32>,
     /// Devices whose pairs are not all zero.
     touched: Vec<bool>,
+    /// Tokens of each common part of groups of experts, layer-major.
+    pub(super) parts: Vec<u32>,
     stamps: Vec<u64>,
+    part_stamps: Vec<u64>,
     stamp: u64,
     pub(super) provenance: Provenance,
     pub(super) assigned: u64,
@@ -52,6 +55,9 @@ impl Counts {
             }
         }
         self.stamps.resize(map.ways, 0);
+        self.parts.clear();
+        self.parts.resize(map.layers * map.parts, 0);
+        self.part_stamps.resize(map.parts, 0);
         self.provenance = Provenance::default();
         self.assigned = 0;
     }
@@ -67,6 +73,9 @@ impl Counts {
             for (a, b) in self.pairs[range.clone()].iter_mut().zip(&other.pairs[range]) {
                 *a += b;
             }
+        }
+        for (a, b) in self.parts.iter_mut().zip(&other.parts) {
+            *a += b;
         }
         self.provenance.add(&other.provenance);
         self.assigned += other.assigned;
@@ -132,6 +141,9 @@ impl Counts {
     /// Counts rows layer by layer, so that a layer's counts stay in the innermost cache for all of them.
     fn count(&mut self, map: &SlotMap, rows: &[Row], k: usize) {
         for l in 0..map.layers {
+            if map.shapes[l].expert_groups > 0 {
+                rows.iter().for_each(|row| self.count_parts(map, l, row, k));
+            }
             let counts = &mut self.slots[l * map.slots..(l + 1) * map.slots];
             let homes = if map.single { &map.replicas[l * map.ids..(l + 1) * map.ids] } else { &[][..] };
             for row in rows {
@@ -167,6 +179,18 @@ impl Counts {
                     }
                 }
                 self.assigned += assigned;
+            }
+        }
+    }
+    /// Counts the common parts that a token computes in layer `l`: each once, however many members of its group it hit.
+    fn count_parts(&mut self, map: &SlotMap, l: usize, row: &Row, k: usize) {
+        self.stamp += 1;
+        for &id in row.ids[l * k..(l + 1) * k].iter().filter(|id| **id != MISSING) {
+            let slot = map.home(l, usize::from(id), row.position).slot as usize;
+            if slot < map.placed(l) {
+                let part = map.part(l, slot);
+                self.parts[l * map.parts + part] += u32::from(self.part_stamps[part] != self.stamp);
+                self.part_stamps[part] = self.stamp;
             }
         }
     }

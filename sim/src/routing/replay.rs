@@ -75,6 +75,7 @@ pub struct LayerRouting<'a> {
     map: &'a SlotMap,
     slots: &'a [u32],
     pairs: &'a [u32],
+    parts: &'a [u32],
 }
 
 impl LayerRouting<'_> {
@@ -85,6 +86,14 @@ impl LayerRouting<'_> {
     /// Tokens of `slot`.
     pub fn slot_tokens(&self, slot: usize) -> u32 {
         self.slots[slot]
+    }
+    /// Tokens of each common part of groups of experts on `group`: each counts once, however many members it hit.
+    pub fn part_tokens(&self, group: usize) -> &[u32] {
+        &self.parts[self.map.group_parts(self.moe_layer, group)]
+    }
+    /// Tokens sent to `group`, its own included: those with at least one expert there.
+    pub fn tokens_at(&self, group: usize) -> u64 {
+        (0..self.sources()).map(|s| u64::from(self.tokens_between(s, group))).sum()
     }
     /// Slots of `group`.
     pub fn group_slots(&self, group: usize) -> std::ops::Range<usize> {
@@ -174,6 +183,7 @@ impl Replay {
             map: &self.map,
             slots: &self.counts.slots[layer * s..(layer + 1) * s],
             pairs: &self.counts.pairs,
+            parts: &self.counts.parts[layer * self.map.parts..(layer + 1) * self.map.parts],
         }
     }
 

@@ -7,6 +7,8 @@ use super::replay::MISSING;
 pub struct LayerShape {
     /// Ids after the experts' that compute nothing, wherever the token is.
     pub zero_compute: usize,
+    /// Groups of consecutive experts with a part in common; 0: none.
+    pub expert_groups: usize,
 }
 
 /// Where the experts are: physical slots in the order of devices, for every layer. Zero-compute experts are nowhere; they
@@ -29,6 +31,12 @@ pub struct SlotMap {
     /// Per (layer, slot): the id.
     slot_expert: Vec<u16>,
     pub(super) groups: usize,
+    /// Common parts of a layer, the most.
+    pub(super) parts: usize,
+    /// Per (layer, group): where its common parts begin; `groups + 1` a layer. Empty if no layer has any.
+    group_parts: Vec<u32>,
+    /// Per (layer, slot): the common part on the same group that its expert has.
+    slot_part: Vec<u32>,
     /// Groups, and one more for what is nowhere if there is such a thing.
     pub(super) ways: usize,
     /// Every id has one home, so that `replicas` has one entry an id.
@@ -92,7 +100,49 @@ impl SlotMap {
         let single = replicas.len() == layers * ids;
         let ways = groups + usize::from(both().any(|(l, s)| s.zero_compute + lacks(l, s) > 0));
         let shapes = shapes.to_vec();
-        Self { layers, ids, devices, slots, shapes, first, replicas, group_slots, slot_expert, groups, ways, single }
+        let mut map = Self {
+            layers,
+            ids,
+            devices,
+            slots,
+            shapes,
+            first,
+            replicas,
+            group_slots,
+            slot_expert,
+            groups,
+            parts: 0,
+            group_parts: Vec::new(),
+            slot_part: Vec::new(),
+            ways,
+            single,
+        };
+        if map.shapes.iter().any(|s| s.expert_groups > 0) {
+            map.number_parts(groups_of);
+        }
+        map
+    }
+
+    /// Numbers common parts: those of a group in ascending order, group after group.
+    fn number_parts(&mut self, groups_of: &[Vec<Vec<u32>>]) {
+        self.slot_part = vec![0; self.layers * self.slots];
+        for (l, layer) in groups_of.iter().enumerate() {
+            let mut next = 0u32;
+            for g in 0..self.groups {
+                self.group_parts.push(next);
+                let mut last = None;
+                for slot in self.group_slots(l, g).filter(|_| self.shapes[l].expert_groups > 0) {
+                    // Slots of a group are in the order of experts, and so of their groups.
+                    let part = self.expert(l, slot) * self.shapes[l].expert_groups / layer.len();
+                    next += u32::from(last.is_some_and(|p| p != part));
+                    last = Some(part);
+                    self.slot_part[l * self.slots + slot] = next;
+                }
+                next += u32::from(last.is_some());
+            }
+            self.group_parts.push(next);
+            self.parts = self.parts.max(next as usize);
+        }
     }
 
     /// MoE layers.
@@ -111,6 +161,14 @@ impl SlotMap {
     pub fn group_slots(&self, layer: usize, group: usize) -> std::ops::Range<usize> {
         let at = layer * (self.groups + 1) + group;
         self.group_slots[at] as usize..self.group_slots[at + 1] as usize
+    }
+    /// Common parts of groups of experts on `group` in MoE layer `layer`, numbered over the layer.
+    pub fn group_parts(&self, layer: usize, group: usize) -> std::ops::Range<usize> {
+        let at = layer * (self.groups + 1) + group;
+        self.group_parts.get(at..at + 2).map_or(0..0, |p| p[0] as usize..p[1] as usize)
+    }
+    pub(super) fn part(&self, layer: usize, slot: usize) -> usize {
+        self.slot_part[layer * self.slots + slot] as usize
     }
     /// The expert in `slot` of MoE layer `layer`.
     pub fn expert(&self, layer: usize, slot: usize) -> usize {

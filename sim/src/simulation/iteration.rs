@@ -138,6 +138,7 @@ impl Iteration {
                 network,
                 layer: l as u16,
                 gate,
+                arrived: gate,
                 frontier: &mut self.frontier,
                 tokens: &self.device_tokens,
                 done: &mut self.ops,

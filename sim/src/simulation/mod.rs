@@ -88,7 +88,8 @@ impl Simulation {
         let map = place(&plan, &*registry.placement(&x.policy)?, &x.policy.placement)?;
         let policy = registry.execution(&x.policy)?;
         policy.check(&plan)?;
-        let experts_resident = policy.resident_expert_bytes(&plan, &map).into_iter().max().unwrap_or(0);
+        let held = policy.resident_expert_bytes(&plan, &map).into_iter().zip(plan.common_part_bytes(&map));
+        let experts_resident = held.map(|(own, common)| own + common).max().unwrap_or(0);
         let weight_bytes = plan.common_weight_bytes() + experts_resident;
         let kv = kv_room(&plan, weight_bytes)?;
         let executor = Executor::new(plan.machine.resources.clone(), x.fidelity.execution);
@@ -346,7 +347,10 @@ pub(crate) fn place(plan: &Plan, rule: &dyn Placement, name: &str) -> Result<Slo
     let (layers, experts, groups) = (moe.len(), moe[0].experts as usize, plan.ranks.ep);
     let homes = rule.place(&Problem { layers, experts, groups })?;
     check_homes(&homes, layers, experts, groups, name)?;
-    let shapes: Vec<_> = moe.iter().map(|m| LayerShape { zero_compute: m.zero_compute() as usize }).collect();
+    let shapes: Vec<_> = moe
+        .iter()
+        .map(|m| LayerShape { zero_compute: m.zero_compute() as usize, expert_groups: m.groups as usize })
+        .collect();
     Ok(SlotMap::shaped(&homes, &shapes, groups, plan.machine.devices()))
 }
 

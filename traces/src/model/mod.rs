@@ -164,6 +164,22 @@ pub struct Moe {
     /// Experts that add a mix of the token and one learnt vector (MoE++).
     #[serde(default)]
     pub constant_experts: u32,
+    /// Groups of consecutive experts, all of one size, that have a part in common (Grove MoE, arXiv 2508.07785); 0: none.
+    /// A token that hits a group computes its common part once on every device that has a member which it hit: the common
+    /// part is held wherever a member is, so a placement that keeps groups together computes it once.
+    #[serde(default)]
+    pub groups: u32,
+    /// Inner width of a group's common part.
+    #[serde(default)]
+    pub group_intermediate: u32,
+    /// Every matrix `m x n` of a routed expert is kept and computed as `m x rank` times `rank x n` (MoE-SVD); 0: whole.
+    #[serde(default)]
+    pub expert_rank: u32,
+    /// Beside the factors there is one base expert as wide as `expert_intermediate` that all of the layer add (the base
+    /// weights of D2-MoE, arXiv 2502.17298). It is on every device with experts; by linearity a token computes it once on each device that it
+    /// is sent to.
+    #[serde(default)]
+    pub expert_base: bool,
 }
 
 fn three() -> u32 {

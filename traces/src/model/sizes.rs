@@ -62,12 +62,34 @@ impl Moe {
             None => 0,
         }
     }
-    /// Parameters of a routed expert; 0 for an expert that does not exist.
+    /// Parameters of a routed expert, without what it shares with others; 0 for an expert that does not exist.
     pub fn expert_parameters(&self, hidden: u32, expert: u32) -> u64 {
+        let rank = u64::from(self.expert_rank);
         match self.intermediate(expert) {
             0 => 0,
+            width if rank > 0 => {
+                let (h, w, m) = (u64::from(hidden), u64::from(width), u64::from(self.matrices));
+                m * rank * (h + w) + if self.bias { (m - 1) * w + h } else { 0 }
+            }
             width => mlp_parameters(hidden.into(), width.into(), self.matrices.into(), self.bias),
         }
+    }
+    /// Parameters of one group's common part; 0 without groups.
+    pub fn group_parameters(&self, hidden: u32) -> u64 {
+        let of = |width: u32| mlp_parameters(hidden.into(), width.into(), self.matrices.into(), false);
+        if self.groups > 0 { of(self.group_intermediate) } else { 0 }
+    }
+    /// Parameters of the base of factorised experts; 0 without one.
+    pub fn base_parameters(&self, hidden: u32) -> u64 {
+        let of = |width: u32| mlp_parameters(hidden.into(), width.into(), self.matrices.into(), false);
+        if self.expert_base { of(self.expert_intermediate) } else { 0 }
+    }
+    /// Different groups that a token hits in the mean, if it takes `top_k` different ids, each as likely as the others:
+    /// a group of m among n ids is missed with probability (n - m) / n times (n - m - 1) / (n - 1), and so on.
+    pub fn groups_hit(&self) -> f64 {
+        let (n, m) = (f64::from(self.ids()), f64::from(self.experts.checked_div(self.groups).unwrap_or(0)));
+        let missed = (0..self.top_k).fold(1.0, |p, i| p * f64::max(n - m - f64::from(i), 0.0) / (n - f64::from(i)));
+        f64::from(self.groups) * (1.0 - missed)
     }
     /// Parameters of all shared experts.
     pub fn shared_parameters(&self, hidden: u32) -> u64 {
@@ -106,6 +128,14 @@ impl Layer {
     pub fn expert_weight_bytes(&self, model: &Model, expert: u32) -> u64 {
         self.moe().map_or(0, |m| bytes(m.expert_parameters(model.hidden, expert), model.precision.experts))
     }
+    /// Bytes of one group's common part; 0 without groups.
+    pub fn group_weight_bytes(&self, model: &Model) -> u64 {
+        self.moe().map_or(0, |m| bytes(m.group_parameters(model.hidden), model.precision.experts))
+    }
+    /// Bytes of the base of factorised experts; 0 without one.
+    pub fn base_weight_bytes(&self, model: &Model) -> u64 {
+        self.moe().map_or(0, |m| bytes(m.base_parameters(model.hidden), model.precision.experts))
+    }
     /// Bytes of all shared experts; 0 in a dense layer.
     pub fn shared_weight_bytes(&self, model: &Model) -> u64 {
         self.moe().map_or(0, |m| bytes(m.shared_parameters(model.hidden), model.precision.shared))
@@ -135,11 +165,16 @@ impl Layer {
         let always = u128::from(self.attention_parameters(hidden)) + u128::from(self.dense_parameters(hidden));
         let Some(moe) = self.moe() else { return (always, always) };
         let always = always + u128::from(moe.router_parameters(hidden)) + u128::from(moe.shared_parameters(hidden));
+        let always = always + u128::from(moe.base_parameters(hidden));
+        let part = moe.group_parameters(hidden);
+        let groups = u128::from(moe.groups) * u128::from(part);
+        let groups_hit = (moe.groups_hit() * part as f64) as u128;
         let experts: u128 = match moe.expert_sizes {
             Some(_) => (0..moe.experts).map(|e| u128::from(moe.expert_parameters(hidden, e))).sum(),
             None => u128::from(moe.experts) * u128::from(moe.expert_parameters(hidden, 0)),
         };
-        (always + experts, always + experts * u128::from(moe.top_k) / u128::from(moe.ids()))
+        let routed = experts * u128::from(moe.top_k) / u128::from(moe.ids());
+        (always + experts + groups, always + routed + groups_hit)
     }
 }
 

@@ -182,6 +182,21 @@ fn check_moe(moe: &Moe, at: &str) -> Result<()> {
             sizes.iter().try_for_each(|s| within(&key("expert_sizes"), *s, WIDTH))?;
         }
     }
+    if moe.groups > 0 {
+        if !moe.experts.is_multiple_of(moe.groups) {
+            let rule = format!("a divisor of the {} experts", moe.experts);
+            return Err(wrong(&key("groups"), moe.groups.to_string(), &rule));
+        }
+        within(&key("group_intermediate"), moe.group_intermediate, WIDTH)?;
+    }
+    if moe.expert_rank > WIDTH {
+        return Err(wrong(&key("expert_rank"), moe.expert_rank.to_string(), &format!("at most {WIDTH}, 0 for none")));
+    }
+    if moe.expert_base && (moe.expert_rank == 0 || moe.expert_sizes.is_some()) {
+        return Err(Diag::input("a base is of factorised experts that are alike")
+            .place(key("expert_base"))
+            .cure("set expert_rank and expert_intermediate, or leave expert_base out"));
+    }
     if moe.shared_experts > 0 {
         within(&key("shared_experts"), moe.shared_experts, 1024)?;
         within(&key("shared_intermediate"), moe.shared_intermediate, WIDTH)?;

@@ -152,3 +152,49 @@ fn zero_compute_experts_are_ids_without_weights() {
     let e = Model::from_table(t, "m.toml").unwrap_err().to_string();
     assert!(e.contains("decoder.moe.zero_experts") && e.contains("65534"), "{e}");
 }
+
+/// Grove MoE (arXiv 2508.07785, abstract): 33 B parameters, 3.14 to 3.28 B active, made of Qwen3-30B-A3B with 64 groups of
+/// two experts and common parts of width 128 (GroveMoE-Base's config.json).
+#[test]
+fn grove_moe_has_the_published_counts() {
+    let mut t = toml::Table::new();
+    t.insert("base".into(), "qwen3-30b-a3b".into());
+    for change in ["decoder.moe.groups=64", "decoder.moe.group_intermediate=128"] {
+        moesim_core::config::set(&mut t, change).unwrap();
+    }
+    let m = Model::from_table(t.clone(), "m.toml").unwrap();
+    let moe = m.decoder[0].moe().unwrap();
+    assert!((moe.groups_hit() - 64.0 * (1.0 - 120.0 * 119.0 / (128.0 * 127.0))).abs() < 1e-9);
+    let (total, active) = (m.total_parameters() as f64 / 1e9, m.active_parameters() as f64 / 1e9);
+    println!("{total} B, {active} B active");
+    assert!((32.5..33.5).contains(&total), "{total}");
+    let plain = Model::load("qwen3-30b-a3b").unwrap().active_parameters() as f64 / 1e9;
+    let part = 48.0 * 3.0 * 2048.0 * 128.0 / 1e9;
+    assert!((active - plain - moe.groups_hit() * part).abs() < 1e-6 && moe.groups_hit() > 7.7);
+    for (change, word) in
+        [("decoder.moe.groups=7", "divisor"), ("decoder.moe.group_intermediate=0", "group_intermediate")]
+    {
+        let mut t = t.clone();
+        moesim_core::config::set(&mut t, change).unwrap();
+        assert!(Model::from_table(t, "m.toml").unwrap_err().to_string().contains(word));
+    }
+}
+
+#[test]
+fn factors_count_their_own_parameters() {
+    let set = |changes: &[&str]| {
+        let mut t = toml::Table::new();
+        t.insert("base".into(), "mixtral-8x7b".into());
+        changes.iter().for_each(|c| moesim_core::config::set(&mut t, c).unwrap());
+        Model::from_table(t, "m.toml")
+    };
+    let m = set(&["decoder.moe.expert_rank=1024", "decoder.moe.expert_base=true"]).unwrap();
+    let moe = m.decoder[0].moe().unwrap();
+    assert_eq!(moe.expert_parameters(4096, 7), 3 * 1024 * (4096 + 14336));
+    assert_eq!(moe.base_parameters(4096), 3 * 4096 * 14336);
+    let whole = Model::load("mixtral-8x7b").unwrap().total_parameters();
+    let saved = 8 * (3 * 4096 * 14336 - 3 * 1024 * (4096 + 14336)) - 3 * 4096 * 14336;
+    assert_eq!(whole - m.total_parameters(), 32 * saved);
+    assert!(set(&["decoder.moe.expert_base=true"]).unwrap_err().to_string().contains("expert_rank"));
+    assert!(set(&["decoder.moe.expert_rank=4000000000"]).unwrap_err().to_string().contains("decoder.moe.expert_rank"));
+}
