@@ -38,8 +38,8 @@ pub(super) fn summary(s: &Summary, timing: &Timing, out: Option<&Path>) -> Strin
         row(
             "selections",
             format!(
-                "{} computed, {} taken by zero-compute experts, {} places of rows empty",
-                t.computed, t.zero_compute, t.absent
+                "{} computed, {} taken by zero-compute experts, {} dropped, {} places of rows empty",
+                t.computed, t.zero_compute, t.dropped, t.absent
             ),
         );
     }

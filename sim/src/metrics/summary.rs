@@ -310,6 +310,12 @@ fn approximations(plan: &Plan) -> Vec<&'static str> {
     if any(|m| m.expert_base) {
         out.push("the base of factorised experts is computed once a token and device, as linearity allows at best");
     }
+    if any(|m| m.capacity_factor.is_some()) {
+        out.push(
+            "selections beyond an expert's capacity are dropped in the order of the iteration's batch over all ranks; the \
+             gate does not choose again",
+        );
+    }
     out
 }
 

@@ -158,8 +158,7 @@ impl LayerOps<'_> {
             let of = |mlp: Option<GroupedMlp>, counts: &[u32]| {
                 mlp.map_or(Cost::default(), |mlp| grouped_mlp(&plan.machine.gpu, &mlp, counts))
             };
-            // A count of tokens fits: the batch's own does.
-            let all = routing.tokens_at(group) as u32;
+            let all = routing.tokens_at(group).try_into().unwrap_or(u32::MAX);
             let cost = of(part, routing.part_tokens(group)).then(of(base, &[all]));
             for device in plan.ranks.group_devices(group).filter(|_| cost.flop > 0) {
                 let op = self.on_device(OpKind::Experts, device, cost, self.arrived);

@@ -241,3 +241,29 @@ fn factors_and_fewer_bits_make_experts_smaller() {
     let ((flop, bytes), whole) = (run(&narrow, 2, &rows, 3).experts[0], ffn(3, 2, 32));
     assert_eq!((flop, whole.1 - bytes), (whole.0, 2 * 2 * 3 * HIDDEN * 32 * 7 / 8));
 }
+
+#[test]
+fn an_expert_takes_no_more_than_its_capacity() {
+    let with = |more: &str| model(&format!("experts = 2, top_k = 2, expert_intermediate = 32, zero_experts = 1{more}"));
+    let capped = with(", capacity_factor = 0.5");
+    // Six tokens: ceil(0.5 x 6 x 2 / 2) = 3 an expert. The fourth and the last want expert 0 in vain.
+    let rows: [&[u16]; 6] = [&[0, 2], &[0, 1], &[0, 2], &[0, 1], &[2, NONE], &[0, NONE]];
+    let done = run(&capped, 2, &rows, 4);
+    assert_eq!(done.selections, Selections { computed: 5, zero_compute: 3, dropped: 2, absent: 2 });
+    assert_eq!(done.experts, [ffn(3, 1, 32), ffn(2, 1, 32)]);
+    // Tokens 1 and 3 go to device 1; token 5 would have gone to device 0 but is dropped.
+    assert_eq!((done.dispatch_bytes, done.combine_bytes), (256, 256));
+    assert_eq!(run(&with(""), 2, &rows, 4).experts, [ffn(5, 1, 32), ffn(2, 1, 32)]);
+    // Padded: three rows an expert, two of each from device 0 with its four tokens, one from device 1 with its two.
+    let padded = run(&with(", capacity_factor = 0.5, capacity_padding = true"), 2, &rows, 4);
+    assert_eq!(padded.selections, done.selections);
+    assert_eq!(padded.experts, [ffn(3, 1, 32); 2]);
+    assert_eq!((padded.dispatch_bytes, padded.combine_bytes), (128 * (2 + 1), 128 * (2 + 1)));
+    // An expert that nobody chose computes its padding.
+    let idle = run(&with(", capacity_factor = 1.0, capacity_padding = true"), 2, &[&[0, 2], &[0, 2]], 1);
+    assert_eq!(idle.experts, [ffn(2, 1, 32); 2]);
+    // Dropped members of a group do not compute its common part: it is on both devices.
+    let group = ", capacity_factor = 0.5, groups = 1, group_intermediate = 16";
+    let grouped = run(&with(group), 2, &rows, 4).experts;
+    assert_eq!(grouped, [sum(ffn(3, 1, 32), ffn(3, 1, 16)), sum(ffn(2, 1, 32), ffn(2, 1, 16))]);
+}

@@ -34,6 +34,12 @@ pub(super) struct Counts {
     touched: Vec<bool>,
     /// Tokens of each common part of groups of experts, layer-major.
     pub(super) parts: Vec<u32>,
+    /// Per layer: the most tokens of an expert. Empty without capacities.
+    pub(super) limits: Vec<u32>,
+    /// Tokens of each (layer, id) so far, where there are capacities.
+    taken: Vec<u32>,
+    /// Selections beyond their expert's capacity.
+    pub(super) dropped: u64,
     stamps: Vec<u64>,
     part_stamps: Vec<u64>,
     stamp: u64,
@@ -60,6 +66,11 @@ impl Counts {
         self.part_stamps.resize(map.parts, 0);
         self.provenance = Provenance::default();
         self.assigned = 0;
+        self.dropped = 0;
+        if map.limited() {
+            self.taken.clear();
+            self.taken.resize(map.layers * map.ids, 0);
+        }
     }
 
     pub(super) fn add(&mut self, other: &Self) {
@@ -141,6 +152,10 @@ impl Counts {
     /// Counts rows layer by layer, so that a layer's counts stay in the innermost cache for all of them.
     fn count(&mut self, map: &SlotMap, rows: &[Row], k: usize) {
         for l in 0..map.layers {
+            if map.shapes[l].capacity.is_some() {
+                rows.iter().for_each(|row| self.count_limited(map, l, row, k));
+                continue;
+            }
             if map.shapes[l].expert_groups > 0 {
                 rows.iter().for_each(|row| self.count_parts(map, l, row, k));
             }
@@ -188,10 +203,40 @@ impl Counts {
         for &id in row.ids[l * k..(l + 1) * k].iter().filter(|id| **id != MISSING) {
             let slot = map.home(l, usize::from(id), row.position).slot as usize;
             if slot < map.placed(l) {
-                let part = map.part(l, slot);
-                self.parts[l * map.parts + part] += u32::from(self.part_stamps[part] != self.stamp);
-                self.part_stamps[part] = self.stamp;
+                self.count_part(map, l, slot);
             }
+        }
+    }
+
+    fn count_part(&mut self, map: &SlotMap, l: usize, slot: usize) {
+        let part = map.part(l, slot);
+        self.parts[l * map.parts + part] += u32::from(self.part_stamps[part] != self.stamp);
+        self.part_stamps[part] = self.stamp;
+    }
+
+    /// Counts a token in layer `l`, whose experts are full at their capacity.
+    fn count_limited(&mut self, map: &SlotMap, l: usize, row: &Row, k: usize) {
+        self.stamp += 1;
+        let at = (row.device as usize * map.layers + l) * map.ways;
+        for &id in row.ids[l * k..(l + 1) * k].iter().filter(|id| **id != MISSING) {
+            self.assigned += 1;
+            let id = usize::from(id);
+            let home = map.home(l, id, row.position);
+            let (slot, group) = (home.slot as usize, home.group as usize);
+            if slot < map.placed(l) {
+                let taken = &mut self.taken[l * map.ids + id];
+                if *taken == self.limits[l] {
+                    self.dropped += 1;
+                    continue;
+                }
+                *taken += 1;
+                if map.shapes[l].expert_groups > 0 {
+                    self.count_part(map, l, slot);
+                }
+            }
+            self.slots[l * map.slots + slot] += 1;
+            self.pairs[at + group] += u32::from(self.stamps[group] != self.stamp);
+            self.stamps[group] = self.stamp;
         }
     }
 }

@@ -7,11 +7,12 @@
 
 pub mod binding;
 mod counts;
+mod padded;
 pub mod replay;
 pub mod slot_map;
 pub mod source;
 
 pub use binding::{Binder, Binding};
 pub use replay::{LayerRouting, Replay, Segment, Selections};
-pub use slot_map::{LayerShape, SlotMap};
+pub use slot_map::{Capacity, LayerShape, SlotMap};
 pub use source::{Missing, Provenance, Source};

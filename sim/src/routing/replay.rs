@@ -2,7 +2,8 @@
 
 use super::binding::Binding;
 use super::counts::Counts;
-use super::slot_map::SlotMap;
+use super::padded::Padded;
+use super::slot_map::{LayerShape, SlotMap};
 use super::source::{Provenance, Source};
 use rayon::prelude::*;
 use serde::Serialize;
@@ -36,6 +37,8 @@ pub struct Selections {
     pub computed: u64,
     /// Taken by zero-compute experts: no device, no bytes, no FLOP.
     pub zero_compute: u64,
+    /// Beyond the capacity of their expert.
+    pub dropped: u64,
     /// Places of rows without an id, because the gate chose fewer experts than a row has places.
     pub absent: u64,
 }
@@ -43,12 +46,13 @@ pub struct Selections {
 impl Selections {
     /// Selections of all kinds.
     pub fn routed(&self) -> u64 {
-        self.computed + self.zero_compute
+        self.computed + self.zero_compute + self.dropped
     }
     /// Adds another.
     pub fn add(&mut self, other: &Self) {
         self.computed += other.computed;
         self.zero_compute += other.zero_compute;
+        self.dropped += other.dropped;
         self.absent += other.absent;
     }
 }
@@ -59,6 +63,8 @@ pub struct Replay {
     map: SlotMap,
     counts: Counts,
     others: Vec<Counts>,
+    /// What policies see instead where capacities are padded.
+    padded: Option<Padded>,
     totals: Vec<u64>,
     tokens: u64,
     /// Places for ids in the rows of the iteration.
@@ -131,7 +137,7 @@ impl Replay {
     /// Counts over `map`.
     pub fn new(map: SlotMap) -> Self {
         let totals = vec![0; map.layers * map.slots];
-        Self { map, counts: Counts::default(), others: Vec::new(), totals, tokens: 0, places: 0 }
+        Self { map, counts: Counts::default(), others: Vec::new(), padded: None, totals, tokens: 0, places: 0 }
     }
 
     /// The placement being counted over.
@@ -144,7 +150,13 @@ impl Replay {
         let tokens: u32 = segments.iter().map(|s| s.count).sum();
         self.tokens = u64::from(tokens);
         self.counts.clear(&self.map);
-        if tokens < PARALLEL_TOKENS || rayon::current_num_threads() == 1 {
+        self.counts.limits.clear();
+        if self.map.limited() {
+            let limit = |s: &LayerShape| s.capacity.map_or(u32::MAX, |c| c.of(self.tokens));
+            self.counts.limits.extend(self.map.shapes.iter().map(limit));
+        }
+        // Who is dropped depends on who came before.
+        if tokens < PARALLEL_TOKENS || self.map.limited() || rayon::current_num_threads() == 1 {
             self.counts.segments(&self.map, source, segments.iter());
         } else {
             let chunks = split(segments);
@@ -160,6 +172,7 @@ impl Replay {
                 self.counts.add(other);
             }
         }
+        self.padded = Padded::of(&self.map, &self.counts, segments);
         let p = self.counts.provenance;
         let per_token = (source.trace().layers() * source.trace().k()) as u64;
         self.places = self.tokens * per_token;
@@ -177,12 +190,14 @@ impl Replay {
     /// The routing of MoE layer `layer`, once its gate is done.
     pub fn reveal(&self, layer: usize) -> LayerRouting<'_> {
         let s = self.map.slots;
+        let (slots, pairs) =
+            self.padded.as_ref().map_or((&self.counts.slots, &self.counts.pairs), |p| (&p.slots, &p.pairs));
         LayerRouting {
             moe_layer: layer,
             tokens: self.tokens,
             map: &self.map,
-            slots: &self.counts.slots[layer * s..(layer + 1) * s],
-            pairs: &self.counts.pairs,
+            slots: &slots[layer * s..(layer + 1) * s],
+            pairs,
             parts: &self.counts.parts[layer * self.map.parts..(layer + 1) * self.map.parts],
         }
     }
@@ -207,7 +222,8 @@ impl Replay {
     /// What became of them, from the counts that policies see.
     pub fn selections(&self) -> Selections {
         let sum = |counts: &[u32]| counts.iter().map(|&n| u64::from(n)).sum::<u64>();
-        let mut out = Selections { absent: self.places - self.counts.assigned, ..Selections::default() };
+        let (absent, dropped) = (self.places - self.counts.assigned, self.counts.dropped);
+        let mut out = Selections { absent, dropped, ..Selections::default() };
         for (l, slots) in self.counts.slots.chunks_exact(self.map.slots).enumerate() {
             let placed = self.map.placed(l);
             out.computed += sum(&slots[..placed]);

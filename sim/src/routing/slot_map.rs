@@ -9,6 +9,24 @@ pub struct LayerShape {
     pub zero_compute: usize,
     /// Groups of consecutive experts with a part in common; 0: none.
     pub expert_groups: usize,
+    /// How many tokens an expert takes at most.
+    pub capacity: Option<Capacity>,
+}
+
+/// A capacity that grows with the batch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Capacity {
+    /// Tokens that an expert takes, for each token of the batch.
+    pub per_token: f64,
+    /// Payload and compute are sized by the capacity.
+    pub padded: bool,
+}
+
+impl Capacity {
+    /// Tokens that an expert takes of a batch of `tokens`: never more than all, as none comes twice.
+    pub fn of(&self, tokens: u64) -> u32 {
+        (self.per_token * tokens as f64).ceil().min(tokens as f64).max(1.0) as u32
+    }
 }
 
 /// Where the experts are: physical slots in the order of devices, for every layer. Zero-compute experts are nowhere; they
@@ -179,9 +197,17 @@ impl SlotMap {
         self.group_slots[layer * (self.groups + 1) + self.groups] as usize
     }
 
-    pub(super) fn home(&self, layer: usize, id: usize, turn: u64) -> Home {
+    /// Whether a layer's experts take a limited number of tokens, so that what one token does depends on those before it.
+    pub(super) fn limited(&self) -> bool {
+        self.shapes.iter().any(|s| s.capacity.is_some())
+    }
+    /// The replicas of `id` in MoE layer `layer`.
+    pub(super) fn homes(&self, layer: usize, id: usize) -> &[Home] {
         let at = layer * self.ids + id;
-        let (a, b) = (self.first[at] as usize, self.first[at + 1] as usize);
-        self.replicas[a + (turn % (b - a) as u64) as usize]
+        &self.replicas[self.first[at] as usize..self.first[at + 1] as usize]
+    }
+    pub(super) fn home(&self, layer: usize, id: usize, turn: u64) -> Home {
+        let homes = self.homes(layer, id);
+        homes[(turn % homes.len() as u64) as usize]
     }
 }

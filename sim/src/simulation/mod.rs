@@ -10,7 +10,7 @@ use crate::metrics::recorder::Recorder;
 use crate::metrics::tables::Tables;
 use crate::policy::{Executing, Network};
 use crate::registry::Registry;
-use crate::routing::{Binder, LayerShape, Provenance, Replay, Selections, SlotMap, Source};
+use crate::routing::{Binder, Capacity, LayerShape, Provenance, Replay, Selections, SlotMap, Source};
 use crate::serving::{LoadBalancer, Rank, Scheduler, Step};
 use arrivals::Line;
 use iteration::Iteration;
@@ -18,6 +18,7 @@ pub(crate) use iteration::Shape;
 use moesim_core::{Bytes, Diag, Picos, Result};
 use moesim_solver::{Placement, Problem};
 use moesim_traces::Trace;
+use moesim_traces::model::Moe;
 use moesim_traces::synth::{SynthSpec, synthesize};
 use std::sync::Arc;
 
@@ -347,11 +348,18 @@ pub(crate) fn place(plan: &Plan, rule: &dyn Placement, name: &str) -> Result<Slo
     let (layers, experts, groups) = (moe.len(), moe[0].experts as usize, plan.ranks.ep);
     let homes = rule.place(&Problem { layers, experts, groups })?;
     check_homes(&homes, layers, experts, groups, name)?;
-    let shapes: Vec<_> = moe
-        .iter()
-        .map(|m| LayerShape { zero_compute: m.zero_compute() as usize, expert_groups: m.groups as usize })
-        .collect();
+    let shapes: Vec<_> = moe.iter().map(|m| shape(m)).collect();
     Ok(SlotMap::shaped(&homes, &shapes, groups, plan.machine.devices()))
+}
+
+/// What the replay must know of a layer beside its experts' homes.
+fn shape(m: &Moe) -> LayerShape {
+    let per_token = |factor: f64| factor * f64::from(m.top_k) / f64::from(m.experts);
+    LayerShape {
+        zero_compute: m.zero_compute() as usize,
+        expert_groups: m.groups as usize,
+        capacity: m.capacity_factor.map(|c| Capacity { per_token: per_token(c), padded: m.capacity_padding }),
+    }
 }
 
 fn check_homes(homes: &moesim_solver::Homes, layers: usize, experts: usize, groups: usize, name: &str) -> Result<()> {

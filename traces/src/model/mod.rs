@@ -180,6 +180,15 @@ pub struct Moe {
     /// is sent to.
     #[serde(default)]
     pub expert_base: bool,
+    /// Capacity factor c (GShard, arXiv 2006.16668; Switch, arXiv 2101.03961): of an iteration of T tokens over all ranks,
+    /// each expert takes at most ceil(c T top_k / experts), and no more than T, in the order of the batch. What is beyond is
+    /// dropped: the ids are recorded, so the gate does not choose again. Zero-compute experts take all.
+    #[serde(default)]
+    pub capacity_factor: Option<f64>,
+    /// Dispatch, combine and experts are sized by the capacity, not by the tokens that came: each expert has a buffer of its
+    /// capacity, of which each device fills the share of the tokens that it has.
+    #[serde(default)]
+    pub capacity_padding: bool,
 }
 
 fn three() -> u32 {

@@ -197,6 +197,18 @@ fn check_moe(moe: &Moe, at: &str) -> Result<()> {
             .place(key("expert_base"))
             .cure("set expert_rank and expert_intermediate, or leave expert_base out"));
     }
+    match moe.capacity_factor {
+        // At E / k an expert can take every token.
+        Some(c) if !(c > 0.0 && c <= f64::from(EXPERTS)) => {
+            return Err(wrong(&key("capacity_factor"), c.to_string(), &format!("above 0 and at most {EXPERTS}")));
+        }
+        None if moe.capacity_padding => {
+            return Err(Diag::input("there is no capacity to pad to")
+                .place(key("capacity_padding"))
+                .cure("set capacity_factor too, or leave capacity_padding out"));
+        }
+        _ => {}
+    }
     if moe.shared_experts > 0 {
         within(&key("shared_experts"), moe.shared_experts, 1024)?;
         within(&key("shared_intermediate"), moe.shared_intermediate, WIDTH)?;
