@@ -11,6 +11,8 @@ mod hostile;
 mod interrupt;
 #[path = "cli/lru.rs"]
 mod lru;
+#[path = "cli/mechanisms.rs"]
+mod mechanisms;
 #[path = "cli/outputs.rs"]
 mod outputs;
 #[path = "cli/own_policy.rs"]

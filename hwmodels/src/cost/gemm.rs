@@ -32,6 +32,17 @@ pub fn gemm(engine: &Engine, g: Gemm) -> Cost {
     engine.kernel(Family::Dense, g.weight_bits.max(g.activation_bits), 2.0 * m * n * k, bits / 8.0)
 }
 
+/// The same as a grouped GEMM: each of the `m` rows takes one of several matrices of this shape, of which `matrices` are
+/// read; a mean where it is not known which.
+pub fn grouped_gemm(engine: &Engine, g: Gemm, matrices: f64) -> Cost {
+    if g.m == 0 {
+        return Cost::default();
+    }
+    let (m, n, k) = (g.m as f64, g.n as f64, g.k as f64);
+    let bits = matrices * n * k * g.weight_bits + m * k * g.activation_bits + m * n * output_bits(g.activation_bits);
+    engine.kernel(Family::Grouped, g.weight_bits.max(g.activation_bits), 2.0 * m * n * k, bits / 8.0)
+}
+
 /// The gate of `tokens`: scores by a GEMM, then one pass over them (32 bits each) that selects the top k.
 pub fn gate(engine: &Engine, tokens: u64, hidden: u64, experts: u64, weight_bits: f64, activation_bits: f64) -> Cost {
     if tokens == 0 {

@@ -11,7 +11,7 @@ mod stream;
 
 pub use attention::{AttentionKind, AttentionShape, AttentionWork, attention};
 pub use engine::{Engine, Family, Precision};
-pub use gemm::{Gemm, gate, gemm};
+pub use gemm::{Gemm, gate, gemm, grouped_gemm};
 pub use grouped::{GroupedMlp, grouped_mlp, grouped_mlp_sized};
 pub use stream::{copy, elementwise};
 

@@ -28,6 +28,10 @@ fn a_gemm_by_hand() {
     close(c.compute_s, 2.0 * 4096f64.powi(3) / (989.4e12 * 0.7));
     assert_eq!((c.bytes, c.bound()), (4096 * 4096 * 17 / 32 + 2 * 2 * 4096 * 4096, Bound::Compute));
     assert_eq!(gemm(&h100(), Gemm { m: 0, n: 1, k: 1, weight_bits: 8.0, activation_bits: 8.0 }), Cost::default());
+    let rows = Gemm { m: 12, n: 256, k: 512, weight_bits: 16.0, activation_bits: 16.0 };
+    let c = grouped_gemm(&h100(), rows, 2.5);
+    assert_eq!((c.flop, c.bytes), (2 * 12 * 256 * 512, 2 * (256 * 512 * 5 / 2 + 12 * (256 + 512))));
+    assert_eq!(grouped_gemm(&h100(), Gemm { m: 0, ..rows }, 2.5), Cost::default());
     let tiny = gemm(&h100(), Gemm { m: 1, n: 64, k: 64, weight_bits: 16.0, activation_bits: 16.0 });
     assert_eq!(tiny.bound(), Bound::Launch);
 }

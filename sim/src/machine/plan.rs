@@ -239,7 +239,25 @@ impl Plan {
         let project = |n: u64, k: u64| {
             gemm(gpu, Gemm { m: tokens, n, k, weight_bits: p.attention, activation_bits: p.activation })
         };
-        let (before, kind, after) = match self.classes[class].attention.heads {
+        let attention = &self.classes[class].attention;
+        let (before, kind, after) = match attention.heads {
+            Heads::Gqa { heads, kv_heads, head_dim } if attention.experts > 0 => {
+                let (heads, kv_heads, dim) =
+                    (u64::from(heads) / tp, u64::from(kv_heads).div_ceil(tp), u64::from(head_dim));
+                let (experts, k) = (u64::from(attention.experts), u64::from(attention.top_k));
+                let active = activated(experts, k, tokens);
+                let each = |n: u64, k_: u64| {
+                    let g = Gemm { m: k * tokens, n, k: k_, weight_bits: p.attention, activation_bits: p.activation };
+                    cost::grouped_gemm(gpu, g, active)
+                };
+                let gate = cost::gate(gpu, tokens, hidden, experts, p.attention, p.activation);
+                let before = gate.then(project(2 * kv_heads * dim, hidden)).then(each(heads * dim, hidden));
+                (
+                    before,
+                    AttentionKind::Grouped { heads: k * heads, kv_heads, head_dim: dim },
+                    each(hidden, heads * dim),
+                )
+            }
             Heads::Gqa { heads, kv_heads, head_dim } => {
                 let (heads, kv_heads, dim) =
                     (u64::from(heads) / tp, u64::from(kv_heads).div_ceil(tp), u64::from(head_dim));
@@ -325,6 +343,21 @@ impl Plan {
     }
 }
 
+/// Experts that `tokens` tokens activate in the mean if each takes `k` different ones of `experts`, each as likely as the
+/// others: one is missed by all with probability (1 - k / experts)^tokens.
+fn activated(experts: u64, k: u64, tokens: u64) -> f64 {
+    let (n, mut base, mut missed, mut left) = (experts as f64, 1.0 - k as f64 / experts as f64, 1.0, tokens);
+    // By squaring: multiplications alone give the same bits everywhere.
+    while left > 0 {
+        if left % 2 == 1 {
+            missed *= base;
+        }
+        base *= base;
+        left /= 2;
+    }
+    n * (1.0 - missed)
+}
+
 /// A cost on the clock: rounded once.
 pub(crate) fn work(cost: Cost) -> Work {
     let launch = Picos::from_seconds(cost.launch_s);
@@ -392,6 +425,36 @@ mod tests {
             let largest = (1..=context).map(|c| p.kv_bytes(c)).max();
             assert_eq!(Some(p.kv_peak_bytes(context)), largest, "{context}");
         }
+    }
+
+    /// Eight attention experts of two heads, two a token: two KV heads for all.
+    #[test]
+    fn attention_experts_by_hand() {
+        let mut p = plan(Deployment::default());
+        let a = &mut p.classes[0].attention;
+        a.heads = Heads::Gqa { heads: 2, kv_heads: 2, head_dim: 64 };
+        (a.span, a.bias, a.experts, a.top_k) = (Span::Full, false, 8, 2);
+        let (h, q) = (2880u64, 2 * 64u64);
+        let cost = |tokens: u64| p.attention_cost(0, tokens, p.attention_work(0, 0, tokens as u32));
+        for tokens in [1u64, 2, 1000] {
+            // Keys and values 2 h 2 q; two experts' queries and outputs; the gate; four heads over every pair of positions.
+            let pairs = tokens * (tokens + 1) / 2;
+            let flop = 2 * tokens * (h * 2 * q + 2 * 2 * h * q + h * 8) + 4 * 4 * 64 * pairs;
+            assert_eq!(cost(tokens).flop, flop, "{tokens}");
+        }
+        // One token activates 2 of 8, two 8 (1 - 9/16) = 3.5 in the mean, many all; beside them all bytes are linear in
+        // tokens but the gate's and KV's weights, which come once.
+        let (one, two) = (cost(1).bytes, cost(2).bytes);
+        let once = 2 * (h * 2 * q + h * 8 + 2 * 2 * h * q);
+        let again = two - one;
+        assert_eq!(
+            again,
+            (one - once) + 2 * (3 * 2 * h * q) / 2,
+            "one and a half experts more, and the token's own bytes"
+        );
+        assert_eq!(activated(8, 2, 1 << 40), 8.0);
+        assert_eq!(p.classes[0].attention.parameters(2880), 8 * 2 * h * q + 2 * h * q + 8 * h);
+        assert_eq!(p.classes[0].attention.active_parameters(2880), 2 * 2 * h * q + 2 * h * q + 8 * h);
     }
 
     /// Decode of one token on H100: weights over bandwidth, by hand.

@@ -303,6 +303,12 @@ fn approximations(plan: &Plan) -> Vec<&'static str> {
         "collectives take their bottleneck bound: a lower bound on contention",
         "a device's attention of one layer is one operation; its kernels run one after the other",
     ];
+    if plan.model.decoder.iter().any(|l| l.attention.experts > 0) {
+        out.push(
+            "selections of attention experts are not replayed: each token takes top_k, and the weights that uniform choice \
+             activates in the mean are read",
+        );
+    }
     let any = |has: fn(&Moe) -> bool| plan.model.decoder.iter().filter_map(|l| l.moe()).any(has);
     if any(|m| m.copy_experts + m.constant_experts > 0) {
         out.push("what copy and constant experts add is part of the combine's sum, which is not priced");

@@ -1,6 +1,7 @@
 //! The row of a (sequence, position).
 
 use super::binding::Binding;
+use super::replay::MISSING;
 use moesim_core::{Diag, Result, rng};
 use moesim_traces::trace::Trace;
 use schemars::JsonSchema;
@@ -95,6 +96,37 @@ impl Source {
                 ))
                 .place("workload.routing.missing")
                 .cure("set workload.routing.missing to \"wrap\" or \"draw\", or bring a longer trace"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a sequence with an id or more selections than its layer has: `limits` are the ids and top_k of each MoE layer
+    /// of a model whose layers differ, where the trace has one of both for all.
+    ///
+    /// # Errors
+    /// The layer, what it has, and what to do.
+    pub fn check_layers(&self, sequence: usize, limits: &[(u32, u32)]) -> Result<()> {
+        self.trace.check_sequence(sequence)?;
+        let (s, k) = (self.trace.sequence(sequence), self.trace.k());
+        let rows = s.prefill.chunks_exact(self.trace.width()).chain(s.decode.chunks_exact(self.trace.width()));
+        for (row, ids) in rows.enumerate() {
+            for (l, (ids, &(experts, top_k))) in ids.chunks_exact(k).zip(limits).enumerate() {
+                let present = || ids.iter().filter(|id| **id != MISSING);
+                let number = self.trace.meta().layer_numbers[l];
+                let problem = match present().find(|id| u32::from(**id) >= experts) {
+                    Some(id) => format!("expert {id} of layer {number} does not exist: the model has {experts} there"),
+                    None if present().count() > top_k as usize => {
+                        format!(
+                            "layer {number} selects {} experts; the model's top_k is {top_k} there",
+                            present().count()
+                        )
+                    }
+                    None => continue,
+                };
+                return Err(Diag::input(problem)
+                    .place(format!("workload.routing: sequence {}, row {row}", s.id))
+                    .cure("name the model that was traced, and pad rows of layers with a smaller top_k with 0xFFFF"));
             }
         }
         Ok(())

@@ -56,6 +56,9 @@ pub struct Simulation {
     line: Line,
     iteration: Iteration,
     queued: Vec<u32>,
+    /// Ids and top_k of each MoE layer, if they differ; sequences that were checked against them.
+    limits: Vec<(u32, u32)>,
+    checked: Vec<bool>,
 }
 
 /// Where the clock ends, 106 days: half of what 64 bits of picoseconds hold, so that sums on the way do not wrap.
@@ -86,6 +89,11 @@ impl Simulation {
             })
             .collect();
         let source = Source::new(trace, missing, x.seed);
+        let limits = plan.moe_layers.iter().filter_map(|&l| plan.model.decoder[l].moe().map(|m| (m.ids(), m.top_k)));
+        let mut limits: Vec<(u32, u32)> = limits.collect();
+        if limits.iter().all(|l| *l == limits[0]) {
+            limits.clear();
+        }
         let map = place(&plan, &*registry.placement(&x.policy)?, &x.policy.placement)?;
         let policy = registry.execution(&x.policy)?;
         policy.check(&plan)?;
@@ -104,6 +112,8 @@ impl Simulation {
             line: x.workload.arrivals.open(x.seed, &resolved.base).and_then(Line::new).map_err(in_arrivals)?,
             iteration: Iteration::new(&plan),
             queued: Vec::new(),
+            checked: vec![limits.is_empty(); source.trace().sequences()],
+            limits,
             replay: Replay::new(map),
             executor,
             source,
@@ -201,6 +211,9 @@ impl Simulation {
                 self.recorder.rejected += 1;
                 self.line.release(now)?;
                 continue;
+            }
+            if !std::mem::replace(&mut self.checked[binding.sequence as usize], true) {
+                self.source.check_layers(binding.sequence as usize, &self.limits)?;
             }
             self.source.admit(request.id, binding, request.prompt_tokens, request.output_tokens)?;
             self.recorder.bound(binding.sequence, 1);
@@ -315,10 +328,9 @@ pub fn open_trace(resolved: &Resolved) -> Result<Arc<Trace>> {
 
 pub(crate) fn check_trace(plan: &Plan, trace: &Trace) -> Result<()> {
     let moe: Vec<_> = plan.moe_layers.iter().filter_map(|&l| plan.model.decoder[l].moe()).collect();
-    let same = moe.len() == trace.layers()
-        && moe.iter().all(|m| m.ids() as usize == trace.experts() && m.top_k as usize >= trace.k());
-    if !same {
-        let (e, k) = moe.first().map_or((0, 0), |m| (m.ids(), m.top_k));
+    let most = |of: fn(&Moe) -> u32| moe.iter().map(|m| of(m)).max().unwrap_or(0);
+    let (e, k) = (most(|m| m.ids()), most(|m| m.top_k));
+    if moe.len() != trace.layers() || e as usize != trace.experts() || (k as usize) < trace.k() {
         return Err(Diag::input(format!(
             "the trace (of {}) has {} MoE layers of {} experts, top-{}; {} has {} of {e}, top-{k}",
             trace.meta().model,
@@ -345,9 +357,19 @@ pub(crate) fn check_trace(plan: &Plan, trace: &Trace) -> Result<()> {
 /// The experts of `plan` where `rule` puts them.
 pub(crate) fn place(plan: &Plan, rule: &dyn Placement, name: &str) -> Result<SlotMap> {
     let moe: Vec<_> = plan.moe_layers.iter().filter_map(|&l| plan.model.decoder[l].moe()).collect();
-    let (layers, experts, groups) = (moe.len(), moe[0].experts as usize, plan.ranks.ep);
-    let homes = rule.place(&Problem { layers, experts, groups })?;
-    check_homes(&homes, layers, experts, groups, name)?;
+    let (layers, groups) = (moe.len(), plan.ranks.ep);
+    // A rule knows one number of experts: it places all layers once for each that there is, and layers take theirs.
+    let mut homes: moesim_solver::Homes = vec![Vec::new(); layers];
+    for l in 0..layers {
+        if homes[l].is_empty() {
+            let experts = moe[l].experts as usize;
+            let mut placed = rule.place(&Problem { layers, experts, groups })?;
+            check_homes(&placed, layers, experts, groups, name)?;
+            for l in (0..layers).filter(|&l| moe[l].experts as usize == experts) {
+                homes[l] = std::mem::take(&mut placed[l]);
+            }
+        }
+    }
     let shapes: Vec<_> = moe.iter().map(|m| shape(m)).collect();
     Ok(SlotMap::shaped(&homes, &shapes, groups, plan.machine.devices()))
 }

@@ -1,6 +1,6 @@
 //! The model file: compact TOML, checked and expanded into a [`Model`].
 
-use super::stack::{Stack, VOCABULARY, WIDTH};
+use super::stack::{LAYERS, Stack, VOCABULARY, WIDTH};
 use super::{Model, Precision, Published, preset_text, presets};
 use moesim_core::diag::unknown;
 use moesim_core::{Diag, Result, config};
@@ -30,8 +30,13 @@ pub struct ModelFile {
     /// Multi-token-prediction modules.
     #[serde(default)]
     pub mtp_layers: u32,
-    /// The decoder.
+    /// The decoder, or the first of its stacks.
     pub decoder: Stack,
+    /// Stacks that follow it, in order, where layers differ in more than one rule can say: in experts, top_k, widths,
+    /// attention. Layers are counted from 0 within each. A trace has one number of experts, the largest of all layers'
+    /// ids, and ids of a layer are below its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub decoder_stack: Vec<Stack>,
     /// The encoder of an encoder-decoder model.
     pub encoder: Option<Stack>,
     /// Bits per stored element.
@@ -148,13 +153,22 @@ impl ModelFile {
             }
         }
         let encoder = self.encoder.as_ref().map_or(Ok(vec![]), |s| s.expand("encoder"))?;
+        let stacks = std::iter::once(&self.decoder).chain(&self.decoder_stack);
+        let layers: u64 = stacks.map(|s| u64::from(s.layers)).sum();
+        if layers > u64::from(LAYERS) {
+            return Err(wrong("decoder_stack", format!("{layers} layers"), &format!("at most {LAYERS} in all stacks")));
+        }
+        let mut decoder = self.decoder.expand("decoder")?;
+        for (i, stack) in self.decoder_stack.iter().enumerate() {
+            decoder.extend(stack.expand(&format!("decoder_stack[{i}]"))?);
+        }
         let model = Model {
             name: self.name,
             source: self.source,
             hidden: self.hidden,
             vocabulary: self.vocabulary,
             tied_embedding: self.tied_embedding,
-            decoder: self.decoder.expand("decoder")?,
+            decoder,
             encoder,
             mtp_layers: self.mtp_layers,
             precision: self.precision,

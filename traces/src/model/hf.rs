@@ -168,7 +168,7 @@ fn convert(whole: &Config, name: String) -> Result<ModelFile> {
         },
     };
     let bias = c.attention_bias.unwrap_or(matches!(family, "qwen2_moe" | "gpt_oss"));
-    let attention = AttentionSpec { heads, pattern: pattern(c, family, layers)?, bias };
+    let attention = AttentionSpec { heads, pattern: pattern(c, family, layers)?, bias, experts: 0, top_k: 0 };
     let (moe, dense_width) = experts(c, family)?;
     let (every, offset, dense_layers) = moe_layers(c, family, layers)?;
     let dense = dense_width.map(|intermediate| Dense { intermediate, matrices: 3 });
@@ -298,7 +298,7 @@ fn dbrx(c: &Config, name: String) -> Result<ModelFile> {
         dense_layers: Vec::new(),
         moe_every: 1,
         moe_offset: 0,
-        attention: AttentionSpec { heads, pattern: vec!["full".into()], bias: false },
+        attention: AttentionSpec { heads, pattern: vec!["full".into()], bias: false, experts: 0, top_k: 0 },
         cross: None,
         dense: None,
         moe: Some(moe),
@@ -316,6 +316,7 @@ fn file(whole: &Config, c: &Config, name: String, hidden: u32, decoder: Stack) -
         tied_embedding: c.tie_word_embeddings.or(whole.tie_word_embeddings).unwrap_or(false),
         mtp_layers: c.num_nextn_predict_layers.unwrap_or(0),
         decoder,
+        decoder_stack: Vec::new(),
         encoder: None,
         precision: precision(whole, c)?,
         published: Published::default(),

@@ -66,6 +66,12 @@ pub struct Attention {
     pub heads: Heads,
     /// The projections have biases.
     pub bias: bool,
+    /// Experts of the query and output projections; 0: no experts. See [`AttentionSpec::experts`].
+    #[serde(default)]
+    pub experts: u32,
+    /// Of these, how many a token takes.
+    #[serde(default)]
+    pub top_k: u32,
 }
 
 /// Which tokens a token attends to.

@@ -26,6 +26,7 @@ pub fn presets() -> &'static [Preset] {
         "gpt-oss-120b",
         "gpt-oss-20b",
         "grok-1",
+        "jetmoe-8b",
         "kimi-k2",
         "llama-4-maverick",
         "mixtral-8x22b",

@@ -27,10 +27,23 @@ impl Span {
 
 impl Attention {
     /// Parameters of the projections for a residual stream of width `hidden`. GQA: query and output `hidden x heads head_dim`,
-    /// key and value `hidden x kv_heads head_dim`. MLA as in DeepSeek-V2 (arXiv 2405.04434, section 2.1).
+    /// key and value `hidden x kv_heads head_dim`; with experts a query and an output each, and a router. MLA as in DeepSeek-V2 (arXiv 2405.04434, section 2.1).
     pub fn parameters(&self, hidden: u32) -> u64 {
+        self.with_experts(hidden, self.experts)
+    }
+    /// Of these, what works on one token.
+    pub fn active_parameters(&self, hidden: u32) -> u64 {
+        self.with_experts(hidden, self.top_k)
+    }
+    fn with_experts(&self, hidden: u32, experts: u32) -> u64 {
         let h = u64::from(hidden);
         match self.heads {
+            Heads::Gqa { heads, kv_heads, head_dim } if self.experts > 0 => {
+                let (q, kv) = (u64::from(heads) * u64::from(head_dim), u64::from(kv_heads) * u64::from(head_dim));
+                let (expert, shared) = (2 * h * q, 2 * h * kv + u64::from(self.experts) * h);
+                let bias = if self.bias { u64::from(experts) * (q + h) + 2 * kv } else { 0 };
+                u64::from(experts) * expert + shared + bias
+            }
             Heads::Gqa { heads, kv_heads, head_dim } => {
                 let (q, kv) = (u64::from(heads) * u64::from(head_dim), u64::from(kv_heads) * u64::from(head_dim));
                 2 * h * (q + kv) + if self.bias { q + 2 * kv + h } else { 0 }
@@ -163,7 +176,9 @@ impl Layer {
     /// differ.
     pub(super) fn parameters(&self, hidden: u32) -> (u128, u128) {
         let always = u128::from(self.attention_parameters(hidden)) + u128::from(self.dense_parameters(hidden));
-        let Some(moe) = self.moe() else { return (always, always) };
+        let idle = |a: &Attention| u128::from(a.parameters(hidden) - a.active_parameters(hidden));
+        let idle = idle(&self.attention) + self.cross.as_ref().map_or(0, idle);
+        let Some(moe) = self.moe() else { return (always, always - idle) };
         let always = always + u128::from(moe.router_parameters(hidden)) + u128::from(moe.shared_parameters(hidden));
         let always = always + u128::from(moe.base_parameters(hidden));
         let part = moe.group_parameters(hidden);
@@ -174,7 +189,7 @@ impl Layer {
             None => u128::from(moe.experts) * u128::from(moe.expert_parameters(hidden, 0)),
         };
         let routed = experts * u128::from(moe.top_k) / u128::from(moe.ids());
-        (always + experts + groups, always + routed + groups_hit)
+        (always + experts + groups, always - idle + routed + groups_hit)
     }
 }
 

@@ -43,6 +43,15 @@ pub struct AttentionSpec {
     /// The projections have biases.
     #[serde(default)]
     pub bias: bool,
+    /// Experts of attention, as in JetMoE (arXiv 2404.07413, mixture of attention heads): each has a query and an output
+    /// projection of its own, as wide as `heads` says, keys and values are shared, and a gate of its own chooses. A token
+    /// has `top_k` times so many query heads. 0: no experts. Traces do not have these selections: a simulation reads the
+    /// weights that uniform choice activates in the mean.
+    #[serde(default)]
+    pub experts: u32,
+    /// Of these, how many a token takes.
+    #[serde(default)]
+    pub top_k: u32,
 }
 
 /// Dense feed-forward.
@@ -68,7 +77,7 @@ fn full() -> Vec<String> {
 pub(super) const WIDTH: u32 = 1 << 20;
 const HEADS: u32 = 1 << 16;
 pub(super) const VOCABULARY: u32 = 1 << 24;
-const LAYERS: u32 = 4096;
+pub(super) const LAYERS: u32 = 4096;
 const EXPERTS: u32 = 65_534; // 0xFFFF marks a missing selection in traces.
 
 impl Stack {
@@ -130,6 +139,21 @@ impl AttentionSpec {
                 check("v_dim", v_dim, HEADS)?;
             }
         }
+        if self.experts > 0 {
+            if matches!(self.heads, Heads::Mla { .. }) {
+                return Err(Diag::input("experts of latent attention (MLA) cannot be expressed")
+                    .place(format!("{at}.experts"))
+                    .cure("set it to 0, or give gqa heads"));
+            }
+            within(&format!("{at}.experts"), self.experts, HEADS)?;
+            within(&format!("{at}.top_k"), self.top_k, self.experts)?;
+        } else if self.top_k > 0 {
+            return Err(wrong(
+                &format!("{at}.top_k"),
+                format!("{} of no experts", self.top_k),
+                "experts too, or no top_k",
+            ));
+        }
         if self.pattern.is_empty() {
             return Err(wrong(&format!("{at}.pattern"), "an empty list".into(), "at least one span, as in [\"full\"]"));
         }
@@ -138,7 +162,7 @@ impl AttentionSpec {
                 let rule = "\"full\", \"window:TOKENS\", \"chunk:TOKENS\" or \"cross\", with 1 to 2^30 tokens";
                 wrong(&format!("{at}.pattern"), format!("\"{text}\""), rule)
             })?;
-            Ok(Attention { span, heads: self.heads, bias: self.bias })
+            Ok(Attention { span, heads: self.heads, bias: self.bias, experts: self.experts, top_k: self.top_k })
         };
         self.pattern.iter().map(block).collect()
     }

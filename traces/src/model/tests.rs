@@ -197,3 +197,46 @@ fn factors_count_their_own_parameters() {
     assert!(set(&["decoder.moe.expert_base=true"]).unwrap_err().to_string().contains("expert_rank"));
     assert!(set(&["decoder.moe.expert_rank=4000000000"]).unwrap_err().to_string().contains("decoder.moe.expert_rank"));
 }
+
+#[test]
+fn stacks_follow_each_other_and_attention_may_have_experts() {
+    let set = |base: &str, changes: &[&str]| {
+        let mut t = toml::Table::new();
+        t.insert("base".into(), base.into());
+        changes.iter().for_each(|c| moesim_core::config::set(&mut t, c).unwrap());
+        Model::from_table(t, "m.toml")
+    };
+    let attention = "attention = { heads = { gqa = { heads = 32, kv_heads = 8, head_dim = 128 } } }";
+    let second =
+        |layers: u32, moe: &str| format!("decoder_stack=[{{ layers = {layers}, {attention}, moe = {{ {moe} }} }}]");
+    let m =
+        set("mixtral-8x7b", &["decoder.layers=3", &second(2, "experts = 16, top_k = 4, expert_intermediate = 7168")]);
+    let m = m.unwrap();
+    let shape = |l: usize| m.decoder[l].moe().map(|m| (m.experts, m.top_k, m.expert_intermediate)).unwrap();
+    assert_eq!((m.decoder.len(), shape(2), shape(3), shape(4)), (5, (8, 2, 14336), (16, 4, 7168), (16, 4, 7168)));
+    let whole = Model::load("mixtral-8x7b").unwrap();
+    let gate = 8 * 4096;
+    assert_eq!(
+        whole.total_parameters() - m.total_parameters(),
+        27 * whole.decoder[0].parameters(4096).0 as u64 - 2 * gate
+    );
+    for (changes, word) in [
+        (vec![second(4090, "experts = 1, top_k = 1, expert_intermediate = 1")], "4122 layers"),
+        (vec![second(1, "experts = 1, top_k = 2, expert_intermediate = 1")], "decoder_stack[0].moe.top_k"),
+        (vec!["decoder.attention.experts=4".into()], "decoder.attention.top_k"),
+        (vec!["decoder.attention.top_k=4".into()], "no experts"),
+        (vec!["decoder.moe.capacity_factor=0".into()], "decoder.moe.capacity_factor"),
+        (vec!["decoder.moe.capacity_factor=nan".into()], "decoder.moe.capacity_factor"),
+        (vec!["decoder.moe.capacity_padding=true".into()], "capacity_factor"),
+    ] {
+        let changes: Vec<&str> = changes.iter().map(String::as_str).collect();
+        let text = set("mixtral-8x7b", &changes).unwrap_err().to_string();
+        assert!(text.starts_with("m.toml: ") && text.contains(word), "{changes:?}: {text}");
+    }
+    let latent = set("deepseek-v3", &["decoder.attention.experts=4", "decoder.attention.top_k=1"]);
+    assert!(latent.unwrap_err().to_string().contains("latent"));
+    // Eight queries and outputs of 2048 x 2048, two of them at work, and the gate.
+    let a = &Model::load("jetmoe-8b").unwrap().decoder[0].attention;
+    let (matrix, gate) = (2048 * 2048, 8 * 2048);
+    assert_eq!((a.parameters(2048), a.active_parameters(2048)), (18 * matrix + gate, 6 * matrix + gate));
+}
