@@ -1,5 +1,6 @@
 //! The machine of a run: hardware, its resources for the engine, and how ranks map onto its devices.
 
+mod experts;
 mod plan;
 mod ranks;
 

@@ -16,3 +16,6 @@ pub use binding::{Binder, Binding};
 pub use replay::{LayerRouting, Replay, Segment, Selections};
 pub use slot_map::{Capacity, LayerShape, SlotMap};
 pub use source::{Missing, Provenance, Source};
+
+#[cfg(test)]
+mod tests;

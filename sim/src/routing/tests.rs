@@ -1,0 +1,144 @@
+//! Counts against a count written from the documentation, token by token.
+
+use super::*;
+use crate::routing::replay::MISSING;
+use moesim_traces::{Meta, OwnedSequence, Trace};
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+const GROUPS: usize = 3;
+const DEVICES: usize = 3;
+
+/// Layers of up to eight experts, some with replicas, and what else a layer can have.
+fn layer() -> impl Strategy<Value = (Vec<Vec<u32>>, LayerShape)> {
+    let homes = prop::sample::subsequence(vec![0u32, 1, 2], 1..=3);
+    let capacity = prop::option::of((0.05..1.5f64).prop_map(|per_token| Capacity { per_token, padded: false }));
+    (1usize..=4, prop::collection::vec(homes, 2), 0usize..3, prop::sample::select(vec![0, 1, 2]), capacity).prop_map(
+        |(pairs, two, zero_compute, expert_groups, capacity)| {
+            let homes: Vec<Vec<u32>> = two.iter().cycle().take(2 * pairs).cloned().collect();
+            // Of 2, 4, 6 or 8 experts, two groups are halves.
+            (homes, LayerShape { zero_compute, expert_groups, capacity })
+        },
+    )
+}
+
+/// What one layer should count, by the documentation of [`LayerShape`].
+#[derive(Debug, Default, PartialEq)]
+struct Naive {
+    /// Tokens by (expert, group).
+    experts: BTreeMap<(usize, u32), u32>,
+    /// Different tokens by (source device, group).
+    pairs: BTreeMap<(u32, u32), u32>,
+    /// Different tokens by (group, group of experts).
+    parts: BTreeMap<(u32, usize), u32>,
+}
+
+fn naive(homes: &[Vec<u32>], shape: &LayerShape, rows: &[(u32, Vec<u16>)], sum: &mut Selections) -> Naive {
+    let mut out = Naive::default();
+    let mut taken = vec![0; homes.len()];
+    let limit = shape.capacity.map_or(u32::MAX, |c| c.of(rows.len() as u64));
+    for (position, (device, ids)) in rows.iter().enumerate() {
+        let (mut to, mut common) = (BTreeSet::new(), BTreeSet::new());
+        for &id in ids {
+            let e = usize::from(id);
+            if id == MISSING {
+                sum.absent += 1;
+            } else if e >= homes.len() {
+                sum.zero_compute += 1;
+            } else if taken[e] == limit {
+                sum.dropped += 1;
+            } else {
+                sum.computed += 1;
+                taken[e] += 1;
+                let group = homes[e][position % homes[e].len()];
+                *out.experts.entry((e, group)).or_default() += 1;
+                to.insert(group);
+                if shape.expert_groups > 0 {
+                    common.insert((group, e * shape.expert_groups / homes.len()));
+                }
+            }
+        }
+        to.into_iter().for_each(|g| *out.pairs.entry((*device, g)).or_default() += 1);
+        common.into_iter().for_each(|p| *out.parts.entry(p).or_default() += 1);
+    }
+    out
+}
+
+proptest! {
+    #[test]
+    fn counts_are_those_of_the_documentation(
+        layers in prop::collection::vec(layer(), 1..4),
+        draws in prop::collection::vec(prop::collection::vec(any::<u16>(), 9), 1..40),
+        cut in 0usize..40,
+    ) {
+        const K: usize = 3;
+        let ids = layers.iter().map(|(h, s)| h.len() + s.zero_compute).max().unwrap();
+        // Rows of ids that each layer has, none twice, some missing.
+        let row = |draw: &Vec<u16>| -> Vec<u16> {
+            let layer = |(l, (homes, shape)): (usize, &(Vec<Vec<u32>>, LayerShape))| {
+                let n = (homes.len() + shape.zero_compute) as u16;
+                let mut row: Vec<u16> = Vec::new();
+                for d in &draw[l * K..(l + 1) * K] {
+                    let id = if d % 5 == 0 || row.contains(&(d % n)) { MISSING } else { d % n };
+                    row.push(id);
+                }
+                row
+            };
+            layers.iter().enumerate().flat_map(layer).collect()
+        };
+        let rows: Vec<Vec<u16>> = draws.iter().map(row).collect();
+        let meta = Meta {
+            model: "t".into(),
+            layer_numbers: (0..layers.len() as u32).collect(),
+            experts: ids.max(K) as u32,
+            k: K as u32,
+            source: "drawn".into(),
+            licence: "none".into(),
+        };
+        let sequence = OwnedSequence { prefill: rows.concat(), ..OwnedSequence::default() };
+        let source = Source::new(Arc::new(Trace::from_sequences(meta, vec![sequence]).unwrap()), Missing::Refuse, 1);
+        let (homes, shapes): (Vec<_>, Vec<_>) = layers.iter().cloned().unzip();
+        let mut replay = Replay::new(SlotMap::shaped(&homes, &shapes, GROUPS, DEVICES));
+        let (n, cut) = (rows.len() as u32, (cut % rows.len()) as u32);
+        let part = |from, count, device, spread| Segment {
+            binding: Binding { sequence: 0, offset: 0 }, prompt: n, from, count, device, spread, turn: 0,
+        };
+        // The first tokens on device 0, the others dealt over devices 1 and 2.
+        let came = replay.load(&source, &[part(0, cut, 0, 1), part(cut, n - cut, 1, 2)]);
+        let device = |t: u32| if t < cut { 0 } else { 1 + (t - cut) % 2 };
+        let mut sum = Selections::default();
+        for (l, (homes, shape)) in layers.iter().enumerate() {
+            let of = |(t, row): (usize, &Vec<u16>)| (device(t as u32), row[l * K..(l + 1) * K].to_vec());
+            let rows: Vec<_> = rows.iter().enumerate().map(of).collect();
+            let expected = naive(homes, shape, &rows, &mut sum);
+            let routing = replay.reveal(l);
+            let mut found = Naive::default();
+            for g in 0..GROUPS {
+                for (slot, &n) in routing.group_slots(g).zip(routing.group_tokens(g)).filter(|(_, n)| **n > 0) {
+                    found.experts.insert((routing.expert(slot), g as u32), n);
+                }
+                for s in 0..DEVICES {
+                    let n = routing.tokens_between(s, g);
+                    if n > 0 {
+                        found.pairs.insert((s as u32, g as u32), n);
+                    }
+                }
+                // Common parts of a group in the order of their groups of experts.
+                let mut held: Vec<usize> = routing.group_slots(g).map(|s| routing.expert(s)).collect();
+                held.iter_mut().for_each(|e| *e = *e * shape.expert_groups / homes.len());
+                held.dedup();
+                let held = if shape.expert_groups > 0 { held } else { Vec::new() };
+                prop_assert_eq!(held.len(), routing.part_tokens(g).len());
+                for (part, &n) in held.iter().zip(routing.part_tokens(g)).filter(|(_, n)| **n > 0) {
+                    found.parts.insert((g as u32, *part), n);
+                }
+            }
+            prop_assert_eq!(found, expected, "layer {}", l);
+        }
+        prop_assert_eq!(replay.selections(), sum);
+        prop_assert_eq!((replay.assigned(), came.total()), (sum.routed(), sum.routed()));
+        replay.retire();
+        prop_assert_eq!(replay.totals().iter().sum::<u64>(), sum.computed + sum.zero_compute);
+    }
+}
