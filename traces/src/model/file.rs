@@ -153,13 +153,16 @@ impl ModelFile {
             }
         }
         let encoder = self.encoder.as_ref().map_or(Ok(vec![]), |s| s.expand("encoder"))?;
-        let stacks = std::iter::once(&self.decoder).chain(&self.decoder_stack);
-        let layers: u64 = stacks.map(|s| u64::from(s.layers)).sum();
-        if layers > u64::from(LAYERS) {
-            return Err(wrong("decoder_stack", format!("{layers} layers"), &format!("at most {LAYERS} in all stacks")));
-        }
         let mut decoder = self.decoder.expand("decoder")?;
         for (i, stack) in self.decoder_stack.iter().enumerate() {
+            let layers = decoder.len() as u64 + u64::from(stack.layers);
+            if layers > u64::from(LAYERS) {
+                return Err(wrong(
+                    "decoder_stack",
+                    format!("{layers} layers"),
+                    &format!("at most {LAYERS} in all stacks"),
+                ));
+            }
             decoder.extend(stack.expand(&format!("decoder_stack[{i}]"))?);
         }
         let model = Model {
