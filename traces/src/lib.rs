@@ -13,9 +13,13 @@ mod csv_lines;
 pub mod edit;
 pub mod export;
 pub mod import;
+mod map;
 pub mod model;
+mod npy;
+mod numbers;
 pub mod stats;
 pub mod synth;
+mod torch;
 pub mod trace;
 
 pub use arrivals::{ArrivalSpec, Arrivals, Request};

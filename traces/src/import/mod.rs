@@ -3,8 +3,8 @@
 mod csv_rows;
 mod id_lists;
 mod json_lines;
-mod npy;
 mod npz;
+mod sglang;
 mod wafer_json;
 
 use crate::model::{Model, presets};
@@ -34,7 +34,7 @@ pub trait Importer: Sync {
 
 /// All importers; detection asks them in this order.
 pub fn importers() -> &'static [&'static dyn Importer] {
-    &[&npz::Npz, &wafer_json::WaferJson, &json_lines::JsonLines, &csv_rows::CsvRows]
+    &[&npz::Npz, &sglang::Sglang, &wafer_json::WaferJson, &json_lines::JsonLines, &csv_rows::CsvRows]
 }
 
 /// Where an importer puts what it reads.

@@ -5,8 +5,8 @@
 //! array; other keys are ignored. Without an index, three dimensions are one sequence from position 0; of
 //! four, each sequence starts at position 0, and its last rows are padding where all their ids are -1.
 
-use super::npy::Header;
 use super::{Declared, Importer, Options, Phase, SEQUENCE, Sink};
+use crate::npy::Header;
 use crate::trace::{MISSING, OwnedSequence};
 use moesim_core::diag::unknown;
 use moesim_core::{Diag, Result};
@@ -122,9 +122,11 @@ fn choose(archive: &mut Archive, options: &Options) -> Result<String> {
         return Err(unknown("array of the archive", wanted, &short).place("archive"));
     }
     let cubic = |n: &&String| {
-        archive
-            .by_name(n)
-            .is_ok_and(|m| Header::read(&mut BufReader::new(m)).is_ok_and(|h| (3..=4).contains(&h.shape.len())))
+        archive.by_name(n).is_ok_and(|m| {
+            Header::read(&mut BufReader::new(m))
+                .and_then(Header::integers)
+                .is_ok_and(|h| (3..=4).contains(&h.shape.len()))
+        })
     };
     let mut found = names.iter().take(1000).filter(cubic);
     match (found.next(), found.next()) {
@@ -145,7 +147,7 @@ struct Array<'a> {
 impl Array<'_> {
     /// Streams the array in `r`, which has `length` bytes with its header, one sequence at a time.
     fn import(&self, r: &mut impl Read, length: u64, sink: &mut dyn Sink) -> Result<()> {
-        let header = Header::read(r)?;
+        let header = Header::read(r)?.integers()?;
         let (count, each, layers, k) = match header.shape[..] {
             [tokens, layers, k] => (None, tokens, layers, k),
             [sequences, tokens, layers, k] => (Some(sequences), tokens, layers, k),
@@ -235,7 +237,7 @@ impl Array<'_> {
             let part = &mut chunk[..left.min(CHUNK)];
             r.read_exact(part).map_err(|e| truncated(&e))?;
             let before = ids.len();
-            header.element.decode(part, &mut ids).map_err(|(i, value)| {
+            header.element.ids(part, &mut ids).map_err(|(i, value)| {
                 let (token, column) = ((before + i) / width, (before + i) % width);
                 Diag::input(format!("{value} is not an expert id"))
                     .place(format!("token {}, column {column} of {width}", e.offset + token as u64))
