@@ -141,7 +141,7 @@ impl<'a> Machine<'a> {
                     self.stack.push(list);
                 }
                 b't' => {
-                    let items = self.to_mark()?;
+                    let items = self.since_mark()?;
                     let list = self.list(items)?;
                     self.stack.push(list);
                 }
@@ -159,7 +159,7 @@ impl<'a> Machine<'a> {
                     self.append(items)?;
                 }
                 b'e' => {
-                    let items = self.to_mark()?;
+                    let items = self.since_mark()?;
                     self.append(items)?;
                 }
                 b's' => {
@@ -167,7 +167,7 @@ impl<'a> Machine<'a> {
                     self.set(&items)?;
                 }
                 b'u' => {
-                    let items = self.to_mark()?;
+                    let items = self.since_mark()?;
                     self.set(&items)?;
                 }
                 b'q' => {
@@ -243,7 +243,7 @@ impl<'a> Machine<'a> {
         let start = self.stack.len().checked_sub(n).filter(|s| *s >= floor);
         Ok(self.stack.split_off(start.ok_or_else(|| wrong("takes a value that is not there"))?))
     }
-    fn to_mark(&mut self) -> Result<Vec<Value>> {
+    fn since_mark(&mut self) -> Result<Vec<Value>> {
         let mark = self.marks.pop().ok_or_else(|| wrong("has a list without a start"))?;
         Ok(self.stack.split_off(mark))
     }
@@ -272,7 +272,7 @@ impl<'a> Machine<'a> {
     fn set(&mut self, items: &[Value]) -> Result<()> {
         let Some(Value::Dict(d)) = self.stack.last() else { return Err(wrong("sets a key of what is no dictionary")) };
         let dict = &mut self.objects.dicts[*d as usize];
-        if items.len() % 2 != 0 {
+        if !items.len().is_multiple_of(2) {
             return Err(wrong("has a key without a value"));
         }
         dict.extend(items.chunks_exact(2).map(|e| (e[0], e[1])));

@@ -150,7 +150,7 @@ fn damaged_files() {
         (random >> 33) as usize % below
     };
     let mut refused = 0;
-    for _ in 0..3000 {
+    for _ in 0..1000 {
         let mut bytes = whole.clone();
         for _ in 0..=draw(3) {
             let at = draw(bytes.len());
@@ -161,5 +161,5 @@ fn damaged_files() {
         let read = crate::import::load(&path, Some("sglang"), &crate::import::Options::default());
         refused += usize::from(read.is_err_and(|e| e.exit_code() == 2 && e.file.is_some() && !e.cure.is_empty()));
     }
-    assert!(refused > 500, "{refused}");
+    assert!(refused > 150, "{refused}");
 }
