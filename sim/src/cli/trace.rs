@@ -35,8 +35,8 @@ pub(super) struct ImportArgs {
     /// The container to write
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// The source's format: npz, sglang, tensorrt-llm, wafer-json, json-lines or csv [default:
-    /// detected]
+    /// The source's format: npz, sglang, tensorrt-llm, vllm, wafer-json, json-lines or csv
+    /// [default: detected]
     #[arg(long)]
     format: Option<String>,
     /// The model: a preset or file, which sets layers and experts and must agree with the source

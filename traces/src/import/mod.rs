@@ -6,6 +6,7 @@ mod json_lines;
 mod npz;
 mod sglang;
 pub(crate) mod tensorrt_llm;
+mod vllm;
 mod wafer_json;
 
 use crate::model::{Model, presets};
@@ -41,6 +42,7 @@ pub fn importers() -> &'static [&'static dyn Importer] {
         &npz::Npz,
         &sglang::Sglang,
         &tensorrt_llm::TensorRtLlm,
+        &vllm::Vllm,
         &wafer_json::WaferJson,
         &json_lines::JsonLines,
         &csv_rows::CsvRows,

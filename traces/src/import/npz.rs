@@ -4,6 +4,8 @@
 //! The index is a JSON list of `{"seq": 0, "offset": 0, "n_tokens": 511, "first_pos": 101}`, found as `index.json` beside the
 //! array; other keys are ignored. Without an index, three dimensions are one sequence from position 0; of
 //! four, each sequence starts at position 0, and its last rows are padding where all their ids are -1.
+//!
+//! An array with as many layers as the named model has in all, dense ones included, is cut to its MoE layers.
 
 use super::{Declared, Importer, Options, Phase, SEQUENCE, Sink};
 use crate::npy::Header;
@@ -170,8 +172,12 @@ impl Array<'_> {
         let (Ok(layers), Ok(k)) = (usize::try_from(layers), u32::try_from(k)) else {
             return Err(Diag::input(format!("has the shape {:?}", header.shape)).place("header").cure("correct it"));
         };
-        let meta = self.options.describe(self.path, layers, k, Declared::default())?;
-        let row = (meta.width() * header.element.bytes) as u64;
+        let moe = self.moe_layers(layers)?;
+        let kept = moe.as_ref().map_or(layers, Vec::len);
+        let meta = self.options.describe(self.path, kept, k, Declared::default())?;
+        // The body's size did not overflow.
+        let width = layers * k as usize;
+        let row = (width * header.element.bytes) as u64;
         sink.begin(meta.clone())?;
         // The body's size did not overflow.
         let tokens = count.unwrap_or(1) * each;
@@ -197,12 +203,17 @@ impl Array<'_> {
                     .place(format!("entry {i}"))
                     .cure("list sequences in array order"));
             };
-            if e.n_tokens.saturating_mul(meta.width() as u64) > SEQUENCE {
+            if e.n_tokens.saturating_mul(width as u64) > SEQUENCE {
                 let problem = format!("sequence {i} has {} tokens, more than 1 GiB of ids", e.n_tokens);
                 return Err(Diag::input(problem).place(format!("entry {i}")).cure("divide it by an index.json"));
             }
             skip(r, (e.offset - at) * row)?;
-            let mut ids = self.ids(r, &header, &e, meta.width())?;
+            let mut ids = self.ids(r, &header, &e, width)?;
+            if let Some(moe) = &moe {
+                let k = k as usize;
+                let rows = ids.chunks_exact(width);
+                ids = rows.flat_map(|row| moe.iter().flat_map(|l| &row[l * k..(l + 1) * k])).copied().collect();
+            }
             at = end;
             if count.is_some() {
                 let padding = ids.rchunks_exact(meta.width()).take_while(|row| row.iter().all(|id| *id == MISSING));
@@ -227,6 +238,12 @@ impl Array<'_> {
             return Err(Diag::input("goes on after the declared shape").place("end").cure("save it again"));
         }
         Ok(())
+    }
+    /// The MoE layers of an array that has all layers of the model, dense ones too: vLLM fills those with 0.
+    fn moe_layers(&self, layers: usize) -> Result<Option<Vec<usize>>> {
+        let model = self.options.load_model()?;
+        let all = model.filter(|m| m.decoder.len() == layers && m.moe_layers().len() < layers);
+        Ok(all.map(|m| m.moe_layers().to_vec()))
     }
     /// The ids of one entry; memory grows with what is really there.
     fn ids(&self, r: &mut impl Read, header: &Header, e: &Entry, width: usize) -> Result<Vec<u16>> {
