@@ -3,19 +3,25 @@
 //! * [`model`]: architectures as data files, expanded to layers; parameters, bytes and KV per layer.
 //! * [`trace`]: the container of expert-selection traces.
 //! * [`mod@import`], [`export`]: other tools' forms of a trace.
+//! * [`counts`]: other tools' counts, which are no trace.
 //! * [`edit`]: slices of a trace, and traces merged.
 //! * [`stats`]: what a trace is like.
 //! * [`synth`]: a synthetic source of traces.
 //! * [`arrivals`]: when requests come, and how long they are.
 
 pub mod arrivals;
+pub mod counts;
 mod csv_lines;
 pub mod edit;
 pub mod export;
 pub mod import;
+mod map;
 pub mod model;
+mod npy;
+mod numbers;
 pub mod stats;
 pub mod synth;
+mod torch;
 pub mod trace;
 
 pub use arrivals::{ArrivalSpec, Arrivals, Request};

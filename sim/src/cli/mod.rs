@@ -1,5 +1,6 @@
 //! The command line. [`main`] is all of the binary; a user's own crate calls it with a registry of its own.
 
+mod counts;
 mod inspect;
 mod model;
 mod progress;

@@ -18,6 +18,8 @@ pub(super) enum Command {
     Import(ImportArgs),
     /// Say what a trace holds
     Info(InfoArgs),
+    /// Say how often each expert was selected, out of other tools' counts or a trace
+    Counts(super::counts::Args),
     /// Write a trace in a form that other tools read
     Export(ExportArgs),
     /// Write some of a trace's sequences to a trace of their own
@@ -33,7 +35,8 @@ pub(super) struct ImportArgs {
     /// The container to write
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// The source's format: npz, wafer-json, json-lines or csv [default: detected]
+    /// The source's format: npz, sglang, tensorrt-llm, vllm, wafer-json, json-lines or csv
+    /// [default: detected]
     #[arg(long)]
     format: Option<String>,
     /// The model: a preset or file, which sets layers and experts and must agree with the source
@@ -173,6 +176,7 @@ pub(super) fn run(command: &Command) -> Result<()> {
             let summary = merge(&traces, &a.out)?;
             written(&a.out, &summary, &format!(" renumbered 0 to {}", summary.sequences.saturating_sub(1)))
         }
+        Command::Counts(a) => super::counts::run(a),
         Command::Info(a) => {
             let trace = Trace::open(&a.trace)?;
             let info = info(&trace)?;

@@ -3,8 +3,10 @@
 mod csv_rows;
 mod id_lists;
 mod json_lines;
-mod npy;
 mod npz;
+mod sglang;
+pub(crate) mod tensorrt_llm;
+mod vllm;
 mod wafer_json;
 
 use crate::model::{Model, presets};
@@ -13,6 +15,8 @@ use moesim_core::diag::unknown;
 use moesim_core::{Diag, Result};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+
+pub(crate) use sglang::read_map;
 
 /// Ids of one sequence, which is held in memory: 1 GiB.
 const SEQUENCE: u64 = 1 << 29;
@@ -34,7 +38,15 @@ pub trait Importer: Sync {
 
 /// All importers; detection asks them in this order.
 pub fn importers() -> &'static [&'static dyn Importer] {
-    &[&npz::Npz, &wafer_json::WaferJson, &json_lines::JsonLines, &csv_rows::CsvRows]
+    &[
+        &npz::Npz,
+        &sglang::Sglang,
+        &tensorrt_llm::TensorRtLlm,
+        &vllm::Vllm,
+        &wafer_json::WaferJson,
+        &json_lines::JsonLines,
+        &csv_rows::CsvRows,
+    ]
 }
 
 /// Where an importer puts what it reads.
@@ -182,6 +194,14 @@ pub fn load(source: &Path, format: Option<&str>, options: &Options) -> Result<Tr
     importer(source, format)?.import(source, options, &mut sink)?;
     let meta = sink.meta.filter(|_| !sink.sequences.is_empty()).ok_or_else(|| no_rows(source))?;
     Trace::from_sequences(meta, sink.sequences).map_err(|d| d.file(source))
+}
+
+/// How often each expert of each layer was selected, where the source has counts and no rows: see [`crate::counts`].
+///
+/// # Errors
+/// See [`crate::counts::read`].
+pub fn counts(source: &Path) -> Result<crate::counts::ExpertCounts> {
+    crate::counts::read(source, None)
 }
 
 fn no_rows(source: &Path) -> Diag {

@@ -4,9 +4,11 @@
 //! The index is a JSON list of `{"seq": 0, "offset": 0, "n_tokens": 511, "first_pos": 101}`, found as `index.json` beside the
 //! array; other keys are ignored. Without an index, three dimensions are one sequence from position 0; of
 //! four, each sequence starts at position 0, and its last rows are padding where all their ids are -1.
+//!
+//! An array with as many layers as the named model has in all, dense ones included, is cut to its MoE layers.
 
-use super::npy::Header;
 use super::{Declared, Importer, Options, Phase, SEQUENCE, Sink};
+use crate::npy::Header;
 use crate::trace::{MISSING, OwnedSequence};
 use moesim_core::diag::unknown;
 use moesim_core::{Diag, Result};
@@ -122,9 +124,11 @@ fn choose(archive: &mut Archive, options: &Options) -> Result<String> {
         return Err(unknown("array of the archive", wanted, &short).place("archive"));
     }
     let cubic = |n: &&String| {
-        archive
-            .by_name(n)
-            .is_ok_and(|m| Header::read(&mut BufReader::new(m)).is_ok_and(|h| (3..=4).contains(&h.shape.len())))
+        archive.by_name(n).is_ok_and(|m| {
+            Header::read(&mut BufReader::new(m))
+                .and_then(Header::integers)
+                .is_ok_and(|h| (3..=4).contains(&h.shape.len()))
+        })
     };
     let mut found = names.iter().take(1000).filter(cubic);
     match (found.next(), found.next()) {
@@ -145,7 +149,7 @@ struct Array<'a> {
 impl Array<'_> {
     /// Streams the array in `r`, which has `length` bytes with its header, one sequence at a time.
     fn import(&self, r: &mut impl Read, length: u64, sink: &mut dyn Sink) -> Result<()> {
-        let header = Header::read(r)?;
+        let header = Header::read(r)?.integers()?;
         let (count, each, layers, k) = match header.shape[..] {
             [tokens, layers, k] => (None, tokens, layers, k),
             [sequences, tokens, layers, k] => (Some(sequences), tokens, layers, k),
@@ -168,8 +172,12 @@ impl Array<'_> {
         let (Ok(layers), Ok(k)) = (usize::try_from(layers), u32::try_from(k)) else {
             return Err(Diag::input(format!("has the shape {:?}", header.shape)).place("header").cure("correct it"));
         };
-        let meta = self.options.describe(self.path, layers, k, Declared::default())?;
-        let row = (meta.width() * header.element.bytes) as u64;
+        let moe = self.moe_layers(layers)?;
+        let kept = moe.as_ref().map_or(layers, Vec::len);
+        let meta = self.options.describe(self.path, kept, k, Declared::default())?;
+        // The body's size did not overflow.
+        let width = layers * k as usize;
+        let row = (width * header.element.bytes) as u64;
         sink.begin(meta.clone())?;
         // The body's size did not overflow.
         let tokens = count.unwrap_or(1) * each;
@@ -195,12 +203,17 @@ impl Array<'_> {
                     .place(format!("entry {i}"))
                     .cure("list sequences in array order"));
             };
-            if e.n_tokens.saturating_mul(meta.width() as u64) > SEQUENCE {
+            if e.n_tokens.saturating_mul(width as u64) > SEQUENCE {
                 let problem = format!("sequence {i} has {} tokens, more than 1 GiB of ids", e.n_tokens);
                 return Err(Diag::input(problem).place(format!("entry {i}")).cure("divide it by an index.json"));
             }
             skip(r, (e.offset - at) * row)?;
-            let mut ids = self.ids(r, &header, &e, meta.width())?;
+            let mut ids = self.ids(r, &header, &e, width)?;
+            if let Some(moe) = &moe {
+                let k = k as usize;
+                let rows = ids.chunks_exact(width);
+                ids = rows.flat_map(|row| moe.iter().flat_map(|l| &row[l * k..(l + 1) * k])).copied().collect();
+            }
             at = end;
             if count.is_some() {
                 let padding = ids.rchunks_exact(meta.width()).take_while(|row| row.iter().all(|id| *id == MISSING));
@@ -226,6 +239,12 @@ impl Array<'_> {
         }
         Ok(())
     }
+    /// The MoE layers of an array that has all layers of the model, dense ones too: vLLM fills those with 0.
+    fn moe_layers(&self, layers: usize) -> Result<Option<Vec<usize>>> {
+        let model = self.options.load_model()?;
+        let all = model.filter(|m| m.decoder.len() == layers && m.moe_layers().len() < layers);
+        Ok(all.map(|m| m.moe_layers().to_vec()))
+    }
     /// The ids of one entry; memory grows with what is really there.
     fn ids(&self, r: &mut impl Read, header: &Header, e: &Entry, width: usize) -> Result<Vec<u16>> {
         let mut left = e.n_tokens as usize * width * header.element.bytes;
@@ -235,7 +254,7 @@ impl Array<'_> {
             let part = &mut chunk[..left.min(CHUNK)];
             r.read_exact(part).map_err(|e| truncated(&e))?;
             let before = ids.len();
-            header.element.decode(part, &mut ids).map_err(|(i, value)| {
+            header.element.ids(part, &mut ids).map_err(|(i, value)| {
                 let (token, column) = ((before + i) / width, (before + i) % width);
                 Diag::input(format!("{value} is not an expert id"))
                     .place(format!("token {}, column {column} of {width}", e.offset + token as u64))

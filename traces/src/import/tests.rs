@@ -93,6 +93,21 @@ fn arrays_of_several_sequences_end_where_the_padding_starts() {
     assert!(t.check_sequence(0).is_ok());
 }
 
+/// vLLM saves all layers of some models, and 0 for the dense ones.
+#[test]
+fn arrays_with_dense_layers_are_cut_to_the_models() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("routed_experts.npy");
+    // DeepSeek-V3 has 3 dense layers before 58 of 256 experts, k = 8.
+    let id = |token: usize, layer: usize, i: usize| ((token + layer * 8 + i) % 256) as i16 * i16::from(layer >= 3);
+    let all = |from: usize| (0..2).flat_map(move |t| (from..61).flat_map(move |l| (0..8).map(move |i| id(t, l, i))));
+    let body: Vec<u8> = all(0).flat_map(i16::to_le_bytes).collect();
+    fs::write(&path, npy("<i2", "(2, 61, 8)", &body)).unwrap();
+    let t = load(&path, None, &Options { model: Some("deepseek-v3".into()), ..Default::default() }).unwrap();
+    assert_eq!((t.layers(), t.meta().layer_numbers[0], t.rows()), (58, 3, 2));
+    assert!(t.sequence(0).decode.iter().map(|id| *id as i16).eq(all(3)));
+}
+
 /// What a text of one format is read as: (number, first position, prefill, decode first position, decode).
 type Read = (u32, u32, Vec<u16>, u32, Vec<u16>);
 

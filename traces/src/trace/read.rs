@@ -78,9 +78,7 @@ impl Trace {
         if info.len() == 0 {
             return Err(Diag::input("is empty").file(path).cure("give a trace file, as `trace import` writes it"));
         }
-        // SAFETY: the map is read only. As for every mapped file, a process that truncates it meanwhile ends us with a
-        // signal, and one that rewrites it changes ids that were checked; users index by them with bounds checks.
-        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(read)?;
+        let map = crate::map::map(&file).map_err(read)?;
         Self::parse(&Buffer::from(bytes::Bytes::from_owner(map)), path)
     }
     /// A trace out of the bytes of the file `path`.

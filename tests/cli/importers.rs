@@ -1,0 +1,60 @@
+//! Do other tools' own files become traces and counts?
+
+use crate::common::{Place, number};
+use serde_json::Value;
+
+/// A file that another tool's library wrote: see `traces/testdata/make.py`.
+fn golden(name: &str) -> String {
+    format!("{}/../traces/testdata/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn a_recording_of_sglang_is_a_trace_and_counts() {
+    let p = Place::new();
+    let said = p.ok(&["trace", "import", &golden("sglang_per_token.pt"), "--out", "t.arrow"]);
+    assert!(said.starts_with("t.arrow: 4 sequences, 22 rows"), "{said}");
+    let info: Value = serde_json::from_str(&p.ok(&["trace", "info", "t.arrow", "--format", "json"])).unwrap();
+    assert_eq!([number(&info, "prefill_rows"), number(&info, "experts"), number(&info, "k")], [13.0, 6.0, 2.0]);
+    let counts =
+        |path: &str| -> Value { serde_json::from_str(&p.ok(&["trace", "counts", path, "--format", "json"])).unwrap() };
+    let of_trace = counts("t.arrow");
+    for name in ["sglang_stat.pt", "sglang_per_pass.pt"] {
+        let c = counts(&golden(name));
+        assert_eq!((&c["layers"], &c["format"]), (&of_trace["layers"], &Value::from("sglang")), "{name}");
+    }
+    assert_eq!(of_trace["layers"][0]["total"], 44);
+    let table = p.ok(&["trace", "counts", "t.arrow"]);
+    assert!(table.contains("2 layers of 6 experts, k = 2") && table.lines().count() == 4, "{table}");
+}
+
+#[test]
+fn a_folder_of_tensorrt_llm_is_a_trace_and_counts() {
+    let p = Place::new();
+    let said = p.ok(&["trace", "import", &golden("tensorrt_llm"), "--out", "t.arrow"]);
+    assert!(said.starts_with("t.arrow: 4 sequences, 10 rows"), "{said}");
+    let layers = |path: &str| {
+        let c: Value = serde_json::from_str(&p.ok(&["trace", "counts", path, "--format", "json"])).unwrap();
+        c["layers"].clone()
+    };
+    assert_eq!(layers("t.arrow"), layers(&golden("tensorrt_llm")));
+}
+
+#[test]
+fn what_is_no_trace_is_refused() {
+    let p = Place::new();
+    p.write("x.gguf", b"GGUF\x03\x00\x00\x00");
+    for (args, word) in [
+        (["import", &golden("sglang_stat.pt"), "--out", "x"], "moesim trace counts"),
+        (["import", &golden("legacy.pt"), "--out", "x"], "before 1.6"),
+        (["import", &golden("module.pt"), "--out", "x"], "not only tensors"),
+        (["counts", "x.gguf", "--format", "json"], "ends early"),
+        (["counts", "absent", "--format", "json"], "no such file"),
+        (["counts", "x.gguf", "--source-format", "gguf"], "is not a count format"),
+    ] {
+        let out = p.command(&[&["trace"], &args[..]].concat()).output().unwrap();
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(out.status.code() == Some(2) && said.contains(word) && said.lines().count() == 1, "{args:?}: {said}");
+        assert!(out.stdout.is_empty());
+    }
+    assert_eq!(p.names(), ["x.gguf"]);
+}
