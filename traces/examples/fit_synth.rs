@@ -19,7 +19,7 @@ fn main() -> ExitCode {
         licence: Some(licence.clone()),
         ..Default::default()
     };
-    match load(Path::new(source), None, &options).and_then(|trace| Fit::of(&trace)?.to_text()) {
+    match load(Path::new(source), None, &options).and_then(|trace| Fit::of(&trace, 1)?.to_text()) {
         Ok(text) => {
             print!("{text}");
             ExitCode::SUCCESS

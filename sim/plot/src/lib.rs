@@ -14,6 +14,7 @@ mod heat;
 mod latency;
 mod number;
 mod palette;
+mod panels;
 mod png;
 mod series;
 mod sweep;
@@ -21,6 +22,7 @@ mod timeline;
 mod utilisation;
 
 pub use data::{Row, RunData, Table};
+pub use panels::{Line, Panel, panels};
 pub use png::png;
 pub use sweep::{SweepPoint, SweepTable, sweep_plot};
 

@@ -4,6 +4,7 @@ mod counts;
 mod inspect;
 mod model;
 mod progress;
+mod routing;
 mod run;
 mod sweep;
 mod table;
@@ -79,8 +80,8 @@ pub fn main(registry: Registry) -> ExitCode {
             return ExitCode::from(e.exit_code() as u8);
         }
     };
-    // Runs stop between iterations; other commands, and a second Ctrl-C, end at once.
-    if matches!(cli.command, Command::Run(_) | Command::Sweep(_)) {
+    // Runs and generators stop at the next occasion; other commands, and a second Ctrl-C, end at once.
+    if matches!(cli.command, Command::Run(_) | Command::Sweep(_) | Command::Trace(trace::Command::Synth(_))) {
         let _ = ctrlc::set_handler(|| {
             if INTERRUPTED.swap(true, Ordering::Relaxed) {
                 std::process::exit(130);

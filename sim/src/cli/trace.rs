@@ -1,5 +1,6 @@
 //! `moesim trace`.
 
+use super::routing::{StatsArgs, SynthArgs, stats, synth};
 use super::{Format, print};
 use crate::output::json;
 use moesim_core::{Diag, Result};
@@ -20,6 +21,10 @@ pub(super) enum Command {
     Info(InfoArgs),
     /// Say how often each expert was selected, out of other tools' counts or a trace
     Counts(super::counts::Args),
+    /// Say what a trace's routing is like, beside independent draws
+    Stats(StatsArgs),
+    /// Draw a synthetic trace, like a recorded one or for a model
+    Synth(SynthArgs),
     /// Write a trace in a form that other tools read
     Export(ExportArgs),
     /// Write some of a trace's sequences to a trace of their own
@@ -125,7 +130,7 @@ fn range(text: &str) -> std::result::Result<Range<u32>, String> {
 }
 
 /// What was written, in one line.
-fn written(out: &Path, s: &Summary, note: &str) -> Result<()> {
+pub(super) fn written(out: &Path, s: &Summary, note: &str) -> Result<()> {
     let (sequences, rows, megabytes) = (s.sequences, s.rows, s.bytes as f64 / 1e6);
     print(&format!("{}: {sequences} sequences{note}, {rows} rows, {megabytes:.1} MB\n", out.display()))
 }
@@ -165,6 +170,8 @@ pub(super) fn run(command: &Command) -> Result<()> {
                 exporter.loses()
             ))
         }
+        Command::Stats(a) => stats(a),
+        Command::Synth(a) => synth(a),
         Command::Slice(a) => {
             let s = &a.selection;
             let selection =

@@ -1,11 +1,15 @@
-//! The parameters of the synthetic source: exact counts of a trace, and what follows from them.
+//! The parameters that ship inside the binary: what a recorded trace's layers are like, in few figures, from which routers
+//! of any shape are drawn.
 
-use crate::stats::Statistics;
+use super::Router;
+use super::router::Layer;
+use super::settle::Target;
+use crate::stats::Part;
 use crate::trace::Trace;
 use moesim_core::{Result, config};
 use serde::{Deserialize, Serialize};
 
-/// Counts of a trace.
+/// A trace in few figures.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fit {
@@ -21,20 +25,30 @@ pub struct Fit {
     pub experts: u32,
     /// Experts a token.
     pub k: u32,
+    /// Topics that its sequences were grouped in.
+    pub topics: u32,
     /// The MoE layers in order.
     pub layer: Vec<LayerFit>,
 }
 
-/// Counts of one layer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// One layer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LayerFit {
     /// Selections of each expert.
     pub counts: Vec<u64>,
-    /// Selections whose expert the token before selected too.
-    pub repeats: u64,
-    /// Selections of tokens that have a token before them.
-    pub successors: u64,
+    /// Share of a token's experts that the token 1, 4 and 32 before had too.
+    pub overlap: [f64; 3],
+    /// Shares of topic, urn, last token, short and long memory.
+    pub mix: [f32; 5],
+    /// Tokens that the topic counts for in the urn.
+    pub alpha: f32,
+    /// Root mean square, over topics and selections, of the logarithm of an expert's popularity under a topic over all.
+    pub topic_spread: f32,
+    /// Root mean square of the log-factor by which an expert of the layer before changes an expert's weight.
+    pub next_spread: f32,
+    /// The same for an expert of the same token.
+    pub pair_spread: f32,
 }
 
 /// The fit that ships inside the binary.
@@ -43,11 +57,33 @@ pub fn fitted() -> Result<Fit> {
 }
 
 impl Fit {
-    /// Counts a trace.
-    pub fn of(trace: &Trace) -> Result<Self> {
-        let s = Statistics::of(trace)?;
-        let layer =
-            |l: usize| LayerFit { counts: s.layer(l).to_vec(), repeats: s.repeats[l], successors: s.successors[l] };
+    /// Sums up a trace and the router fitted to it.
+    ///
+    /// # Errors
+    /// Bad rows.
+    pub fn of(trace: &Trace, seed: u64) -> Result<Self> {
+        let part = Part::whole(trace);
+        let router = Router::fit(&part, seed)?;
+        let rows: Vec<&[u16]> = part.all_rows().collect();
+        let targets = Target::of(&rows, (trace.layers(), trace.k(), trace.experts()));
+        let statistics = crate::stats::Statistics::of(trace)?;
+        let layer = |(l, (layer, target)): (usize, (&Layer, &Target))| {
+            let p: Vec<f32> = target.popularity.iter().map(|p| *p as f32).collect();
+            let before = if l > 0 { &targets[l - 1].popularity[..] } else { &[] };
+            let topics = layer.topics.chunks_exact(p.len()).zip(&router.shares).map(|(topic, share)| {
+                let square = |(p, q): (&f32, &f32)| p * libm::logf(q / p) * libm::logf(q / p);
+                *share as f32 * p.iter().zip(topic).map(square).sum::<f32>()
+            });
+            LayerFit {
+                counts: statistics.layer(l).to_vec(),
+                overlap: target.overlap,
+                mix: layer.mix.weights(),
+                alpha: layer.alpha,
+                topic_spread: topics.sum::<f32>().sqrt(),
+                next_spread: spread(&layer.next, before, &target.popularity),
+                pair_spread: spread(&layer.pair, &target.popularity, &target.popularity),
+            }
+        };
         let meta = trace.meta().clone();
         Ok(Self {
             model: meta.model,
@@ -56,31 +92,27 @@ impl Fit {
             hash: trace.hash().to_string(),
             experts: meta.experts,
             k: meta.k,
-            layer: (0..trace.layers()).map(layer).collect(),
+            topics: router.shares.len() as u32,
+            layer: router.layers.iter().zip(&targets).enumerate().map(layer).collect(),
         })
     }
     /// The file that [`fitted`] reads.
     pub fn to_text(&self) -> Result<String> {
-        let head = "# Counts of an expert-selection trace, from which the synthetic source draws. Written by the example fit_synth.\n";
+        let head = "# An expert-selection trace in few figures, from which synthetic routers are drawn. Written by the example fit_synth.\n";
         Ok(head.to_string() + &config::to_toml(self)?)
     }
 }
 
+/// Root mean square of the logarithms of a table's factors, weighted by the popularity of row and column.
+fn spread(table: &[f32], rows: &[f64], columns: &[f64]) -> f32 {
+    let row = |(row, p): (&[f32], &f64)| {
+        let square = |(x, q): (&f32, &f64)| q * f64::from(libm::logf(*x) * libm::logf(*x));
+        p * row.iter().zip(columns).map(square).sum::<f64>()
+    };
+    table.chunks_exact(columns.len()).zip(rows).map(row).sum::<f64>().sqrt() as f32
+}
+
 impl LayerFit {
-    /// Share of a token's experts that the token before had too.
-    pub fn overlap(&self) -> f64 {
-        self.repeats as f64 / self.successors.max(1) as f64
-    }
-    /// The same for independent draws of `k` experts with this popularity: sum of p^2 over k, p = k x share.
-    pub fn independent_overlap(&self, k: u32) -> f64 {
-        let total = self.counts.iter().sum::<u64>().max(1) as f64;
-        f64::from(k) * self.counts.iter().map(|c| (*c as f64 / total) * (*c as f64 / total)).sum::<f64>()
-    }
-    /// The probability r of keeping an expert that a fresh draw lacks: overlap = c + r (1 - c).
-    pub fn retention(&self, k: u32) -> f64 {
-        let c = self.independent_overlap(k);
-        ((self.overlap() - c) / (1.0 - c)).clamp(0.0, 1.0)
-    }
     /// Relative loads for another number of experts: the sorted counts at the middles of as many equal parts, between
     /// counts linearly.
     pub(super) fn quantiles(&self, experts: usize) -> Vec<f64> {
@@ -94,5 +126,12 @@ impl LayerFit {
             (sorted[i] as f64 * (1.0 - part) + sorted[(i + 1).min(last)] as f64 * part).max(1.0)
         };
         (0..experts).map(at).collect()
+    }
+    /// The overlaps less what popularity alone gives, as shares of what is left to 1.
+    pub(super) fn excess(&self, k: u32) -> [f64; 3] {
+        let total = self.counts.iter().sum::<u64>().max(1) as f64;
+        let shares: Vec<f64> = self.counts.iter().map(|c| *c as f64 / total).collect();
+        let floor = super::settle::floor(&shares, k as usize);
+        self.overlap.map(|o| ((o - floor) / (1.0 - floor).max(1e-9)).clamp(0.0, 1.0))
     }
 }

@@ -1,27 +1,88 @@
-//! A synthetic source: selections with the popularity and the locality of a measured trace, for any number of rows.
+//! Synthetic routing that behaves like recorded routing: skewed layer by layer, with hot experts of each topic, tokens that
+//! take after those before them, layers that take after the layer before, and experts that go together.
 //!
-//! Per layer, each expert is selected with a fixed probability, and a token keeps each expert of the token before it with
-//! a probability that gives the measured next-token overlap. For the shape of the fitted trace these figures are the
-//! measured ones. **For any other shape they are an approximation**: layers are taken from the fitted layers at the same
-//! relative depth, popularity from the quantiles of their relative loads (which expert is popular is drawn), and the
-//! probability of keeping an expert is theirs. Nothing else is modelled: not the order of gate weights, no dependence
-//! between layers, no topics. The fitted trace has output tokens only; prompt rows are drawn like them.
+//! * [`Router`]: the model (see `router.rs`), [fitted](Router::fit) to a recorded trace or [drawn](Router::drawn) for any
+//!   shape from what ships inside the binary.
+//! * [`synthesize`], [`write`]: traces in memory and on disk, the same bytes for a seed on any number of threads.
+//! * [`Like`]: a trace fitted on 70 % of its sequences and compared with the rest.
+//! * `independent`: draws without any structure but popularity, to compare with.
 //!
-//! The draw: a fresh set F of k experts comes from systematic sampling (Madow 1949), which gives each expert exactly its
-//! inclusion probability p, over an order shuffled once a sequence. The experts of the token before that F lacks are
-//! paired at random with those of F that it lacked, and each pair is swapped with probability 1 - r. Both sets have the
-//! same marginals, so the new one has too, and the expected overlap is c + r (1 - c), where c = sum(p^2) / k is the
-//! overlap of independent draws: r follows from the measured overlap in closed form.
+//! Not modelled: gate weights, rows of fewer than k experts, what distinguishes prompt from output tokens.
 
 mod fit;
+mod independent;
+mod learn;
+mod like;
+mod router;
+mod settle;
+mod topics;
+mod train;
+mod transfer;
+mod write;
 
 pub use fit::{Fit, LayerFit, fitted};
+pub(crate) use independent::independent;
+pub use like::{Comparison, Like, Row};
+pub use write::write;
 
 use crate::model::Model;
+use crate::stats::Part;
 use crate::trace::{Meta, OwnedSequence, Trace};
 use moesim_core::rng::{Stream, below, stream};
 use moesim_core::{Diag, Result};
 use rand::Rng;
+use rayon::prelude::*;
+
+/// A fitted model of routing.
+#[derive(Clone, Debug)]
+pub struct Router {
+    layers: Vec<router::Layer>,
+    experts: usize,
+    k: usize,
+    /// Share of the sequences of each topic.
+    shares: Vec<f64>,
+}
+
+impl Router {
+    /// Draws the `rows` rows of sequence `id`: `rows x layers x k` ids.
+    pub fn sequence(&self, seed: u64, id: u32, rows: usize) -> Vec<u16> {
+        self.walk(self.topic(seed, id), seed, id.into(), rows)
+    }
+    /// The same under a topic. Layer by layer, so that a layer's tables stay in the cache.
+    fn walk(&self, topic: usize, seed: u64, id: u64, rows: usize) -> Vec<u16> {
+        let r = stream(seed, "synth", id);
+        let mut draw = router::Draw { rows, k: self.k, weights: vec![0.0; self.experts], sums: Vec::new(), r };
+        let width = self.layers.len() * self.k;
+        let mut ids = vec![0; rows * width];
+        let (mut before, mut now) = (Vec::new(), Vec::new());
+        for (l, layer) in self.layers.iter().enumerate() {
+            now.clear();
+            layer.walk(&mut router::Memory::new(layer.topic(topic)), &mut draw, topic, &before, &mut now);
+            for (row, new) in ids.chunks_exact_mut(width).zip(now.chunks_exact(self.k)) {
+                row[l * self.k..(l + 1) * self.k].copy_from_slice(new);
+            }
+            std::mem::swap(&mut before, &mut now);
+        }
+        ids
+    }
+    /// Sequences of the given (number, prompt rows, output rows), drawn in parallel.
+    fn sequences(&self, seed: u64, shapes: &[(u32, u32, u32)]) -> Vec<OwnedSequence> {
+        let width = self.layers.len() * self.k;
+        let draw = |&(id, prompt, output): &(u32, u32, u32)| {
+            let mut ids = self.sequence(seed, id, prompt as usize + output as usize);
+            let decode = ids.split_off(prompt as usize * width);
+            OwnedSequence { id, prefill: ids, decode, decode_first_position: prompt, ..Default::default() }
+        };
+        shapes.par_iter().map(draw).collect()
+    }
+}
+
+/// The topics of a checked part's sequences, and how many there are.
+pub(crate) fn topics(part: &Part, seed: u64) -> (Vec<usize>, usize) {
+    let trace = part.trace();
+    let rows: Vec<&[u16]> = part.all_rows().collect();
+    topics::find(&rows, (trace.layers(), trace.k(), trace.experts()), seed)
+}
 
 /// What to synthesise.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,8 +107,6 @@ pub struct SynthSpec {
 const SELECTIONS: u64 = 1 << 30;
 /// Layers x experts, of which a sequence holds tables.
 const TABLE: u64 = 1 << 24;
-/// A probability of 1 in fixed point.
-const ONE: u64 = 1 << 32;
 
 impl SynthSpec {
     /// The shape of a model, which must have MoE layers that are alike.
@@ -64,19 +123,23 @@ impl SynthSpec {
         }
         Ok(Self { model: model.name.clone(), layer_numbers, experts, k, sequences, prompt_rows, decode_rows })
     }
+    /// What describes the trace that is drawn.
+    pub fn meta(&self, fit: &Fit, seed: u64) -> Meta {
+        Meta {
+            model: self.model.clone(),
+            layer_numbers: self.layer_numbers.clone(),
+            experts: self.experts,
+            k: self.k,
+            source: format!("synthetic, seed {seed}, fitted to {} ({}, rows {})", fit.model, fit.source, fit.hash),
+            licence: format!("generated; the fitted parameters come from data under {}", fit.licence),
+        }
+    }
 }
 
 /// Draws a trace. The same arguments give the same rows, on every machine.
 pub fn synthesize(spec: &SynthSpec, seed: u64) -> Result<Trace> {
     let fit = fitted()?;
-    let meta = Meta {
-        model: spec.model.clone(),
-        layer_numbers: spec.layer_numbers.clone(),
-        experts: spec.experts,
-        k: spec.k,
-        source: format!("synthetic, seed {seed}, fitted to {} ({}, rows {})", fit.model, fit.source, fit.hash),
-        licence: format!("generated; the fitted parameters come from data under {}", fit.licence),
-    };
+    let meta = spec.meta(&fit, seed);
     let at = |d: Diag| d.file("synthetic trace");
     meta.check().map_err(at)?;
     let layers = meta.layer_numbers.len();
@@ -91,135 +154,14 @@ pub fn synthesize(spec: &SynthSpec, seed: u64) -> Result<Trace> {
             .place("rows")
             .cure("ask for at least one row, at most 2^30 selections in all, and 2^24 experts over all layers")));
     }
-    let profiles: Vec<Profile> = (0..layers).map(|l| Profile::new(&fit, l, spec, seed)).collect();
-    let sequences = (0..spec.sequences).map(|id| {
-        let mut r = stream(seed, "synth", id.into());
-        let mut chains: Vec<Chain> = profiles.iter().map(|p| Chain::new(p, spec.k as usize, &mut r)).collect();
-        let mut draw = |rows: u32| {
-            let mut ids = Vec::with_capacity(rows as usize * meta.width());
-            for _ in 0..rows {
-                chains.iter_mut().for_each(|c| ids.extend_from_slice(c.next(&mut r)));
-            }
-            ids
-        };
-        let (prefill, decode) = (draw(spec.prompt_rows), draw(spec.decode_rows));
-        OwnedSequence { id, prefill, decode, decode_first_position: spec.prompt_rows, ..Default::default() }
-    });
-    Trace::from_sequences(meta.clone(), sequences.collect())
+    let router = Router::drawn(&fit, spec, seed);
+    let shapes: Vec<(u32, u32, u32)> = (0..spec.sequences).map(|id| (id, spec.prompt_rows, spec.decode_rows)).collect();
+    Trace::from_sequences(meta, router.sequences(seed, &shapes))
 }
 
-/// One layer's parameters in fixed point, so that drawing is integer arithmetic.
-struct Profile {
-    /// Inclusion probability of each expert; they sum to k.
-    inclusion: Vec<u64>,
-    /// Probability of swapping a pair.
-    swap: u64,
-}
-
-impl Profile {
-    fn new(fit: &Fit, layer: usize, spec: &SynthSpec, seed: u64) -> Self {
-        let (layers, experts) = (spec.layer_numbers.len(), spec.experts as usize);
-        let fitted = &fit.layer[layer * fit.layer.len() / layers];
-        let same = (fit.layer.len(), fit.experts as usize, fit.k) == (layers, experts, spec.k);
-        let loads = if same {
-            fitted.counts.iter().map(|c| *c as f64).collect()
-        } else {
-            let mut loads = fitted.quantiles(experts);
-            shuffle(&mut loads, &mut stream(seed, "synth-popularity", layer as u64));
-            loads
-        };
-        let inclusion = fixed_point(&inclusion(&loads, spec.k), spec.k);
-        let swap = ((1.0 - fitted.retention(fit.k)) * ONE as f64) as u64;
-        Self { inclusion, swap }
-    }
-}
-
-/// Inclusion probabilities proportional to `loads` that sum to `k`; what would exceed 1 is 1 and the rest is scaled up.
-fn inclusion(loads: &[f64], k: u32) -> Vec<f64> {
-    let mut certain = vec![false; loads.len()];
-    loop {
-        let left = f64::from(k) - certain.iter().filter(|c| **c).count() as f64;
-        let sum: f64 = loads.iter().zip(&certain).filter(|(_, c)| !**c).map(|(l, _)| l).sum();
-        let scale = if sum > 0.0 { left / sum } else { 0.0 };
-        let before = left;
-        for (l, c) in loads.iter().zip(&mut certain) {
-            *c |= l * scale >= 1.0;
-        }
-        if f64::from(k) - certain.iter().filter(|c| **c).count() as f64 == before {
-            return loads.iter().zip(&certain).map(|(l, c)| if *c { 1.0 } else { l * scale }).collect();
-        }
-    }
-}
-
-/// Rounds to fixed point so that the sum is exactly k; no probability exceeds 1.
-fn fixed_point(inclusion: &[f64], k: u32) -> Vec<u64> {
-    let mut fixed: Vec<u64> = inclusion.iter().map(|p| ((p * ONE as f64) as u64).min(ONE)).collect();
-    let target = u64::from(k) * ONE;
-    let mut sum: u64 = fixed.iter().sum();
-    for p in &mut fixed {
-        let change = (ONE - *p).min(target.saturating_sub(sum));
-        *p += change;
-        sum += change;
-        let change = (*p).min(sum.saturating_sub(target));
-        *p -= change;
-        sum -= change;
-    }
-    fixed
-}
-
-fn shuffle<T>(list: &mut [T], r: &mut Stream) {
+pub(crate) fn shuffle<T>(list: &mut [T], r: &mut Stream) {
     for i in (1..list.len()).rev() {
         list.swap(i, below(r.next_u64(), i as u64 + 1) as usize);
-    }
-}
-
-/// One layer's selections over a sequence.
-struct Chain {
-    /// Experts in the order of this sequence, and the sums of their inclusion probabilities.
-    order: Vec<u16>,
-    sums: Vec<u64>,
-    swap: u64,
-    now: Vec<u16>,
-    fresh: Vec<u16>,
-    started: bool,
-}
-
-impl Chain {
-    fn new(profile: &Profile, k: usize, r: &mut Stream) -> Self {
-        let mut order: Vec<u16> = (0..profile.inclusion.len() as u16).collect();
-        shuffle(&mut order, r);
-        let sums = order.iter().scan(0, |sum, e| {
-            *sum += profile.inclusion[usize::from(*e)];
-            Some(*sum)
-        });
-        let sums = sums.collect();
-        Self { order, sums, swap: profile.swap, now: Vec::with_capacity(k), fresh: vec![0; k], started: false }
-    }
-    /// The next token's selections.
-    fn next(&mut self, r: &mut Stream) -> &[u16] {
-        // k points one apart: an expert of probability p <= 1 covers at most one of them, with probability p.
-        let start = below(r.next_u64(), ONE);
-        for (j, f) in self.fresh.iter_mut().enumerate() {
-            let point = start + j as u64 * ONE;
-            *f = self.order[self.sums.partition_point(|s| *s <= point)];
-        }
-        shuffle(&mut self.fresh, r);
-        if !self.started {
-            self.started = true;
-            self.now.extend_from_slice(&self.fresh);
-            return &self.now;
-        }
-        let mut new =
-            (0..self.fresh.len()).filter(|f| !self.now.contains(&self.fresh[*f])).collect::<Vec<_>>().into_iter();
-        for slot in 0..self.now.len() {
-            if !self.fresh.contains(&self.now[slot])
-                && let Some(f) = new.next()
-                && below(r.next_u64(), ONE) < self.swap
-            {
-                self.now[slot] = self.fresh[f];
-            }
-        }
-        &self.now
     }
 }
 

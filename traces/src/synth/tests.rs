@@ -1,5 +1,5 @@
 use super::*;
-use crate::stats::Statistics;
+use crate::stats::{Serving, Statistics};
 use std::path::Path;
 
 fn spec(layers: u32, experts: u32, k: u32, sequences: u32, decode_rows: u32) -> SynthSpec {
@@ -7,61 +7,77 @@ fn spec(layers: u32, experts: u32, k: u32, sequences: u32, decode_rows: u32) -> 
     SynthSpec { model: "m".into(), layer_numbers, experts, k, sequences, prompt_rows: 0, decode_rows }
 }
 
-#[test]
-fn refitting_reproduces_the_file() {
+fn recorded() -> Option<Trace> {
     let source = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data/routing/gpt-oss-20b"));
     if !source.exists() {
         println!("skipped: {} is absent", source.display());
-        return;
+        return None;
     }
     let file = fitted().unwrap();
     let options = crate::import::Options {
-        model: Some(file.model.clone()),
-        source: Some(file.source.clone()),
-        licence: Some(file.licence.clone()),
+        model: Some(file.model),
+        source: Some(file.source),
+        licence: Some(file.licence),
         ..Default::default()
     };
-    let trace = crate::import::load(source, None, &options).unwrap();
-    let text = Fit::of(&trace).unwrap().to_text().unwrap();
-    assert!(text == include_str!("../../data/gpt-oss-20b.toml"), "run the example fit_synth");
+    Some(crate::import::load(source, None, &options).unwrap())
 }
 
 #[test]
-fn the_fitted_shape_has_the_fitted_figures() {
-    let (fit, rows) = (fitted().unwrap(), 20_000.0);
-    let trace = synthesize(&spec(24, 32, 4, 40, 500), 3).unwrap();
-    assert_eq!(trace.hash(), synthesize(&spec(24, 32, 4, 40, 500), 3).unwrap().hash());
+fn recounting_reproduces_the_file() {
+    let Some(trace) = recorded() else { return };
+    let file = fitted().unwrap();
+    let rows: Vec<&[u16]> = Part::whole(&trace).all_rows().collect();
+    let targets = settle::Target::of(&rows, (24, 4, 32));
     let s = Statistics::of(&trace).unwrap();
-    for (l, layer) in fit.layer.iter().enumerate() {
+    assert_eq!((file.hash.as_str(), file.layer.len()), (trace.hash(), 24));
+    for (l, (layer, target)) in file.layer.iter().zip(&targets).enumerate() {
+        assert_eq!((layer.counts.as_slice(), layer.overlap), (s.layer(l), target.overlap), "run the example fit_synth");
+    }
+}
+
+/// Takes a minute in a debug build.
+#[test]
+#[ignore = "slow"]
+fn refitting_reproduces_the_file() {
+    let Some(trace) = recorded() else { return };
+    let text = Fit::of(&trace, 1).unwrap().to_text().unwrap();
+    assert!(text == include_str!("../../data/gpt-oss-20b.toml"), "run the example fit_synth");
+}
+
+/// The fitted shape has the fitted popularity and memory; the same on one thread.
+#[test]
+fn the_fitted_shape_has_the_fitted_figures() {
+    let (fit, spec) = (fitted().unwrap(), spec(24, 32, 4, 64, 300));
+    let trace = synthesize(&spec, 3).unwrap();
+    let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    assert_eq!(trace.hash(), one.install(|| synthesize(&spec, 3).unwrap().hash().to_string()));
+    let rows: Vec<&[u16]> = Part::whole(&trace).all_rows().collect();
+    let got = settle::Target::of(&rows, (24, 4, 32));
+    for (l, (layer, got)) in fit.layer.iter().zip(&got).enumerate() {
         let total: u64 = layer.counts.iter().sum();
-        let r = layer.retention(4);
-        for (ours, theirs) in s.layer(l).iter().zip(&layer.counts) {
-            // Binomial with the autocorrelation r of successive tokens; five standard errors.
-            let p = 4.0 * *theirs as f64 / total as f64;
-            let error = 5.0 * (rows * p * (1.0 - p) * (1.0 + r) / (1.0 - r)).sqrt();
-            assert!((*ours as f64 - rows * p).abs() < error, "layer {l}: {ours}, {}", rows * p);
+        // Total variation distance: settled on few tokens, whose popularity scatters.
+        let share = |(c, p): (&u64, &f64)| (*c as f64 / total as f64 - p).abs();
+        let distance: f64 = layer.counts.iter().zip(&got.popularity).map(share).sum::<f64>() / 2.0;
+        assert!(distance < 0.12, "layer {l}: {distance}");
+        for (want, got) in layer.overlap.iter().zip(&got.overlap) {
+            assert!((got / want - 1.0).abs() < 0.2, "layer {l}: {got}, {want}");
         }
-        let overlap = s.repeats[l] as f64 / s.successors[l] as f64;
-        assert!((overlap - layer.overlap()).abs() < 0.02, "layer {l}: {overlap}, {}", layer.overlap());
     }
 }
 
 #[test]
 fn other_shapes_are_sound() {
-    for (layers, experts, k) in [(58, 256, 8), (1, 1, 1), (3, 8, 8), (2, 128, 1), (30, 5, 3)] {
+    for (layers, experts, k) in [(6, 256, 8), (1, 1, 1), (3, 8, 8), (2, 128, 1), (30, 5, 3), (2, 70, 64)] {
         let trace = synthesize(&SynthSpec { prompt_rows: 7, ..spec(layers, experts, k, 3, 50) }, 1).unwrap();
         assert_eq!((trace.rows(), trace.sequence(2).decode_first_position), (171, 7));
         for i in 0..3 {
             trace.check_sequence(i).unwrap();
-            for ids in trace.sequence(i).decode.chunks(k as usize) {
+            for ids in trace.rows_of(i).chunks(k as usize) {
                 assert!((0..ids.len()).all(|a| !ids[..a].contains(&ids[a])), "{ids:?} repeats an expert");
             }
         }
     }
-    // The imbalance of the middle layer is that of the fit's, less what 256 quantiles smooth.
-    let trace = synthesize(&spec(58, 256, 8, 20, 200), 1).unwrap();
-    let imbalance = Statistics::of(&trace).unwrap().imbalance(57);
-    assert!((3.0..5.0).contains(&imbalance), "{imbalance}");
 }
 
 #[test]
@@ -78,4 +94,50 @@ fn a_model_gives_its_shape_and_nonsense_is_refused() {
         let e = synthesize(&bad, 1).unwrap_err();
         assert!(e.exit_code() == 2 && !e.cure.is_empty(), "{e}");
     }
+}
+
+/// Four topics with experts of their own, tokens that repeat the one before half of the time, layer 1 that selects what layer
+/// 0 does: what is fitted to such sequences has all of it, and independent draws have none.
+#[test]
+fn what_is_planted_is_found_again() {
+    let meta = Meta {
+        model: "m".into(),
+        layer_numbers: vec![0, 1],
+        experts: 16,
+        k: 2,
+        source: "s".into(),
+        licence: "l".into(),
+    };
+    let sequence = |id: u32| {
+        let mut r = stream(5, "planted", id.into());
+        let mut now = [0u16; 2];
+        let mut decode = Vec::new();
+        for t in 0..100 {
+            if t == 0 || below(r.next_u64(), 2) == 0 {
+                let first = below(r.next_u64(), 4) as u16;
+                let second = (first + 1 + below(r.next_u64(), 3) as u16) % 4;
+                now = [first, second].map(|e| e + 4 * (id % 4) as u16);
+            }
+            decode.extend(now.iter().chain(&now));
+        }
+        OwnedSequence { id, decode, ..Default::default() }
+    };
+    let trace = Trace::from_sequences(meta, (0..120).map(sequence).collect()).unwrap();
+    let (_, comparison) = Like::fit(&trace, 1).unwrap();
+    assert_eq!(comparison.sequences, [84, 36]);
+    let row =
+        |name: &str, size| comparison.rows.iter().find(|r| r.statistic.starts_with(name) && r.size == size).unwrap();
+    let close = |r: &Row, part: f64| {
+        assert!((r.synthetic / r.held_out - 1.0).abs() < part, "{r:?}");
+        assert!((r.independent / r.held_out - 1.0).abs() > 2.0 * part, "{r:?}");
+    };
+    close(row("overlap with an earlier", Some(1)), 0.1);
+    close(row("overlap with an earlier", Some(32)), 0.1);
+    close(row("LRU hit rate", Some(2)), 0.1);
+    close(row("activated experts, consecutive", Some(16)), 0.15);
+    // Layer 1 is wholly determined by layer 0, which factors of limited reach only approach.
+    close(row("next layer's experts", None), 0.2);
+    // A sequence stays with its topic's four experts.
+    let serving = Serving::of(&Part::whole(&trace), 1);
+    assert!(serving.run_activated[5].unwrap() <= 4.0);
 }

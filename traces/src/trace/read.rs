@@ -178,6 +178,13 @@ impl Trace {
             decode_weights: batch.weights.as_ref().map(|w| &w[split..end]),
         }
     }
+    /// The rows of sequence `i`, prompt rows first. Panics if there is no such sequence.
+    pub fn rows_of(&self, i: usize) -> &[u16] {
+        let e = &self.index[i];
+        let start = e.row as usize * self.width();
+        let rows = e.prefill_rows as usize + e.decode_rows as usize;
+        &self.batches[e.batch as usize].experts[start..start + rows * self.width()]
+    }
     /// Checks that every id of sequence `i` is below the number of experts or [`MISSING`], and every gate weight finite.
     /// A sequence is checked once, at first use. Panics if there is no such sequence.
     pub fn check_sequence(&self, i: usize) -> Result<()> {

@@ -1,5 +1,19 @@
 //! What a trace is like: expert popularity, imbalance, locality between tokens.
 
+mod part;
+mod phases;
+mod report;
+mod serving;
+mod structure;
+mod topics;
+
+pub use part::Part;
+pub use phases::Phases;
+pub use report::{Figures, Labels, Report, structure};
+pub use serving::{BATCHES, DEVICES, EIGHTHS, LAGS, Serving};
+pub use structure::{LayerFigures, Structure};
+pub use topics::Topics;
+
 use crate::trace::{MISSING, Trace};
 use moesim_core::Result;
 use serde::Serialize;

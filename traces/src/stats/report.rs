@@ -1,0 +1,128 @@
+//! Everything that is said of a trace's routing, and beside it the same of independent draws.
+
+use super::structure::{LayerFigures, Structure};
+use super::{Part, Phases, Serving, Topics};
+use crate::synth;
+use crate::trace::Trace;
+use moesim_core::Result;
+use serde::Serialize;
+
+/// Selections of the independent draws at most.
+const INDEPENDENT: u64 = 1 << 26;
+/// Ids that are counted between two looks at the tables.
+const CHUNK: usize = 1 << 20;
+
+/// Routing in figures.
+#[derive(Clone, Debug, Serialize)]
+pub struct Figures {
+    /// Rows they are taken of.
+    pub rows: u64,
+    /// By MoE layer; `None` where the tables of pairs would not fit in memory (2^26 entries).
+    pub layers: Option<Vec<LayerFigures>>,
+    /// What serving feels.
+    pub serving: Serving,
+    /// Prompt against output; `None` where no sequence has both.
+    pub phases: Option<Phases>,
+    /// First against second half of the output.
+    pub halves: Option<Phases>,
+    /// Topics; `None` where there are fewer than two.
+    pub topics: Option<Topics>,
+}
+
+/// A trace in figures.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The model whose router chose.
+    pub model: String,
+    /// Hash of the rows.
+    pub hash: String,
+    /// Sequences.
+    pub sequences: usize,
+    /// Numbers of the MoE layers.
+    pub layer_numbers: Vec<u32>,
+    /// Experts a layer.
+    pub experts: u32,
+    /// Experts a token.
+    pub k: u32,
+    /// The trace.
+    pub trace: Figures,
+    /// Independent draws: every token and layer on its own, each expert exactly as popular as in the trace.
+    pub independent: Figures,
+}
+
+/// Labels of a trace's sequences: a topic of each, by position in the trace, and their names.
+#[derive(Clone, Debug, Default)]
+pub struct Labels {
+    /// Index into `names`, one a sequence.
+    pub of: Vec<usize>,
+    /// The topics.
+    pub names: Vec<String>,
+}
+
+/// Counts how a part's selections hang together; `None` where the tables would not fit.
+pub fn structure(part: &Part) -> Option<Structure> {
+    let trace = part.trace();
+    let mut structure = Structure::new(trace.layers(), trace.experts(), trace.k())?;
+    let (mut runs, mut ids): (Vec<&[u16]>, usize) = (Vec::new(), 0);
+    for s in part.sequences() {
+        // A prompt's last row is followed by the first row of the output.
+        for run in [s.prefill, s.decode] {
+            // Long sequences in pieces: their rows are read by every layer while they are in the cache.
+            ids += run.len();
+            runs.push(run);
+        }
+        if ids >= CHUNK {
+            structure.count(&runs);
+            (ids, runs) = (0, Vec::new());
+        }
+    }
+    structure.count(&runs);
+    Some(structure)
+}
+
+impl Figures {
+    fn of(part: &Part, labels: Option<&Labels>, seed: u64) -> Result<Self> {
+        part.check()?;
+        let trace = part.trace();
+        let topics = match labels {
+            Some(l) => Topics::of(part, &l.of, &l.names, "labels", seed),
+            None => {
+                let (of, n) = synth::topics(part, seed);
+                let names: Vec<String> = (0..n).map(|t| format!("group {t}")).collect();
+                Topics::of(part, &of, &names, "groups found in the routing itself; no labels were given", seed)
+            }
+        };
+        Ok(Self {
+            rows: part.all_rows().map(|r| (r.len() / trace.width()) as u64).sum(),
+            layers: structure(part).map(|s| s.figures()),
+            serving: Serving::of(part, seed),
+            phases: Phases::of(part),
+            halves: Phases::of_halves(part),
+            topics,
+        })
+    }
+}
+
+impl Report {
+    /// Measures a trace; random samples are drawn with `seed`.
+    ///
+    /// # Errors
+    /// Bad rows.
+    pub fn of(trace: &Trace, labels: Option<&Labels>, seed: u64) -> Result<Self> {
+        let whole = Part::whole(trace);
+        let figures = Figures::of(&whole, labels, seed)?;
+        let (twin, kept) = synth::independent(&whole, INDEPENDENT, seed)?;
+        let labels = labels.map(|l| Labels { of: kept.iter().map(|i| l.of[*i]).collect(), names: l.names.clone() });
+        let meta = trace.meta();
+        Ok(Self {
+            model: meta.model.clone(),
+            hash: trace.hash().to_string(),
+            sequences: trace.sequences(),
+            layer_numbers: meta.layer_numbers.clone(),
+            experts: meta.experts,
+            k: meta.k,
+            trace: figures,
+            independent: Figures::of(&Part::whole(&twin), labels.as_ref(), seed)?,
+        })
+    }
+}

@@ -1,0 +1,99 @@
+//! Settling a model: what was fitted to recorded histories is run on its own, and the shares of its memories and the
+//! biases of its experts are moved until its own sequences remember as they should and select each expert as often.
+//!
+//! Without it the model remembers too well: a slip into some experts is reinforced by the urn, the layer before and the
+//! experts of the same token at once. This is the simulated method of moments (McFadden 1989); the moments are, per
+//! layer, each expert's popularity and the overlap of tokens [`LAGS`] apart.
+
+use super::Router;
+use super::router::{Layer, Mix};
+use crate::trace::MISSING;
+use rayon::prelude::*;
+
+/// Distances of the tokens compared: what the last token, the short and the long memory explain.
+pub(super) const LAGS: [usize; 3] = [1, 4, 32];
+
+/// What a layer's sequences should be like.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    /// Share of the selections of each expert.
+    pub(super) popularity: Vec<f64>,
+    /// Share of a token's experts that the token [`LAGS`] before had too.
+    pub(super) overlap: [f64; 3],
+}
+
+impl Target {
+    /// What recorded sequences (rows of all layers) are like, layer by layer.
+    pub(super) fn of(sequences: &[&[u16]], (layers, k, experts): (usize, usize, usize)) -> Vec<Self> {
+        (0..layers).into_par_iter().map(|l| Self::layer(sequences, l, (layers * k, k, experts))).collect()
+    }
+    fn layer(sequences: &[&[u16]], layer: usize, (width, k, experts): (usize, usize, usize)) -> Self {
+        let (mut counts, mut lags) = (vec![0u64; experts], [(0u64, 0u64); 3]);
+        let present = |ids: &[u16]| ids.iter().filter(|e| **e != MISSING).count() as u64;
+        for rows in sequences {
+            let ids = |t: usize| &rows[t * width + layer * k..t * width + (layer + 1) * k];
+            for t in 0..rows.len() / width {
+                let now = ids(t);
+                now.iter().filter(|e| **e != MISSING).for_each(|e| counts[usize::from(*e)] += 1);
+                for (lag, (same, all)) in LAGS.iter().zip(&mut lags).filter(|(lag, _)| t >= **lag) {
+                    let before = ids(t - lag);
+                    *all += present(now);
+                    *same += now.iter().filter(|e| **e != MISSING && before.contains(e)).count() as u64;
+                }
+            }
+        }
+        // Half a selection more: every expert can be drawn.
+        let total = counts.iter().sum::<u64>() as f64 + 0.5 * experts as f64;
+        let popularity: Vec<f64> = counts.iter().map(|c| (*c as f64 + 0.5) / total).collect();
+        let floor = floor(&popularity, k);
+        // Sequences that are too short tell nothing of that distance; the nearer one stands in, or chance.
+        let mut last = floor;
+        let overlap = lags.map(|(same, all)| {
+            last = if all > 0 { same as f64 / all as f64 } else { last };
+            last
+        });
+        Self { popularity, overlap }
+    }
+    /// What the last token, the short memory, and the long memory and the topic add to the overlap.
+    fn parts(&self, k: usize) -> [f64; 3] {
+        let o = self.overlap;
+        [o[0] - o[1], o[1] - o[2], o[2] - floor(&self.popularity, k)]
+    }
+}
+
+/// Overlap of tokens that have nothing to do with each other: sum of p^2 over k, p = k x share.
+pub(super) fn floor(popularity: &[f64], k: usize) -> f64 {
+    k as f64 * popularity.iter().map(|p| p * p).sum::<f64>()
+}
+
+/// Settles `router` on `targets`, with sequences of the topics and rows given.
+pub(super) fn settle(router: &mut Router, targets: &[Target], shapes: &[(usize, usize)], rounds: usize, seed: u64) {
+    let shape = (router.layers.len(), router.k, router.experts);
+    for _ in 0..rounds {
+        let draw = |(i, s): (usize, &(usize, usize))| router.walk(s.0, seed, i as u64, s.1);
+        let drawn: Vec<Vec<u16>> = shapes.par_iter().enumerate().map(draw).collect();
+        let got = Target::of(&drawn.iter().map(Vec::as_slice).collect::<Vec<_>>(), shape);
+        for ((layer, want), got) in router.layers.iter_mut().zip(targets).zip(&got) {
+            step(layer, want, got, shape.1);
+        }
+    }
+}
+
+/// Half a step towards the target.
+fn step(layer: &mut Layer, want: &Target, got: &Target, k: usize) {
+    let (w, g) = (want.parts(k), got.parts(k));
+    let scale = [0, 1, 2].map(|i| half(w[i].max(1e-4) / g[i].max(1e-4)));
+    let m = layer.mix;
+    let parts = [m.urn * scale[2], m.last * scale[0], m.short * scale[1], m.long * scale[2]];
+    let all: f32 = parts.iter().sum();
+    let [urn, last, short, long] = parts.map(|x| if all > 0.98 { x * 0.98 / all } else { x });
+    layer.mix = Mix::new([1.0 - urn - last - short - long, urn, last, short, long]);
+    for ((b, w), g) in layer.bias.iter_mut().zip(&want.popularity).zip(&got.popularity) {
+        *b = (*b * half(w / g)).clamp(1e-4, 1e4);
+    }
+}
+
+/// Half a step on a logarithmic scale, at most a factor of 2.
+fn half(ratio: f64) -> f32 {
+    ratio.sqrt().clamp(0.5, 2.0) as f32
+}

@@ -1,0 +1,87 @@
+//! A router of any shape, drawn from what a fitted trace's layers are like.
+
+use super::learn::reach;
+use super::router::{Layer, Mix};
+use super::settle::{Target, floor, settle};
+use super::{Fit, LayerFit, Router, SynthSpec, shuffle};
+use moesim_core::rng::{Stream, below, stream};
+use rand::Rng;
+
+/// Selections drawn in a round of settling, at most, and rounds.
+const DRAWN: usize = 1 << 20;
+const ROUNDS: usize = 8;
+/// Rows of a sequence that settles.
+const ROWS: usize = 128;
+/// Entries of the tables of pairs; a router with more draws experts and layers independently of each other.
+pub(super) const TABLES: u64 = 1 << 27;
+
+impl Router {
+    /// A router of this shape. Each layer takes after the fitted layer at the same relative depth: its popularity (exactly,
+    /// where the shape is the fitted one; else the quantiles of its loads, dealt to experts at random), how far topics, the
+    /// layer before and experts of the same token change it (log-normal factors of the fitted spread, for another k such
+    /// that k of them together spread as far), and its overlaps between tokens (less what popularity alone gives). **For
+    /// any shape but the fitted one all of this is an approximation.**
+    pub fn drawn(fit: &Fit, spec: &SynthSpec, seed: u64) -> Self {
+        let (layers, experts, k) = (spec.layer_numbers.len(), spec.experts as usize, spec.k as usize);
+        let fitted = |l: usize| &fit.layer[l * fit.layer.len() / layers];
+        let same = (fit.layer.len(), fit.experts, fit.k) == (layers, spec.experts, spec.k);
+        let targets: Vec<Target> = (0..layers).map(|l| target(fitted(l), fit.k, spec, same, l as u64, seed)).collect();
+        let paired = layers as u64 * u64::from(spec.experts) * u64::from(spec.experts) <= TABLES;
+        let topics = fit.topics as usize;
+        let narrow = (f64::from(fit.k) / k as f64).sqrt() as f32;
+        let layer = |l: usize| {
+            let (f, p) = (fitted(l), &targets[l].popularity);
+            let mut r = stream(seed, "synth-layer", l as u64);
+            let mut factor = |spread: f32| libm::expf((normal(&mut r) * spread).clamp(-reach(k), reach(k)));
+            let mut table = |there: bool, spread: f32| -> Vec<f32> {
+                (0..if there { experts * experts } else { 0 }).map(|_| factor(spread * narrow)).collect()
+            };
+            let next = table(paired && l > 0, f.next_spread);
+            let mut pair = table(paired && k > 1, f.pair_spread);
+            // Who goes with whom does not depend on who was drawn first.
+            for g in 0..if pair.is_empty() { 0 } else { experts } {
+                (0..g).for_each(|e| pair[g * experts + e] = pair[e * experts + g]);
+            }
+            let topics = (0..topics).flat_map(|_| {
+                let raw: Vec<f32> = p.iter().map(|p| *p as f32 * factor(f.topic_spread)).collect();
+                let sum: f32 = raw.iter().sum();
+                raw.into_iter().map(move |x| x / sum)
+            });
+            let topics: Vec<f32> = topics.collect();
+            // What the factors multiply an expert's weight with on average is taken back.
+            let mut bias = vec![1.0f32; experts];
+            let before = if l > 0 { &targets[l - 1].popularity } else { p };
+            for (table, rows, times) in [(&next, before, k as f64), (&pair, p, (k as f64 - 1.0) / 2.0)] {
+                for (e, b) in bias.iter_mut().enumerate().filter(|_| !table.is_empty()) {
+                    let mean: f64 = rows.iter().enumerate().map(|(f, p)| p * f64::from(table[f * experts + e])).sum();
+                    *b *= libm::pow(mean, -times) as f32;
+                }
+            }
+            Layer { topics, mix: Mix::new(f.mix), alpha: f.alpha, bias, next, pair }
+        };
+        let layers: Vec<Layer> = (0..layers).map(layer).collect();
+        let mut router = Self { layers, experts, k, shares: vec![1.0 / topics as f64; topics] };
+        let sequences = (DRAWN / (router.layers.len() * k * ROWS)).clamp(4, 256);
+        let shapes: Vec<(usize, usize)> = (0..sequences).map(|i| (i % topics, ROWS)).collect();
+        settle(&mut router, &targets, &shapes, ROUNDS, seed);
+        router
+    }
+}
+
+fn target(f: &LayerFit, fitted_k: u32, spec: &SynthSpec, same: bool, layer: u64, seed: u64) -> Target {
+    let mut loads: Vec<f64> =
+        if same { f.counts.iter().map(|c| *c as f64 + 0.5).collect() } else { f.quantiles(spec.experts as usize) };
+    if !same {
+        shuffle(&mut loads, &mut stream(seed, "synth-popularity", layer));
+    }
+    let sum: f64 = loads.iter().sum();
+    let popularity: Vec<f64> = loads.iter().map(|l| l / sum).collect();
+    let floor = floor(&popularity, spec.k as usize).min(1.0);
+    let overlap = f.excess(fitted_k).map(|x| floor + x * (1.0 - floor));
+    Target { popularity, overlap }
+}
+
+/// A draw from very nearly a normal distribution: twelve uniform ones, less their mean (variance 12/12).
+fn normal(r: &mut Stream) -> f32 {
+    (0..12).map(|_| below(r.next_u64(), 1 << 24) as f32 / (1 << 24) as f32).sum::<f32>() - 6.0
+}
