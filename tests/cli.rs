@@ -21,5 +21,7 @@ mod outputs;
 mod own_policy;
 #[path = "cli/real_data.rs"]
 mod real_data;
+#[path = "cli/routing.rs"]
+mod routing;
 #[path = "cli/serving.rs"]
 mod serving;

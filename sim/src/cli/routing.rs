@@ -5,8 +5,9 @@ use crate::output::json;
 use moesim_core::output::AtomicFile;
 use moesim_core::{Diag, Result};
 use moesim_plot::{Line, Panel, panels, png};
+use moesim_traces::counts::read;
 use moesim_traces::stats::{BATCHES, DEVICES, EIGHTHS, Figures, LAGS, Labels, LayerFigures, Phases, Report, Topics};
-use moesim_traces::synth::{Comparison, Like, Router, SynthSpec, fitted, write};
+use moesim_traces::synth::{Comparison, Like, PopularFit, Router, SynthSpec, fitted, write};
 use moesim_traces::{Meta, Model, Trace};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -38,6 +39,9 @@ pub(super) struct KindArgs {
     /// A model to draw routing for: a preset or file. Its routers take after a fitted gpt-oss-20b, an approximation
     #[arg(long)]
     model: Option<String>,
+    /// Counts of experts to take after, as `trace counts` reads them; the rest takes after gpt-oss-20b, an approximation
+    #[arg(long, value_name = "FILE")]
+    counts: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -45,8 +49,11 @@ pub(super) struct SynthArgs {
     #[command(flatten)]
     kind: KindArgs,
     /// The container to write [default: none, the comparison alone]
-    #[arg(long, value_name = "FILE", required_unless_present = "like")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["like", "counts"])]
     out: Option<PathBuf>,
+    /// Experts a token, where the counts leave it open
+    #[arg(long, requires = "counts")]
+    top_k: Option<u32>,
     /// How many sequences [default: as many as the trace has, or 256]
     #[arg(long)]
     sequences: Option<u32>,
@@ -285,11 +292,11 @@ pub(super) fn synth(a: &SynthArgs) -> Result<()> {
     let (router, meta, sequences, like) = match (&a.kind.like, &a.kind.model) {
         (Some(path), _) => {
             let trace = Trace::open(path)?;
-            let (like, comparison) = Like::fit(&trace, a.seed)?;
+            let (like, comparison) = Like::fit(&trace, both.0.unwrap_or(0), a.seed)?;
             line.done();
             let text = match a.format {
                 Format::Json => json(&comparison)? + "\n",
-                Format::Table => compared(&comparison, both.0.is_some_and(|n| n > 0)),
+                Format::Table => compared(&comparison),
             };
             print(&text)?;
             let meta = Meta {
@@ -298,6 +305,38 @@ pub(super) fn synth(a: &SynthArgs) -> Result<()> {
                 ..trace.meta().clone()
             };
             (None, meta, a.sequences.unwrap_or(trace.sequences() as u32), Some(like))
+        }
+        (None, _) if a.kind.counts.is_some() => {
+            let path = a.kind.counts.as_deref().unwrap_or(Path::new(""));
+            let counts = read(path, None)?;
+            let unknown = || {
+                let d = Diag::input("does not say how many experts a token selects").file(path).place("k");
+                d.cure("give --top-k")
+            };
+            let k = a.top_k.or(counts.k).ok_or_else(unknown)?;
+            let sequences = a.sequences.unwrap_or(256);
+            let spec = SynthSpec {
+                model: counts.model.clone().unwrap_or_else(|| "unknown".into()),
+                layer_numbers: counts.layer_numbers.clone(),
+                experts: counts.experts,
+                k,
+                sequences,
+                prompt_rows: both.0.unwrap_or(128),
+                decode_rows: both.1.unwrap_or(128),
+            };
+            let fit = fitted()?;
+            let meta = Meta {
+                source: format!("synthetic, seed {}, with the counts of {}", a.seed, path.display()),
+                ..spec.meta(&fit, a.seed)
+            };
+            meta.check().map_err(|d| d.file(path))?;
+            let (router, report) = Router::popular(&counts, &fit, &spec, a.seed).map_err(|d| d.file(path))?;
+            line.done();
+            print(&match a.format {
+                Format::Json => json(&report)? + "\n",
+                Format::Table => popular(&report),
+            })?;
+            (Some(router), meta, sequences, None)
         }
         (None, model) => {
             let model = Model::load(model.as_deref().unwrap_or_default())?;
@@ -327,7 +366,24 @@ pub(super) fn synth(a: &SynthArgs) -> Result<()> {
     }
 }
 
-fn compared(c: &Comparison, prompts: bool) -> String {
+fn popular(f: &PopularFit) -> String {
+    let mut t = format!("{} tokens, means over layers\n\n", f.tokens);
+    t += &format!("{:<58}{:>9}{:>11}{:>13}\n", "", "counted", "synthetic", "independent");
+    let mut row = |name: &str, values: [Option<f64>; 3]| {
+        let [a, b, c] = values.map(|v| v.map_or_else(|| "-".to_string(), |v| format!("{v:.3}")));
+        let _ = writeln!(t, "{name:<58}{a:>9}{b:>11}{c:>13}");
+    };
+    row("most selected expert over the mean", [Some(f.imbalance[0]), Some(f.imbalance[1]), None]);
+    let [a, b] = f.popularity_distance.map(Some);
+    row("distance of popularity from the counts (0 to 1)", [Some(0.0), a, b]);
+    if let (Some(share), Some([a, b])) = (f.pair_share, f.pair_rank_correlation) {
+        row(&format!("share of co-activations of the {:.0} listed pairs", f.pairs), share.map(Some));
+        row("rank correlation of the listed pairs", [Some(1.0), Some(a), Some(b)]);
+    }
+    t + "\nnote: memory of earlier tokens, topics and what a layer says of the next are gpt-oss-20b's\n"
+}
+
+fn compared(c: &Comparison) -> String {
     let mut t = format!(
         "fitted to {} sequences, compared with the {} held out\n\n{:<56}{:>9}{:>9}{:>10}{:>8}{:>13}{:>8}\n",
         c.sequences[0], c.sequences[1], "", "held out", "fitted", "synthetic", "", "independent", ""
@@ -354,20 +410,32 @@ fn compared(c: &Comparison, prompts: bool) -> String {
         writeln!(t, "\n{within} of {} figures within 5 % of the held-out ones, {worst:.1} % off at most", c.rows.len());
     match &c.phases {
         Some([held, synthetic]) => {
-            let top = |p: &Phases| p.sequence_top_overlap.map(|x| format!("{:.0} %", 100.0 * x)).join(", ");
             let _ = writeln!(
                 t,
                 "prompt against output within a sequence: rank correlation {:.2} held out, {:.2} synthetic; top-5, 10, 20 shared {} and {}",
                 held.sequence_rank_correlation,
                 synthetic.sequence_rank_correlation,
-                top(held),
-                top(synthetic)
+                percents(held.sequence_top_overlap),
+                percents(synthetic.sequence_top_overlap)
             );
         }
-        None => {
-            t += "the trace has no prompt rows: what a prompt is like was not fitted";
-            t += if prompts { "; prompt rows are drawn as the output's first rows would be\n" } else { "\n" };
-        }
+        None => t += "the trace has no prompt rows: what a prompt is like was not fitted\n",
+    }
+    if let Some(p) = &c.drawn_phases {
+        let correlation = p.rank_correlation.iter().sum::<f64>() / p.rank_correlation.len() as f64;
+        let _ = writeln!(
+            t,
+            "prompts are drawn as the output's first rows would be: rank correlation with the output {correlation:.2} (published\n\
+             for four other models: 0.7 or more in most layers), top-5, 10, 20 shared {} (published: about 60, 75, 90 %); within a\n\
+             sequence {:.2} and {}",
+            percents(p.top_overlap),
+            p.sequence_rank_correlation,
+            percents(p.sequence_top_overlap)
+        );
     }
     t
+}
+
+fn percents(shares: [f64; 3]) -> String {
+    shares.map(|x| format!("{:.0} %", 100.0 * x)).join(", ")
 }

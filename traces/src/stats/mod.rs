@@ -9,6 +9,7 @@ mod topics;
 
 pub use part::Part;
 pub use phases::Phases;
+pub(crate) use phases::spearman;
 pub use report::{Figures, Labels, Report, structure};
 pub use serving::{BATCHES, DEVICES, EIGHTHS, LAGS, Serving};
 pub use structure::{LayerFigures, Structure};
@@ -127,3 +128,6 @@ pub fn info(trace: &Trace) -> Result<Info> {
         licence: trace.meta().licence.clone(),
     })
 }
+
+#[cfg(test)]
+mod tests;

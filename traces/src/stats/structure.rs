@@ -109,6 +109,18 @@ impl Structure {
         });
     }
 
+    /// Experts a layer.
+    pub fn experts(&self) -> usize {
+        self.experts
+    }
+    /// Tokens that selected both experts `i < j` of layer `l`.
+    pub fn pair(&self, l: usize, i: usize, j: usize) -> u32 {
+        self.layers[l].pairs[i * self.experts + j]
+    }
+    /// The same over all pairs.
+    pub fn together(&self, l: usize) -> u64 {
+        self.layers[l].pairs.iter().map(|c| u64::from(*c)).sum()
+    }
     /// The figures of each layer.
     pub fn figures(&self) -> Vec<LayerFigures> {
         self.layers.par_iter().map(|l| self.layer(l)).collect()

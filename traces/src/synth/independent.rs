@@ -29,7 +29,15 @@ pub(crate) fn independent(part: &Part, limit: u64, seed: u64) -> Result<(Trace, 
             counts[i / k * experts + usize::from(e)] += 1;
         }
     }
-    let popularity: Vec<Vec<u64>> = counts.chunks_exact(experts).map(|c| inclusion(c, k)).collect();
+    let popularity: Vec<Vec<u64>> = counts.chunks_exact(experts).map(<[u64]>::to_vec).collect();
+    of(part, &popularity, limit, seed)
+}
+
+/// The same with the popularity given: how often each expert of each layer was selected.
+pub(super) fn of(part: &Part, popularity: &[Vec<u64>], limit: u64, seed: u64) -> Result<(Trace, Vec<usize>)> {
+    let trace = part.trace();
+    let (k, experts, width) = (trace.k(), trace.experts(), trace.width());
+    let popularity: Vec<Vec<u64>> = popularity.iter().map(|c| inclusion(c, k)).collect();
     let shapes: Vec<(usize, usize)> =
         part.sequences().map(|s| (s.prefill.len() / width, s.decode.len() / width)).collect();
     let mut kept: Vec<usize> = (0..shapes.len()).collect();

@@ -13,6 +13,9 @@ const FITTED: f64 = 0.7;
 /// Selections of the independent draws at most.
 const INDEPENDENT: u64 = 1 << 26;
 
+/// Sequences whose drawn prompts are compared with their output.
+const PROMPTS: usize = 256;
+
 /// One figure of each of four sets of rows.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
@@ -39,6 +42,9 @@ pub struct Comparison {
     pub rows: Vec<Row>,
     /// Prompt against output: held out and synthetic; `None` where the trace has no prompt rows.
     pub phases: Option<[Phases; 2]>,
+    /// Prompt against output of synthetic sequences where the trace has no prompt rows but they were asked for. They are
+    /// drawn as the output's first rows: the output takes after them through the model's memory.
+    pub drawn_phases: Option<Phases>,
 }
 
 /// A model fitted to some sequences, with their lengths.
@@ -50,11 +56,12 @@ pub struct Like {
 }
 
 impl Like {
-    /// Fits a model to a random 70 % of `trace`'s sequences and compares it with the rest.
+    /// Fits a model to a random 70 % of `trace`'s sequences and compares it with the rest; `prompt` prompt rows will be asked
+    /// for.
     ///
     /// # Errors
     /// Bad rows; a trace of one sequence.
-    pub fn fit(trace: &Trace, seed: u64) -> Result<(Self, Comparison)> {
+    pub fn fit(trace: &Trace, prompt: u32, seed: u64) -> Result<(Self, Comparison)> {
         if trace.sequences() < 2 {
             let d = Diag::input("has one sequence only, which leaves none to compare with").place("sequences");
             return Err(trace.at(d.cure("give a trace of at least two")));
@@ -62,9 +69,9 @@ impl Like {
         let (fitted, held) = Part::split(trace, FITTED, seed);
         let router = Router::fit(&fitted, seed)?;
         held.check()?;
-        let lengths = lengths(&fitted);
+        let recorded = lengths(&fitted);
         let shapes: Vec<(u32, u32, u32)> =
-            crate::synth::like::lengths(&held).iter().enumerate().map(|(i, l)| (i as u32, l.0, l.1)).collect();
+            lengths(&held).iter().enumerate().map(|(i, l)| (i as u32, l.0, l.1)).collect();
         // Other draws than those that a user of the same seed is given.
         let drawn: Vec<OwnedSequence> = router.sequences(seed ^ 0x5eed, &shapes);
         let synthetic = Trace::from_sequences(trace.meta().clone(), drawn)?;
@@ -72,9 +79,16 @@ impl Like {
         let (synthetic, independent) = (Part::whole(&synthetic), Part::whole(&independent));
         let parts = [&held, &fitted, &synthetic, &independent];
         let phases = Phases::of(&held).zip(Phases::of(&synthetic)).map(|(h, s)| [h, s]);
-        let comparison =
-            Comparison { sequences: [fitted.len(), held.len()], rows: compare(parts, &fitted, seed), phases };
-        Ok((Self { router, lengths }, comparison))
+        let drawn_phases = if phases.is_none() && prompt > 0 {
+            let some: Vec<(u32, u32, u32)> = shapes.iter().take(PROMPTS).map(|s| (s.0, prompt, s.2.max(1))).collect();
+            let drawn = Trace::from_sequences(trace.meta().clone(), router.sequences(seed ^ 0x5eed, &some))?;
+            Phases::of(&Part::whole(&drawn))
+        } else {
+            None
+        };
+        let sequences = [fitted.len(), held.len()];
+        let comparison = Comparison { sequences, rows: compare(parts, &fitted, seed), phases, drawn_phases };
+        Ok((Self { router, lengths: recorded }, comparison))
     }
     /// (Prompt, output) rows of sequence `id`: those of a recorded sequence, picked at random.
     pub fn length(&self, seed: u64, id: u32) -> (u32, u32) {

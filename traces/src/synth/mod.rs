@@ -1,8 +1,8 @@
 //! Synthetic routing that behaves like recorded routing: skewed layer by layer, with hot experts of each topic, tokens that
 //! take after those before them, layers that take after the layer before, and experts that go together.
 //!
-//! * [`Router`]: the model (see `router.rs`), [fitted](Router::fit) to a recorded trace or [drawn](Router::drawn) for any
-//!   shape from what ships inside the binary.
+//! * [`Router`]: the model (see `router.rs`), [fitted](Router::fit) to a recorded trace, or [drawn](Router::drawn) for any
+//!   shape from what ships inside the binary, or that with the popularity and co-activation of [counts](Router::popular).
 //! * [`synthesize`], [`write`]: traces in memory and on disk, the same bytes for a seed on any number of threads.
 //! * [`Like`]: a trace fitted on 70 % of its sequences and compared with the rest.
 //! * `independent`: draws without any structure but popularity, to compare with.
@@ -13,6 +13,7 @@ mod fit;
 mod independent;
 mod learn;
 mod like;
+mod popular;
 mod router;
 mod settle;
 mod topics;
@@ -23,6 +24,7 @@ mod write;
 pub use fit::{Fit, LayerFit, fitted};
 pub(crate) use independent::independent;
 pub use like::{Comparison, Like, Row};
+pub use popular::PopularFit;
 pub use write::write;
 
 use crate::model::Model;

@@ -69,31 +69,42 @@ pub(super) fn floor(popularity: &[f64], k: usize) -> f64 {
 /// Settles `router` on `targets`, with sequences of the topics and rows given.
 pub(super) fn settle(router: &mut Router, targets: &[Target], shapes: &[(usize, usize)], rounds: usize, seed: u64) {
     let shape = (router.layers.len(), router.k, router.experts);
-    for _ in 0..rounds {
-        let draw = |(i, s): (usize, &(usize, usize))| router.walk(s.0, seed, i as u64, s.1);
+    for round in 0..rounds {
+        let draw = |(i, s): (usize, &(usize, usize))| router.walk(s.0, other(seed, round), i as u64, s.1);
         let drawn: Vec<Vec<u16>> = shapes.par_iter().enumerate().map(draw).collect();
         let got = Target::of(&drawn.iter().map(Vec::as_slice).collect::<Vec<_>>(), shape);
         for ((layer, want), got) in router.layers.iter_mut().zip(targets).zip(&got) {
-            step(layer, want, got, shape.1);
+            step(layer, want, got, shape.1, gain(round));
         }
     }
 }
 
-/// Half a step towards the target.
-fn step(layer: &mut Layer, want: &Target, got: &Target, k: usize) {
+/// The seed of a round: the same sequences in each would be fitted with their accidents.
+pub(super) fn other(seed: u64, round: usize) -> u64 {
+    seed ^ (round as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+/// How far a round goes: half of the way at first, then less and less, so that accidents average out (Robbins and Monro
+/// 1951).
+pub(super) fn gain(round: usize) -> f64 {
+    (2.0 / (round as f64 + 1.0)).min(0.5)
+}
+
+/// A step towards the target.
+pub(super) fn step(layer: &mut Layer, want: &Target, got: &Target, k: usize, gain: f64) {
     let (w, g) = (want.parts(k), got.parts(k));
-    let scale = [0, 1, 2].map(|i| half(w[i].max(1e-4) / g[i].max(1e-4)));
+    let scale = [0, 1, 2].map(|i| part(w[i].max(1e-4) / g[i].max(1e-4), gain));
     let m = layer.mix;
     let parts = [m.urn * scale[2], m.last * scale[0], m.short * scale[1], m.long * scale[2]];
     let all: f32 = parts.iter().sum();
     let [urn, last, short, long] = parts.map(|x| if all > 0.98 { x * 0.98 / all } else { x });
     layer.mix = Mix::new([1.0 - urn - last - short - long, urn, last, short, long]);
     for ((b, w), g) in layer.bias.iter_mut().zip(&want.popularity).zip(&got.popularity) {
-        *b = (*b * half(w / g)).clamp(1e-4, 1e4);
+        *b = (*b * part(w / g, gain)).clamp(1e-4, 1e4);
     }
 }
 
-/// Half a step on a logarithmic scale, at most a factor of 2.
-fn half(ratio: f64) -> f32 {
-    ratio.sqrt().clamp(0.5, 2.0) as f32
+/// Part of a step on a logarithmic scale, at most a factor of 2.
+pub(super) fn part(ratio: f64, gain: f64) -> f32 {
+    libm::pow(ratio, gain).clamp(0.5, 2.0) as f32
 }

@@ -123,8 +123,11 @@ fn what_is_planted_is_found_again() {
         OwnedSequence { id, decode, ..Default::default() }
     };
     let trace = Trace::from_sequences(meta, (0..120).map(sequence).collect()).unwrap();
-    let (_, comparison) = Like::fit(&trace, 1).unwrap();
+    let (_, comparison) = Like::fit(&trace, 50, 1).unwrap();
     assert_eq!(comparison.sequences, [84, 36]);
+    assert!(comparison.phases.is_none());
+    // A prompt of the same topic has the same experts.
+    assert!(comparison.drawn_phases.as_ref().unwrap().sequence_rank_correlation > 0.8);
     let row =
         |name: &str, size| comparison.rows.iter().find(|r| r.statistic.starts_with(name) && r.size == size).unwrap();
     let close = |r: &Row, part: f64| {

@@ -22,22 +22,50 @@ impl Router {
     /// that k of them together spread as far), and its overlaps between tokens (less what popularity alone gives). **For
     /// any shape but the fitted one all of this is an approximation.**
     pub fn drawn(fit: &Fit, spec: &SynthSpec, seed: u64) -> Self {
-        let (layers, experts, k) = (spec.layer_numbers.len(), spec.experts as usize, spec.k as usize);
-        let fitted = |l: usize| &fit.layer[l * fit.layer.len() / layers];
+        let layers = spec.layer_numbers.len();
         let same = (fit.layer.len(), fit.experts, fit.k) == (layers, spec.experts, spec.k);
-        let targets: Vec<Target> = (0..layers).map(|l| target(fitted(l), fit.k, spec, same, l as u64, seed)).collect();
+        let popularity = |l: usize| {
+            let f = fitted(fit, l, layers);
+            if same {
+                return f.counts.iter().map(|c| *c as f64 + 0.5).collect();
+            }
+            let mut loads = f.quantiles(spec.experts as usize);
+            shuffle(&mut loads, &mut stream(seed, "synth-popularity", l as u64));
+            loads
+        };
+        let loads: Vec<Vec<f64>> = (0..layers).map(popularity).collect();
+        let targets = targets(fit, spec, &loads);
+        let mut router = Self::raw(fit, spec, &targets, None, seed);
+        let shapes = router.shapes(DRAWN);
+        settle(&mut router, &targets, &shapes, ROUNDS, seed);
+        router
+    }
+
+    /// The same, before it is settled; `pairs` are tables of what experts of one token say of each other, drawn if `None`.
+    pub(super) fn raw(
+        fit: &Fit,
+        spec: &SynthSpec,
+        targets: &[Target],
+        pairs: Option<Vec<Vec<f32>>>,
+        seed: u64,
+    ) -> Self {
+        let (layers, experts, k) = (spec.layer_numbers.len(), spec.experts as usize, spec.k as usize);
         let paired = layers as u64 * u64::from(spec.experts) * u64::from(spec.experts) <= TABLES;
         let topics = fit.topics as usize;
         let narrow = (f64::from(fit.k) / k as f64).sqrt() as f32;
-        let layer = |l: usize| {
-            let (f, p) = (fitted(l), &targets[l].popularity);
+        let mut pairs = pairs.map(Vec::into_iter);
+        let mut layer = |l: usize| {
+            let (f, p) = (fitted(fit, l, layers), &targets[l].popularity);
             let mut r = stream(seed, "synth-layer", l as u64);
             let mut factor = |spread: f32| libm::expf((normal(&mut r) * spread).clamp(-reach(k), reach(k)));
             let mut table = |there: bool, spread: f32| -> Vec<f32> {
                 (0..if there { experts * experts } else { 0 }).map(|_| factor(spread * narrow)).collect()
             };
             let next = table(paired && l > 0, f.next_spread);
-            let mut pair = table(paired && k > 1, f.pair_spread);
+            let mut pair = match pairs.as_mut().and_then(Iterator::next) {
+                Some(given) => given,
+                None => table(paired && k > 1, f.pair_spread),
+            };
             // Who goes with whom does not depend on who was drawn first.
             for g in 0..if pair.is_empty() { 0 } else { experts } {
                 (0..g).for_each(|e| pair[g * experts + e] = pair[e * experts + g]);
@@ -54,31 +82,37 @@ impl Router {
             for (table, rows, times) in [(&next, before, k as f64), (&pair, p, (k as f64 - 1.0) / 2.0)] {
                 for (e, b) in bias.iter_mut().enumerate().filter(|_| !table.is_empty()) {
                     let mean: f64 = rows.iter().enumerate().map(|(f, p)| p * f64::from(table[f * experts + e])).sum();
-                    *b *= libm::pow(mean, -times) as f32;
+                    *b = (*b * libm::pow(mean, -times) as f32).clamp(1e-4, 1e4);
                 }
             }
             Layer { topics, mix: Mix::new(f.mix), alpha: f.alpha, bias, next, pair }
         };
-        let layers: Vec<Layer> = (0..layers).map(layer).collect();
-        let mut router = Self { layers, experts, k, shares: vec![1.0 / topics as f64; topics] };
-        let sequences = (DRAWN / (router.layers.len() * k * ROWS)).clamp(4, 256);
-        let shapes: Vec<(usize, usize)> = (0..sequences).map(|i| (i % topics, ROWS)).collect();
-        settle(&mut router, &targets, &shapes, ROUNDS, seed);
-        router
+        let layers: Vec<Layer> = (0..layers).map(&mut layer).collect();
+        Self { layers, experts, k, shares: vec![1.0 / topics as f64; topics] }
+    }
+
+    /// (Topic, rows) of sequences of so many selections in all, for settling.
+    pub(super) fn shapes(&self, selections: usize) -> Vec<(usize, usize)> {
+        let sequences = (selections / (self.layers.len() * self.k * ROWS)).clamp(4, 4096);
+        (0..sequences).map(|i| (i % self.shares.len(), ROWS)).collect()
     }
 }
 
-fn target(f: &LayerFit, fitted_k: u32, spec: &SynthSpec, same: bool, layer: u64, seed: u64) -> Target {
-    let mut loads: Vec<f64> =
-        if same { f.counts.iter().map(|c| *c as f64 + 0.5).collect() } else { f.quantiles(spec.experts as usize) };
-    if !same {
-        shuffle(&mut loads, &mut stream(seed, "synth-popularity", layer));
-    }
-    let sum: f64 = loads.iter().sum();
-    let popularity: Vec<f64> = loads.iter().map(|l| l / sum).collect();
-    let floor = floor(&popularity, spec.k as usize).min(1.0);
-    let overlap = f.excess(fitted_k).map(|x| floor + x * (1.0 - floor));
-    Target { popularity, overlap }
+/// The fitted layer at the same relative depth as layer `l` of `layers`.
+fn fitted(fit: &Fit, l: usize, layers: usize) -> &LayerFit {
+    &fit.layer[l * fit.layer.len() / layers]
+}
+
+/// Layers of these loads, with the overlaps of the fitted layers, less what popularity alone gives.
+pub(super) fn targets(fit: &Fit, spec: &SynthSpec, loads: &[Vec<f64>]) -> Vec<Target> {
+    let target = |(l, loads): (usize, &Vec<f64>)| {
+        let sum: f64 = loads.iter().sum();
+        let popularity: Vec<f64> = loads.iter().map(|l| l / sum).collect();
+        let floor = floor(&popularity, spec.k as usize).min(1.0);
+        let overlap = fitted(fit, l, spec.layer_numbers.len()).excess(fit.k).map(|x| floor + x * (1.0 - floor));
+        Target { popularity, overlap }
+    };
+    loads.iter().enumerate().map(target).collect()
 }
 
 /// A draw from very nearly a normal distribution: twelve uniform ones, less their mean (variance 12/12).

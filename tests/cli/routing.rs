@@ -1,0 +1,98 @@
+//! `moesim trace stats` and `moesim trace synth`.
+
+use crate::common::Place;
+use serde_json::Value;
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap()
+}
+
+#[test]
+fn a_drawn_trace_is_described_and_imitated() {
+    let p = Place::new();
+    let draw = ["--sequences", "30", "--prompt-rows", "20", "--decode-rows", "40"];
+    let synth = |out: &str, more: &[&str]| {
+        let mut args = vec!["trace", "synth", "--model", "olmoe-1b-7b", "--out", out];
+        args.extend(draw.iter().chain(more));
+        p.ok(&args)
+    };
+    assert!(synth("a.arrow", &[]).starts_with("a.arrow: 30 sequences, 1800 rows"));
+    // The same bytes on one thread, others for another seed.
+    synth("b.arrow", &["--threads", "1"]);
+    synth("c.arrow", &["--seed", "2"]);
+    let bytes = |name: &str| std::fs::read(p.path(name)).unwrap();
+    assert!(bytes("a.arrow") == bytes("b.arrow") && bytes("a.arrow") != bytes("c.arrow"));
+
+    let stats = json(&p.ok(&["trace", "stats", "a.arrow", "--format", "json", "--out", "s", "--threads", "1"]));
+    assert_eq!(stats["trace"]["rows"], 1800);
+    assert_eq!(stats["trace"]["layers"].as_array().unwrap().len(), 16);
+    let overlap = |who: &str| stats[who]["layers"][8]["next_token_overlap"].as_f64().unwrap();
+    assert!(overlap("trace") > 2.0 * overlap("independent"), "{} {}", overlap("trace"), overlap("independent"));
+    assert!(stats["trace"]["phases"]["rank_correlation"][0].as_f64().unwrap() > 0.5);
+    assert_eq!(json(&std::fs::read_to_string(p.path("s/stats.json")).unwrap()), stats);
+    assert!(p.path("s/routing.svg").exists() && p.path("s/routing.png").exists());
+    assert!(p.ok(&["trace", "stats", "a.arrow"]).contains("M selections/s"));
+
+    // Topics of the user's own.
+    let csv: String = (0..30).map(|i| format!("{i},{}\n", if i < 12 { "law" } else { "code" })).collect();
+    p.write("topics.csv", format!("sequence,topic\n{csv}"));
+    let stats = json(&p.ok(&["trace", "stats", "a.arrow", "--topics", "topics.csv", "--format", "json"]));
+    assert_eq!(stats["trace"]["topics"]["topics"], json(r#"[["code", 18], ["law", 12]]"#));
+
+    let c = json(&p.ok(&["trace", "synth", "--like", "a.arrow", "--format", "json", "--out", "d.arrow"]));
+    assert_eq!(c["sequences"], json("[21, 9]"));
+    assert!(c["phases"].is_array() && c["rows"].as_array().unwrap().len() > 40);
+    let info = json(&p.ok(&["trace", "info", "d.arrow", "--format", "json"]));
+    assert_eq!((&info["sequences"], &info["rows"], &info["prefill_rows"]), (&30.into(), &1800.into(), &600.into()));
+    assert!(p.ok(&["trace", "synth", "--like", "a.arrow"]).contains("figures within 5 %"));
+}
+
+#[test]
+fn counts_become_a_trace() {
+    let p = Place::new();
+    let heat = |skew: u32| (0..16).map(|e| (400 + e * skew * 10).to_string()).collect::<Vec<_>>().join(",");
+    let layer = |l: u32, skew: u32| {
+        format!(r#"{{"layer": {l}, "heat": [{}], "pairs": [[0, 15, 120, 2.0], [1, 14, 100, 2.0]]}}"#, heat(skew))
+    };
+    let text =
+        format!(r#"{{"model": "m", "n_expert_per_layer": 16, "k": 2, "layers": [{}, {}]}}"#, layer(0, 10), layer(1, 3));
+    p.write("counts.json", text);
+    let fit = json(&p.ok(&["trace", "synth", "--counts", "counts.json", "--format", "json", "--out", "t.arrow"]));
+    assert!(fit["popularity_distance"][0].as_f64().unwrap() < 0.1, "{fit}");
+    let [counted, synthetic, independent] = [0, 1, 2].map(|i| fit["pair_share"][i].as_f64().unwrap());
+    assert!((synthetic - counted).abs() < 0.5 * (independent - counted).abs(), "{fit}");
+    assert!(p.ok(&["trace", "info", "t.arrow"]).contains("with the counts of counts.json"));
+}
+
+#[test]
+fn nonsense_is_refused_with_a_cure() {
+    let p = Place::new();
+    p.ok(&["trace", "synth", "--model", "olmoe-1b-7b", "--sequences", "1", "--decode-rows", "9", "--out", "one.arrow"]);
+    p.write("few.csv", "sequence,topic\n7,law\n");
+    p.write("bad.csv", "sequence,topic\nx,law\n");
+    p.write("empty.csv", "");
+    let before = p.names();
+    for (args, says) in [
+        (&["synth", "--like", "one.arrow"][..], "at least two"),
+        (&["synth", "--model", "olmoe-1b-7b"], "--out"),
+        (&["synth", "--out", "x.arrow"], "--like"),
+        (&["synth", "--model", "nonsense", "--out", "x.arrow"], "nonsense"),
+        (
+            &["synth", "--model", "olmoe-1b-7b", "--prompt-rows", "0", "--decode-rows", "0", "--out", "x.arrow"],
+            "at least one row",
+        ),
+        (&["synth", "--model", "olmoe-1b-7b", "--decode-rows", "4294967295", "--out", "x.arrow"], "at most"),
+        (&["synth", "--counts", "few.csv", "--out", "x.arrow"], "few.csv"),
+        (&["stats", "few.csv"], "few.csv"),
+        (&["stats", "one.arrow", "--topics", "few.csv"], "no topic for sequence 0"),
+        (&["stats", "one.arrow", "--topics", "bad.csv"], "row 2"),
+        (&["stats", "one.arrow", "--topics", "empty.csv"], "`sequence`"),
+    ] {
+        let mut all = vec!["trace"];
+        all.extend(args);
+        let out = p.command(&all).output().unwrap();
+        let text = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.code() == Some(2) && text.contains(says) && text.lines().count() == 1, "{args:?}: {text}");
+        assert_eq!(p.names(), before, "{args:?}");
+    }
+}

@@ -1,0 +1,109 @@
+use super::*;
+use crate::trace::{MISSING, Meta, OwnedSequence};
+
+fn trace(experts: u32, k: u32, layers: u32, sequences: Vec<OwnedSequence>) -> Trace {
+    let layer_numbers = (0..layers).collect();
+    let meta = Meta { model: "m".into(), layer_numbers, experts, k, source: "s".into(), licence: "l".into() };
+    Trace::from_sequences(meta, sequences).unwrap()
+}
+
+fn decode(id: u32, ids: Vec<u16>) -> OwnedSequence {
+    OwnedSequence { id, decode: ids, ..Default::default() }
+}
+
+/// Counted by hand: two layers of five experts, top-2, three tokens.
+#[test]
+fn structure_by_hand() {
+    // Token by token: layer 0, layer 1.
+    let rows = vec![0, 1, 2, 3, 0, 2, 2, 3, 0, 1, 4, MISSING];
+    let t = trace(5, 2, 2, vec![decode(0, rows)]);
+    let s = structure(&Part::whole(&t)).unwrap();
+    assert_eq!((s.pair(0, 0, 1), s.pair(0, 0, 2), s.pair(1, 2, 3), s.together(0), s.together(1)), (2, 1, 2, 3, 2));
+    let [first, second] = &s.figures()[..] else { panic!("two layers") };
+    // Layer 0: counts 3, 2, 1, 0, 0.
+    assert_eq!((first.imbalance, first.top_fifth_share), (2.5, 0.5));
+    // Expert 0 is followed by 2, 3, 2, 3, 4; 1 by 2, 3, 4; 2 by 2, 3: the likeliest of each is followed 2 + 1 + 1 times of 10.
+    assert_eq!(first.next_layer_mass, Some(0.4));
+    // Tokens 1 and 2 share expert 0 with the one before: 2 of 4.
+    assert_eq!(first.next_token_overlap, Some(0.5));
+    // Pair (0, 1) twice, three co-activations over ten pairs.
+    assert_eq!((first.hottest_pair, first.highest_lift), (Some(2.0 * 10.0 / 3.0), None));
+    assert_eq!(first.top_tenth_pairs_share, Some(2.0 / 3.0));
+    assert_eq!((second.next_layer_mass, second.next_token_overlap), (None, Some(2.0 / 3.0)));
+    // After expert 0, experts 2 and 3 are likeliest, and of equals the lower numbers.
+    let runs: Vec<&[u16]> = Part::whole(&t).all_rows().collect();
+    assert_eq!(s.next_layer_overlap(&runs), Some(4.0 / 5.0));
+    assert!(Structure::new(4096, 65_534, 8).is_none());
+}
+
+#[test]
+fn serving_figures_by_hand() {
+    // One layer, top-1: 0, 1, 0, 1, ...
+    let t = trace(8, 1, 1, vec![decode(0, [0, 1].repeat(50))]);
+    let s = Serving::of(&Part::whole(&t), 1);
+    assert_eq!((s.batch_activated[0], s.batch_imbalance[0]), (1.0, 8.0));
+    assert_eq!((s.run_activated[1], s.run_activated[6], s.run_activated[7]), (Some(2.0), Some(2.0), None));
+    // Eight experts: one eighth holds one of the two, which is never the next; two eighths hold both.
+    assert_eq!(s.lru_hit_rate[..2], [0.0, 0.98]);
+    assert_eq!((s.lag_overlap[0], s.lag_overlap[1], s.lag_overlap[7]), (Some(0.0), Some(1.0), None));
+    assert_eq!((s.devices_per_token[0], s.devices_per_token[3]), (Some(1.0), None));
+}
+
+/// A batch of B uniform independent tokens activates E (1 - (1 - k/E)^B) experts.
+#[test]
+fn a_batch_of_uniform_draws_activates_what_the_closed_form_says() {
+    let uniform = trace(16, 2, 1, (0..40).map(|i| decode(i, (0..256).map(|j| (j % 16) as u16).collect())).collect());
+    let (twin, _) = crate::synth::independent(&Part::whole(&uniform), u64::MAX, 3).unwrap();
+    let s = Serving::of(&Part::whole(&twin), 1);
+    for (n, activated) in BATCHES.into_iter().zip(&s.batch_activated) {
+        let miss = (0..n).fold(1.0, |x, _| x * (1.0 - 2.0 / 16.0));
+        let expected = 16.0 * (1.0 - miss);
+        // Under 2 experts' deviation over 400 batches.
+        assert!((activated - expected).abs() < 0.3, "{n}: {activated}, {expected}");
+    }
+}
+
+#[test]
+fn ranks_and_tops() {
+    assert_eq!(spearman(&[1, 2, 3, 4], &[10, 20, 30, 40]), 1.0);
+    assert_eq!(spearman(&[1, 2, 3, 4], &[4, 3, 2, 1]), -1.0);
+    assert_eq!(spearman(&[1, 1, 1, 1], &[4, 3, 2, 1]), 0.0);
+    // Ties share ranks 1.5: sum of products of deviations over the spreads, by hand 4.5 / sqrt(4.5 x 5).
+    assert!((spearman(&[1, 2, 2, 3], &[1, 2, 3, 4]) - 4.5 / (4.5f64 * 5.0).sqrt()).abs() < 1e-12);
+    let t = trace(
+        4,
+        1,
+        1,
+        vec![OwnedSequence {
+            prefill: vec![0, 0, 1],
+            decode: vec![0, 1, 1, 2],
+            decode_first_position: 3,
+            ..Default::default()
+        }],
+    );
+    let p = Phases::of(&Part::whole(&t)).unwrap();
+    assert_eq!(p.top_overlap, [1.0; 3]);
+    assert!(Phases::of(&Part::whole(&trace(4, 1, 1, vec![decode(0, vec![0])]))).is_none());
+}
+
+#[test]
+fn topics_with_experts_of_their_own() {
+    let sequence = |i: u32| decode(i, (0..60).map(|t| (t % 6 + 6 * (i % 2)) as u16).collect());
+    let t = trace(12, 1, 1, (0..20).map(sequence).collect());
+    let of: Vec<usize> = (0..20).map(|i| i % 2).collect();
+    let names = ["even".to_string(), "odd".to_string()];
+    let topics = Topics::of(&Part::whole(&t), &of, &names, "labels", 1).unwrap();
+    assert_eq!((topics.shared_popular, topics.imbalance_within, topics.imbalance_together), (0.0, 2.0, 1.0));
+    assert!(topics.shared_popular_random > 2.0, "{topics:?}");
+    assert!(Topics::of(&Part::whole(&t), &[0; 20], &names[..1], "labels", 1).is_none());
+}
+
+#[test]
+fn parts_are_all_of_a_trace_once() {
+    let t = trace(4, 1, 1, (0..10).map(|i| decode(i, vec![0])).collect());
+    let (a, b) = Part::split(&t, 0.7, 1);
+    let mut ids: Vec<u32> = a.sequences().chain(b.sequences()).map(|s| s.id).collect();
+    assert_eq!((a.len(), b.len()), (7, 3));
+    ids.sort_unstable();
+    assert_eq!(ids, (0..10).collect::<Vec<_>>());
+}
