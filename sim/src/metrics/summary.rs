@@ -85,6 +85,8 @@ pub struct Summary {
     pub not_reported: BTreeMap<&'static str, &'static str>,
     /// What is approximated.
     pub approximations: Vec<&'static str>,
+    /// What of the input was left out, or is not used.
+    pub notes: Vec<String>,
 }
 
 /// Versions of what made the summary.
@@ -291,6 +293,7 @@ impl Summary {
                 "collectives take their bottleneck bound: a lower bound on contention",
                 "a device's attention of one layer is one operation; its kernels run one after the other",
             ],
+            notes: s.arrival_notes(),
         }
     }
 }

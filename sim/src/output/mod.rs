@@ -9,7 +9,6 @@ use crate::metrics::tables::Table;
 use crate::simulation::Simulation;
 use moesim_core::output::content_hash;
 use moesim_core::{Diag, Picos, Result, config};
-use moesim_traces::arrivals::ArrivalSpec;
 use std::path::Path;
 
 /// The file that marks a folder as ours.
@@ -56,7 +55,7 @@ pub fn text(path: &Path, text: &str) -> Result<()> {
 pub fn experiment(resolved: &Resolved, routing: &str) -> Result<String> {
     let mut out = format!("# moesim {}. Routing rows: hash {routing}.\n", env!("CARGO_PKG_VERSION"));
     let mut x = resolved.experiment.clone();
-    if let ArrivalSpec::Azure { path, .. } | ArrivalSpec::Csv { path, .. } = &mut x.workload.arrivals {
+    if let Some(path) = x.workload.arrivals.path_mut() {
         let file = resolved.base.join(&*path);
         let bytes = std::fs::read(&file).map_err(|e| Diag::cannot_read(&file, &e))?;
         absolute(path, &file)?;

@@ -1,21 +1,21 @@
 //! Requests on their way in, one looked ahead.
 
-use crate::engine::EventQueue;
 use moesim_core::{Picos, Result};
 use moesim_traces::arrivals::{Arrivals, Request};
+use std::collections::BTreeMap;
 
 /// Open or closed arrivals behind one face.
 pub(super) struct Line {
     arrivals: Arrivals,
     /// The next open arrival.
     next: Option<Request>,
-    /// Arrivals of a closed loop whose time is known.
-    due: EventQueue<Request>,
+    /// Arrivals of a closed loop whose time is known, by time and number.
+    due: BTreeMap<(Picos, u64), Request>,
 }
 
 impl Line {
     pub(super) fn new(arrivals: Arrivals) -> Result<Self> {
-        let mut line = Self { arrivals, next: None, due: EventQueue::default() };
+        let mut line = Self { arrivals, next: None, due: BTreeMap::new() };
         match &mut line.arrivals {
             Arrivals::Open(requests) => line.next = requests.next().transpose()?,
             Arrivals::Closed { concurrency, .. } => {
@@ -27,11 +27,18 @@ impl Line {
         Ok(line)
     }
 
+    /// What the reader of the summary should know of the requests that came.
+    pub(super) fn notes(&self) -> Vec<String> {
+        match &self.arrivals {
+            Arrivals::Open(requests) | Arrivals::Closed { requests, .. } => requests.notes(),
+        }
+    }
+
     /// The next request that has arrived by `now`.
     pub(super) fn take(&mut self, now: Picos) -> Result<Option<Request>> {
         match &mut self.arrivals {
             Arrivals::Open(requests) => {
-                if self.next.is_some_and(|r| r.arrival <= now) {
+                if self.next.as_ref().is_some_and(|r| r.arrival <= now) {
                     let taken = self.next.take();
                     self.next = requests.next().transpose()?;
                     return Ok(taken);
@@ -39,10 +46,8 @@ impl Line {
                 Ok(None)
             }
             Arrivals::Closed { .. } => {
-                if self.due.peek_time().is_some_and(|t| t <= now.0) {
-                    return Ok(self.due.pop().map(|(t, r)| Request { arrival: Picos(t), ..r }));
-                }
-                Ok(None)
+                let first = self.due.first_entry().filter(|e| e.key().0 <= now);
+                Ok(first.map(|e| e.remove_entry()).map(|((arrival, _), r)| Request { arrival, ..r }))
             }
         }
     }
@@ -50,8 +55,8 @@ impl Line {
     /// When the next request comes, if one is on its way.
     pub(super) fn next_arrival(&self) -> Result<Option<Picos>> {
         Ok(match &self.arrivals {
-            Arrivals::Open(_) => self.next.map(|r| r.arrival),
-            Arrivals::Closed { .. } => self.due.peek_time().map(Picos),
+            Arrivals::Open(_) => self.next.as_ref().map(|r| r.arrival),
+            Arrivals::Closed { .. } => self.due.first_key_value().map(|(k, _)| k.0),
         })
     }
 
@@ -66,7 +71,7 @@ impl Line {
         if let Arrivals::Closed { requests, .. } = &mut self.arrivals
             && let Some(request) = requests.next().transpose()?
         {
-            self.due.push(at.0, request);
+            self.due.insert((at, request.id), request);
         }
         Ok(())
     }

@@ -184,6 +184,11 @@ impl Simulation {
         &self.iteration.provenance
     }
 
+    /// What the reader of the summary should know of the requests that came.
+    pub fn arrival_notes(&self) -> Vec<String> {
+        self.line.notes()
+    }
+
     /// Takes in every request that has arrived by `now`.
     fn admit(&mut self, now: Picos) -> Result<()> {
         while let Some(request) = self.line.take(now)? {

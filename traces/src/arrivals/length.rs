@@ -61,11 +61,9 @@ impl Iterator for Lengths {
     fn next(&mut self) -> Option<Request> {
         let id = self.next;
         self.next += 1;
-        (id < self.requests).then(|| Request {
-            id,
-            arrival: Picos::ZERO,
-            prompt_tokens: self.prompt.draw(&mut self.stream),
-            output_tokens: self.output.draw(&mut self.stream),
+        (id < self.requests).then(|| {
+            let prompt = self.prompt.draw(&mut self.stream);
+            Request::new(id, Picos::ZERO, prompt, self.output.draw(&mut self.stream))
         })
     }
 }

@@ -3,11 +3,14 @@
 mod azure;
 mod closed_loop;
 mod length;
+mod mooncake;
 mod plain;
 mod poisson;
+mod request;
 mod table;
 
 pub use length::Length;
+pub use request::{Blocks, Request, Requests};
 
 use moesim_core::{Diag, Picos, Result};
 use schemars::JsonSchema;
@@ -40,6 +43,23 @@ pub enum ArrivalSpec {
         #[serde(default)]
         limit: Option<u64>,
     },
+    /// A trace of Mooncake: JSON lines, plain or gzip, with timestamp (ms), input_length, output_length and hash_ids.
+    Mooncake {
+        /// The file, relative to the file that names it.
+        path: PathBuf,
+        /// Rate over the recorded rate: 2 halves the gaps.
+        #[serde(default = "one")]
+        rate_scale: f64,
+        /// Only so many requests.
+        #[serde(default)]
+        limit: Option<u64>,
+        /// Times are in ticks of 3 s: requests of a tick are spread over it at random. If false, they arrive together.
+        #[serde(default = "yes")]
+        spread: bool,
+        /// Tokens for which one of the hash_ids stands.
+        #[serde(default = "mooncake::block_tokens")]
+        block_tokens: u32,
+    },
     /// Independent arrivals at a mean rate.
     Poisson {
         /// Requests a second.
@@ -71,21 +91,9 @@ fn one() -> f64 {
     1.0
 }
 
-/// One request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Request {
-    /// Its number, from 0 in order of arrival.
-    pub id: u64,
-    /// When it arrives; 0 in a closed loop, where the simulation decides.
-    pub arrival: Picos,
-    /// Prompt tokens, at least 1.
-    pub prompt_tokens: u32,
-    /// Output tokens, at least 1.
-    pub output_tokens: u32,
+fn yes() -> bool {
+    true
 }
-
-/// Requests one after the other; an error is the last item.
-pub type Requests = Box<dyn Iterator<Item = Result<Request>> + Send>;
 
 /// An opened source of requests.
 pub enum Arrivals {
@@ -116,21 +124,29 @@ const TOKENS: u32 = 16 << 20;
 
 impl ArrivalSpec {
     /// Opens the source. Files are streamed; relative paths start at `base_dir`. Draws depend on `seed` only.
+    ///
+    /// # Errors
+    /// A key out of range, or a file that cannot be read or is not what its kind says.
     pub fn open(&self, seed: u64, base_dir: &Path) -> Result<Arrivals> {
-        if let Self::Azure { limit: Some(0), .. } | Self::Csv { limit: Some(0), .. } = self {
-            return Err(out_of_range("limit", "0".into(), "at least 1, or leave it out"));
-        }
-        let limit = |l: &Option<u64>| usize::try_from(l.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
+        let base = |path: &PathBuf| base_dir.join(path);
+        let recorded = |requests: Requests, limit: Option<u64>| match limit {
+            Some(0) => Err(out_of_range("limit", "0".into(), "at least 1, or leave it out")),
+            _ => Ok(Arrivals::Open(requests.limited(limit))),
+        };
         match self {
-            Self::Azure { path, rate_scale, limit: l } => {
-                Ok(Arrivals::Open(Box::new(azure::open(&base_dir.join(path), *rate_scale)?.take(limit(l)))))
+            Self::Azure { path, rate_scale, limit } => {
+                recorded(Requests::new(azure::open(&base(path), *rate_scale)?), *limit)
             }
-            Self::Csv { path, rate_scale, limit: l } => {
-                Ok(Arrivals::Open(Box::new(plain::open(&base_dir.join(path), *rate_scale)?.take(limit(l)))))
+            Self::Csv { path, rate_scale, limit } => {
+                recorded(Requests::new(plain::open(&base(path), *rate_scale)?), *limit)
+            }
+            Self::Mooncake { path, rate_scale, limit, spread, block_tokens } => {
+                let spread = spread.then_some(seed);
+                recorded(mooncake::open(&base(path), *rate_scale, spread, *block_tokens)?, *limit)
             }
             Self::Poisson { rate_per_s, requests, prompt_tokens, output_tokens } => {
                 let lengths = length::Lengths::new(seed, *prompt_tokens, *output_tokens, *requests)?;
-                Ok(Arrivals::Open(Box::new(poisson::open(seed, *rate_per_s, lengths)?)))
+                Ok(Arrivals::Open(Requests::new(poisson::open(seed, *rate_per_s, lengths)?)))
             }
             Self::ClosedLoop { concurrency, requests, think_time, prompt_tokens, output_tokens } => {
                 let lengths = length::Lengths::new(seed, *prompt_tokens, *output_tokens, *requests)?;
@@ -138,6 +154,26 @@ impl ArrivalSpec {
             }
         }
     }
+
+    /// The file that it reads, as the user named it.
+    pub fn path_mut(&mut self) -> Option<&mut PathBuf> {
+        match self {
+            Self::Azure { path, .. } | Self::Csv { path, .. } | Self::Mooncake { path, .. } => Some(path),
+            Self::Poisson { .. } | Self::ClosedLoop { .. } => None,
+        }
+    }
+}
+
+fn rate_scale_in_range(rate_scale: f64) -> Result<()> {
+    match (1e-6..=1e6).contains(&rate_scale) {
+        true => Ok(()),
+        false => Err(out_of_range("rate_scale", rate_scale.to_string(), "from 1e-6 to 1e6")),
+    }
+}
+
+/// Picoseconds of a recorded time at `rate_scale` times the recorded rate; unscaled times are exact.
+fn scaled(since: i128, rate_scale: f64) -> i128 {
+    if rate_scale == 1.0 { since } else { (since as f64 / rate_scale).round() as i128 }
 }
 
 fn out_of_range(place: &str, problem: String, rule: &str) -> Diag {

@@ -1,6 +1,6 @@
 //! Requests in a CSV table, streamed: a time and two token counts a row.
 
-use super::{Request, TOKENS, out_of_range};
+use super::{Request, TOKENS, rate_scale_in_range, scaled};
 use crate::csv_lines::{ShortLines, broken};
 use moesim_core::diag::nearest;
 use moesim_core::{Diag, Picos, Result};
@@ -36,9 +36,7 @@ impl Table {
         from_first: bool,
         rate_scale: f64,
     ) -> Result<Self> {
-        if !(1e-6..=1e6).contains(&rate_scale) {
-            return Err(out_of_range("rate_scale", rate_scale.to_string(), "from 1e-6 to 1e6"));
-        }
+        rate_scale_in_range(rate_scale)?;
         let file = File::open(path).map_err(|e| Diag::cannot_read(path, &e))?;
         if file.metadata().map_err(|e| Diag::cannot_read(path, &e))?.is_dir() {
             return Err(Diag::input("is a folder").file(path).cure("give the CSV file in it"));
@@ -100,9 +98,7 @@ impl Table {
         self.first.get_or_insert(time);
         self.last = time;
         let since = time - origin;
-        // Unscaled times are exact.
-        let scaled = if self.rate_scale == 1.0 { since } else { (since as f64 / self.rate_scale).round() as i128 };
-        let Ok(arrival) = u64::try_from(scaled) else {
+        let Ok(arrival) = u64::try_from(scaled(since, self.rate_scale)) else {
             return wrong(0, format!("\"{:.40}\" is outside of the clock", text(0)), "give times from 0 to 213 days");
         };
         let mut tokens = [0; 2];
@@ -117,7 +113,7 @@ impl Table {
         }
         let id = self.next;
         self.next += 1;
-        Ok(Some(Request { id, arrival: Picos(arrival), prompt_tokens: tokens[0], output_tokens: tokens[1] }))
+        Ok(Some(Request::new(id, Picos(arrival), tokens[0], tokens[1])))
     }
 }
 
