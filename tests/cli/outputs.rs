@@ -204,3 +204,13 @@ fn presets_and_finished_experiments_follow_their_schema() {
     valid(&experiment, &parse(&run.text("experiment.toml")), "experiment.toml");
     assert!(!experiment.is_valid(&serde_json::json!({ "name": "x" })));
 }
+
+#[test]
+fn requests_left_out_are_noted() {
+    let p = Place::new();
+    let rows = "3,GPT-4,30,4,34,API log\n4,GPT-4,0,0,0,API log\n4,ChatGPT,20,2,22,API log\n5,GPT-4,9,0,9,API log\n";
+    p.write("b.csv", format!("Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n{rows}"));
+    let s = p.run("quickstart", "run", &["workload.arrivals={ kind = \"burstgpt\", path = \"b.csv\" }"]).summary();
+    assert_eq!(s["notes"][0], "2 failed requests of the log (0 tokens) were left out");
+    assert_eq!((s["requests"]["finished"].as_u64(), s["tokens"]["prompt"].as_u64()), (Some(2), Some(50)));
+}

@@ -1,6 +1,7 @@
 //! Request arrivals: recorded, drawn, or as fast as the system answers. One file a kind.
 
 mod azure;
+mod burstgpt;
 mod closed_loop;
 mod length;
 mod mooncake;
@@ -31,6 +32,25 @@ pub enum ArrivalSpec {
         /// Only so many requests.
         #[serde(default)]
         limit: Option<u64>,
+    },
+    /// A trace of BurstGPT: CSV with Timestamp, Model, Request tokens, Response tokens, Log Type. Requests that failed (0
+    /// tokens) are left out; the first of the others arrives at 0.
+    #[serde(rename = "burstgpt")]
+    BurstGpt {
+        /// The file, relative to the file that names it.
+        path: PathBuf,
+        /// Rate over the recorded rate: 2 halves the gaps.
+        #[serde(default = "one")]
+        rate_scale: f64,
+        /// Only so many requests.
+        #[serde(default)]
+        limit: Option<u64>,
+        /// Only requests to this Model: ChatGPT or GPT-4.
+        #[serde(default)]
+        model: Option<String>,
+        /// Only requests of this Log Type: "Conversation log" or "API log".
+        #[serde(default)]
+        log_type: Option<String>,
     },
     /// CSV with arrived_at_s, prompt_tokens, output_tokens.
     Csv {
@@ -137,6 +157,9 @@ impl ArrivalSpec {
             Self::Azure { path, rate_scale, limit } => {
                 recorded(Requests::new(azure::open(&base(path), *rate_scale)?), *limit)
             }
+            Self::BurstGpt { path, rate_scale, limit, model, log_type } => {
+                recorded(burstgpt::open(&base(path), *rate_scale, model.as_deref(), log_type.as_deref())?, *limit)
+            }
             Self::Csv { path, rate_scale, limit } => {
                 recorded(Requests::new(plain::open(&base(path), *rate_scale)?), *limit)
             }
@@ -158,7 +181,10 @@ impl ArrivalSpec {
     /// The file that it reads, as the user named it.
     pub fn path_mut(&mut self) -> Option<&mut PathBuf> {
         match self {
-            Self::Azure { path, .. } | Self::Csv { path, .. } | Self::Mooncake { path, .. } => Some(path),
+            Self::Azure { path, .. }
+            | Self::BurstGpt { path, .. }
+            | Self::Csv { path, .. }
+            | Self::Mooncake { path, .. } => Some(path),
             Self::Poisson { .. } | Self::ClosedLoop { .. } => None,
         }
     }
