@@ -3,16 +3,18 @@
 mod azure;
 mod burstgpt;
 mod closed_loop;
+mod gaps;
 mod length;
 mod mooncake;
 mod plain;
-mod poisson;
+mod renewal;
 mod request;
 mod table;
 
 pub use length::Length;
 pub use request::{Blocks, Request, Requests};
 
+use gaps::Gaps;
 use moesim_core::{Diag, Picos, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -91,6 +93,32 @@ pub enum ArrivalSpec {
         /// Output lengths.
         output_tokens: Length,
     },
+    /// Independent gaps with a Gamma distribution.
+    Gamma {
+        /// Requests a second.
+        rate_per_s: f64,
+        /// Standard deviation of a gap over its mean: 1 is a Poisson process, more comes in bursts; 0.01 to 10.
+        cv: f64,
+        /// How many.
+        requests: u64,
+        /// Prompt lengths.
+        prompt_tokens: Length,
+        /// Output lengths.
+        output_tokens: Length,
+    },
+    /// Independent gaps with a Weibull distribution.
+    Weibull {
+        /// Requests a second.
+        rate_per_s: f64,
+        /// Standard deviation of a gap over its mean: 1 is a Poisson process, more comes in bursts; 0.01 to 10.
+        cv: f64,
+        /// How many.
+        requests: u64,
+        /// Prompt lengths.
+        prompt_tokens: Length,
+        /// Output lengths.
+        output_tokens: Length,
+    },
     /// So many users, each of whom sends a request, waits for the answer, thinks, and sends the next.
     ClosedLoop {
         /// Users.
@@ -153,6 +181,10 @@ impl ArrivalSpec {
             Some(0) => Err(out_of_range("limit", "0".into(), "at least 1, or leave it out")),
             _ => Ok(Arrivals::Open(requests.limited(limit))),
         };
+        let drawn = |gaps: Gaps, rate: f64, requests: u64, prompt: Length, output: Length| {
+            let lengths = length::Lengths::new(seed, prompt, output, requests)?;
+            Ok(Arrivals::Open(Requests::new(renewal::open(seed, gaps, rate, lengths)?)))
+        };
         match self {
             Self::Azure { path, rate_scale, limit } => {
                 recorded(Requests::new(azure::open(&base(path), *rate_scale)?), *limit)
@@ -168,8 +200,13 @@ impl ArrivalSpec {
                 recorded(mooncake::open(&base(path), *rate_scale, spread, *block_tokens)?, *limit)
             }
             Self::Poisson { rate_per_s, requests, prompt_tokens, output_tokens } => {
-                let lengths = length::Lengths::new(seed, *prompt_tokens, *output_tokens, *requests)?;
-                Ok(Arrivals::Open(Requests::new(poisson::open(seed, *rate_per_s, lengths)?)))
+                drawn(Gaps::Exponential, *rate_per_s, *requests, *prompt_tokens, *output_tokens)
+            }
+            Self::Gamma { rate_per_s, cv, requests, prompt_tokens, output_tokens } => {
+                drawn(Gaps::gamma_of(*cv)?, *rate_per_s, *requests, *prompt_tokens, *output_tokens)
+            }
+            Self::Weibull { rate_per_s, cv, requests, prompt_tokens, output_tokens } => {
+                drawn(Gaps::weibull_of(*cv)?, *rate_per_s, *requests, *prompt_tokens, *output_tokens)
             }
             Self::ClosedLoop { concurrency, requests, think_time, prompt_tokens, output_tokens } => {
                 let lengths = length::Lengths::new(seed, *prompt_tokens, *output_tokens, *requests)?;
@@ -185,7 +222,7 @@ impl ArrivalSpec {
             | Self::BurstGpt { path, .. }
             | Self::Csv { path, .. }
             | Self::Mooncake { path, .. } => Some(path),
-            Self::Poisson { .. } | Self::ClosedLoop { .. } => None,
+            Self::Poisson { .. } | Self::Gamma { .. } | Self::Weibull { .. } | Self::ClosedLoop { .. } => None,
         }
     }
 }

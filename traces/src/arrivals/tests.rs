@@ -105,9 +105,33 @@ fn ranges_are_checked() {
         super::tests::requests(&spec, Path::new("")).unwrap_err().to_string()
     };
     assert!(poisson(f64::NAN, 1, LENGTH).contains("rate_per_s"));
+    let gamma = |cv| {
+        let (prompt_tokens, output_tokens) = (LENGTH, LENGTH);
+        let spec = ArrivalSpec::Gamma { rate_per_s: 1.0, cv, requests: 1, prompt_tokens, output_tokens };
+        failure(super::tests::requests(&spec, Path::new("")))
+    };
+    assert!(gamma(f64::NAN).contains("cv: ") && gamma(0.0).contains("from 0.01"));
     assert!(poisson(1.0, 0, LENGTH).contains("requests"));
     assert!(poisson(1.0, 1, Length { mean: 0, spread: 0.0 }).contains("prompt_tokens.mean"));
     assert!(poisson(1.0, 1, Length { mean: 1, spread: -1.0 }).contains("prompt_tokens.spread"));
     assert!(poisson(1e-9, 9, LENGTH).contains("end of the clock"));
     assert!(csv("arrived_at_s,prompt_tokens,output_tokens\n1,2,3\n", f64::INFINITY, None).is_err());
+}
+
+#[test]
+fn bursts_have_their_rate_and_cv() {
+    let n = 20_000u64;
+    for cv in [0.4, 2.0] {
+        let (rate_per_s, prompt_tokens, output_tokens) = (50.0, LENGTH, LENGTH);
+        let gamma = ArrivalSpec::Gamma { rate_per_s, cv, requests: n, prompt_tokens, output_tokens };
+        let weibull = ArrivalSpec::Weibull { rate_per_s, cv, requests: n, prompt_tokens, output_tokens };
+        for (spec, gaps) in [(gamma, Gaps::gamma_of(cv)), (weibull, Gaps::weibull_of(cv))] {
+            let times: Vec<f64> = requests(&spec, Path::new("")).unwrap().iter().map(|r| r.arrival.seconds()).collect();
+            let between: Vec<f64> = times.windows(2).map(|w| (w[1] - w[0]) * rate_per_s).collect();
+            let (mean, found) = gaps::tests::sample(&between);
+            let (_, mean_error, cv_error) = gaps::tests::errors(gaps.unwrap(), n as f64);
+            assert!((mean - 1.0).abs() < 5.0 * mean_error, "{spec:?}: {mean}");
+            assert!((found - cv).abs() < 5.0 * cv_error, "{spec:?}: {found}");
+        }
+    }
 }
