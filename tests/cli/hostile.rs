@@ -233,6 +233,11 @@ fn logs_of_other_forms() {
         b"Timestamp,Model\n",
         &["b.csv: line 1: lacks the column `Request tokens`"],
     );
+    arrivals("c.tar", "kind = \"servegen\"", &[b'x'; 3000], &["c.tar: archive: is no whole tar archive"]);
+    arrivals("c.tar", "kind = \"servegen\", to = \"0 s\"", b"", &["workload.arrivals.to", "after `from`"]);
+    let gamma = "workload.arrivals={ kind = \"gamma\", rate_per_s = 1.0, cv = 0.0, requests = 1, \
+                 prompt_tokens = { mean = 1 }, output_tokens = { mean = 1 } }";
+    p.set(&[gamma], &["workload.arrivals.cv", "from 0.01"]);
 }
 
 /// A small numpy array of expert ids [tokens, 24, 4].

@@ -214,3 +214,21 @@ fn requests_left_out_are_noted() {
     assert_eq!(s["notes"][0], "2 failed requests of the log (0 tokens) were left out");
     assert_eq!((s["requests"]["finished"].as_u64(), s["tokens"]["prompt"].as_u64()), (Some(2), Some(50)));
 }
+
+#[test]
+fn clients_of_a_folder_are_served_again() {
+    let p = Place::new();
+    std::fs::create_dir(p.path("clients")).unwrap();
+    p.write("clients/chunk-3-trace.csv", "0,0.05,2,Weibull,0.55,1.1\n600,0.02,0.5,Gamma,4,0.99\n");
+    let lengths = "{\"input_tokens\": \"{10: 0.5, 20: 0.5}\", \"output_tokens\": \"{2: 0.25, 7: 0.75}\"}";
+    p.write("clients/chunk-3-dataset.json", format!("{{\"0\": {lengths}}}"));
+    let set = ["workload.arrivals={ kind = \"servegen\", path = \"clients\", from = \"300 s\", to = \"900 s\" }"];
+    let run = p.run("quickstart", "run", &set);
+    let s = run.summary();
+    assert!(number(&s, "requests.finished") > 0.0 && number(&s, "simulated_s") < 610.0);
+    assert!(s["notes"][0].as_str().unwrap().contains("drawn independently"));
+    let text = run.text("experiment.toml");
+    assert!(text.contains("# Arrivals: /") && text.contains("clients, hash "), "{text}");
+    let again = p.run("run/experiment.toml", "again", &[]);
+    assert_eq!(again.text("requests.csv"), run.text("requests.csv"));
+}

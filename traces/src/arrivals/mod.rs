@@ -9,6 +9,7 @@ mod mooncake;
 mod plain;
 mod renewal;
 mod request;
+mod servegen;
 mod table;
 
 pub use length::Length;
@@ -81,6 +82,25 @@ pub enum ArrivalSpec {
         /// Tokens for which one of the hash_ids stands.
         #[serde(default = "mooncake::block_tokens")]
         block_tokens: u32,
+    },
+    /// Requests drawn from ServeGen's clients, whose windows have a rate, a fitted Gamma or Weibull process and tables of
+    /// lengths: chunk-N-trace.csv and chunk-N-dataset.json.
+    #[serde(rename = "servegen")]
+    ServeGen {
+        /// The folder of these files, or a tar archive (plain or gzip), relative to the file that names it.
+        path: PathBuf,
+        /// Rate over the clients' rate; windows stay as long as they are.
+        #[serde(default = "one")]
+        rate_scale: f64,
+        /// Only so many requests.
+        #[serde(default)]
+        limit: Option<u64>,
+        /// Where in the day to begin: time 0 of the run.
+        #[serde(default)]
+        from: Picos,
+        /// Where in the day to end; without it, at the end of the last window.
+        #[serde(default)]
+        to: Option<Picos>,
     },
     /// Independent arrivals at a mean rate.
     Poisson {
@@ -199,6 +219,10 @@ impl ArrivalSpec {
                 let spread = spread.then_some(seed);
                 recorded(mooncake::open(&base(path), *rate_scale, spread, *block_tokens)?, *limit)
             }
+            Self::ServeGen { path, rate_scale, limit, from, to } => {
+                let span = servegen::Span { rate_scale: *rate_scale, from: *from, to: *to };
+                recorded(servegen::open(&base(path), seed, &span)?, *limit)
+            }
             Self::Poisson { rate_per_s, requests, prompt_tokens, output_tokens } => {
                 drawn(Gaps::Exponential, *rate_per_s, *requests, *prompt_tokens, *output_tokens)
             }
@@ -215,13 +239,26 @@ impl ArrivalSpec {
         }
     }
 
-    /// The file that it reads, as the user named it.
+    /// The files that it reads, in a fixed order.
+    ///
+    /// # Errors
+    /// A folder that cannot be read.
+    pub fn files(&self, base_dir: &Path) -> Result<Vec<PathBuf>> {
+        let mut copy = self.clone();
+        match (self, copy.path_mut()) {
+            (Self::ServeGen { .. }, Some(path)) => servegen::members(&base_dir.join(path)),
+            (_, path) => Ok(path.map(|p| base_dir.join(p)).into_iter().collect()),
+        }
+    }
+
+    /// The file or folder that it reads, as the user named it.
     pub fn path_mut(&mut self) -> Option<&mut PathBuf> {
         match self {
             Self::Azure { path, .. }
             | Self::BurstGpt { path, .. }
             | Self::Csv { path, .. }
-            | Self::Mooncake { path, .. } => Some(path),
+            | Self::Mooncake { path, .. }
+            | Self::ServeGen { path, .. } => Some(path),
             Self::Poisson { .. } | Self::Gamma { .. } | Self::Weibull { .. } | Self::ClosedLoop { .. } => None,
         }
     }
