@@ -31,7 +31,7 @@ fn a_summary_has_what_it_promises() {
     for (key, why) in s["not_reported"].as_object().unwrap() {
         assert!(why.as_str().unwrap().len() > 10, "{key}");
     }
-    for key in ["cache", "energy_j", "cost_usd_per_million_output_tokens"] {
+    for key in ["sessions", "cache", "energy_j", "cost_usd_per_million_output_tokens"] {
         assert_eq!(s[key].is_null(), s["not_reported"].get(key).is_some(), "{key}");
     }
     let offload = [&SMALL[..], &["hardware=rtx4090-offload", "policy.execution=on-demand"]].concat();

@@ -20,6 +20,13 @@ pub(super) fn summary(s: &Summary, timing: &Timing, out: Option<&Path>) -> Strin
         "requests",
         format!("{} admitted, {} finished, {} rejected", s.requests.admitted, s.requests.finished, s.requests.rejected),
     );
+    if let Some(n) = &s.sessions {
+        let cut = if n.cut > 0 { format!(", {} cut short", n.cut) } else { String::new() };
+        row(
+            "sessions",
+            format!("{} of {:.2} requests each, at most {}{cut}", n.begun, n.requests_per_session, n.most_requests),
+        );
+    }
     row("tokens", format!("{} prompt, {} output", s.tokens.prompt, s.tokens.output));
     let a = &s.assignments;
     let share = |n: u64| 100.0 * n as f64 / a.total().max(1) as f64;

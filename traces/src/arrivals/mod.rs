@@ -10,10 +10,12 @@ mod plain;
 mod renewal;
 mod request;
 mod servegen;
+mod sessions;
 mod table;
 
 pub use length::Length;
-pub use request::{Blocks, Request, Requests};
+pub use request::{Blocks, Request, Requests, Turn};
+pub use sessions::{Session, Sessions, Turns, TurnsDistribution};
 
 use gaps::Gaps;
 use moesim_core::{Diag, Picos, Result};
@@ -153,6 +155,26 @@ pub enum ArrivalSpec {
         /// Output lengths.
         output_tokens: Length,
     },
+    /// Users who come, hold a session of several turns, and leave. A turn's prompt is the history (all earlier prompts and
+    /// answers) and something new; it is sent when its user has read the answer and thought.
+    Sessions {
+        /// Sessions that begin, a second.
+        sessions_per_s: f64,
+        /// Coefficient of variation of the gaps between them (a Gamma process): 1 is a Poisson process; 0.01 to 10.
+        #[serde(default = "one")]
+        cv: f64,
+        /// How many sessions.
+        sessions: u64,
+        /// Turns of a session.
+        turns: Turns,
+        /// Mean time from the end of an answer to the next turn, which is exponential.
+        #[serde(default)]
+        think_time: Picos,
+        /// New prompt tokens of a turn.
+        prompt_tokens: Length,
+        /// Output lengths.
+        output_tokens: Length,
+    },
 }
 
 fn one() -> f64 {
@@ -176,12 +198,15 @@ pub enum Arrivals {
         /// The requests in order.
         requests: Requests,
     },
+    /// Sessions arrive at their own times, ascending; their turns follow the answers.
+    Sessions(Sessions),
 }
 
 impl std::fmt::Debug for Arrivals {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         match self {
             Self::Open(_) => f.write_str("Open"),
+            Self::Sessions(_) => f.write_str("Sessions"),
             Self::Closed { concurrency, think, .. } => write!(f, "Closed {{ {concurrency} users, think {think} }}"),
         }
     }
@@ -236,6 +261,11 @@ impl ArrivalSpec {
                 let lengths = length::Lengths::new(seed, *prompt_tokens, *output_tokens, *requests)?;
                 closed_loop::open(*concurrency, *think_time, lengths)
             }
+            Self::Sessions { sessions_per_s, cv, sessions, turns, think_time, prompt_tokens, output_tokens } => {
+                let (prompt, output) = (*prompt_tokens, *output_tokens);
+                let kind = sessions::Kind { turns: *turns, think: *think_time, prompt, output };
+                Ok(Arrivals::Sessions(Sessions::new(seed, *sessions_per_s, *cv, *sessions, kind)?))
+            }
         }
     }
 
@@ -259,7 +289,11 @@ impl ArrivalSpec {
             | Self::Csv { path, .. }
             | Self::Mooncake { path, .. }
             | Self::ServeGen { path, .. } => Some(path),
-            Self::Poisson { .. } | Self::Gamma { .. } | Self::Weibull { .. } | Self::ClosedLoop { .. } => None,
+            Self::Poisson { .. }
+            | Self::Gamma { .. }
+            | Self::Weibull { .. }
+            | Self::ClosedLoop { .. }
+            | Self::Sessions { .. } => None,
         }
     }
 }

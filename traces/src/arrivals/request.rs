@@ -5,7 +5,7 @@ use moesim_core::{Picos, Result};
 /// One request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// Its number, from 0 in order of arrival.
+    /// Its number, from 0 in order of arrival; turns are numbered session by session.
     pub id: u64,
     /// When it arrives; 0 in a closed loop, where the simulation decides.
     pub arrival: Picos,
@@ -15,12 +15,23 @@ pub struct Request {
     pub output_tokens: u32,
     /// What its prompt is made of, where a log says so.
     pub blocks: Option<Blocks>,
+    /// Which turn of which session it is, if it is one.
+    pub turn: Option<Turn>,
+}
+
+/// A turn of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// The session, from 0 in order of arrival.
+    pub session: u64,
+    /// Its turn, from 0.
+    pub number: u32,
 }
 
 impl Request {
     /// A request of which no more is known than this.
     pub(super) fn new(id: u64, arrival: Picos, prompt_tokens: u32, output_tokens: u32) -> Self {
-        Self { id, arrival, prompt_tokens, output_tokens, blocks: None }
+        Self { id, arrival, prompt_tokens, output_tokens, blocks: None, turn: None }
     }
 }
 

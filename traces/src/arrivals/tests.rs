@@ -3,6 +3,7 @@ use super::*;
 pub(super) fn requests(spec: &ArrivalSpec, base: &Path) -> Result<Vec<Request>> {
     match spec.open(7, base)? {
         Arrivals::Open(r) | Arrivals::Closed { requests: r, .. } => r.collect(),
+        Arrivals::Sessions(s) => s.map(|first| Ok(first?.1)).collect(),
     }
 }
 
