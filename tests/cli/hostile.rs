@@ -208,6 +208,38 @@ fn arrival_files() {
     }
 }
 
+#[test]
+fn logs_of_other_forms() {
+    let p = Place::new();
+    let arrivals = |name: &str, keys: &str, text: &[u8], words: &[&str]| {
+        p.write(name, text);
+        p.set(&[&format!("workload.arrivals={{ path = \"{name}\", {keys} }}")], words);
+    };
+    let line = b"{\"timestamp\": 1, \"input_length\": 4, \"output_length\": 2, \"hash_ids\": [1.5]}\n";
+    arrivals("m.jsonl", "kind = \"mooncake\"", line, &["m.jsonl: line 1: ", "hash_ids"]);
+    arrivals("m.jsonl", "kind = \"mooncake\", block_tokens = 0", line, &["workload.arrivals.block_tokens"]);
+    arrivals("m.jsonl", "kind = \"mooncake\", limit = 0", b"{}", &["m.jsonl: line 1", "missing field"]);
+    arrivals("m.gz", "kind = \"mooncake\"", b"\x1f\x8b\x08\x00", &["m.gz: line 1", "damaged"]);
+    p.set(&["workload.arrivals={ kind = \"mooncake\", path = \".\" }"], &["is a folder"]);
+    let header = "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n";
+    let burst = |rows: &str, words: &[&str]| {
+        arrivals("b.csv", "kind = \"burstgpt\", model = \"GPT-4\"", format!("{header}{rows}").as_bytes(), words);
+    };
+    burst("1,GPT-4,3,4,7,API log\n0,GPT-4,3,4,7,API log\n", &["b.csv: line 3, Timestamp", "sort the rows"]);
+    burst("1,ChatGPT,3,4,7,API log\n", &["b.csv: line 2", "Model \"GPT-4\""]);
+    arrivals(
+        "b.csv",
+        "kind = \"burstgpt\"",
+        b"Timestamp,Model\n",
+        &["b.csv: line 1: lacks the column `Request tokens`"],
+    );
+    arrivals("c.tar", "kind = \"servegen\"", &[b'x'; 3000], &["c.tar: archive: is no whole tar archive"]);
+    arrivals("c.tar", "kind = \"servegen\", to = \"0 s\"", b"", &["workload.arrivals.to", "after `from`"]);
+    let gamma = "workload.arrivals={ kind = \"gamma\", rate_per_s = 1.0, cv = 0.0, requests = 1, \
+                 prompt_tokens = { mean = 1 }, output_tokens = { mean = 1 } }";
+    p.set(&[gamma], &["workload.arrivals.cv", "from 0.01"]);
+}
+
 /// A small numpy array of expert ids [tokens, 24, 4].
 fn npy(shape: &str, body: usize, id: u8) -> Vec<u8> {
     let mut header = format!("{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}");

@@ -31,7 +31,7 @@ fn a_summary_has_what_it_promises() {
     for (key, why) in s["not_reported"].as_object().unwrap() {
         assert!(why.as_str().unwrap().len() > 10, "{key}");
     }
-    for key in ["cache", "energy_j", "cost_usd_per_million_output_tokens"] {
+    for key in ["sessions", "cache", "energy_j", "cost_usd_per_million_output_tokens"] {
         assert_eq!(s[key].is_null(), s["not_reported"].get(key).is_some(), "{key}");
     }
     let offload = [&SMALL[..], &["hardware=rtx4090-offload", "policy.execution=on-demand"]].concat();
@@ -203,4 +203,32 @@ fn presets_and_finished_experiments_follow_their_schema() {
     let run = p.run("quickstart", "run", &set);
     valid(&experiment, &parse(&run.text("experiment.toml")), "experiment.toml");
     assert!(!experiment.is_valid(&serde_json::json!({ "name": "x" })));
+}
+
+#[test]
+fn requests_left_out_are_noted() {
+    let p = Place::new();
+    let rows = "3,GPT-4,30,4,34,API log\n4,GPT-4,0,0,0,API log\n4,ChatGPT,20,2,22,API log\n5,GPT-4,9,0,9,API log\n";
+    p.write("b.csv", format!("Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n{rows}"));
+    let s = p.run("quickstart", "run", &["workload.arrivals={ kind = \"burstgpt\", path = \"b.csv\" }"]).summary();
+    assert_eq!(s["notes"][0], "2 failed requests of the log (0 tokens) were left out");
+    assert_eq!((s["requests"]["finished"].as_u64(), s["tokens"]["prompt"].as_u64()), (Some(2), Some(50)));
+}
+
+#[test]
+fn clients_of_a_folder_are_served_again() {
+    let p = Place::new();
+    std::fs::create_dir(p.path("clients")).unwrap();
+    p.write("clients/chunk-3-trace.csv", "0,0.05,2,Weibull,0.55,1.1\n600,0.02,0.5,Gamma,4,0.99\n");
+    let lengths = "{\"input_tokens\": \"{10: 0.5, 20: 0.5}\", \"output_tokens\": \"{2: 0.25, 7: 0.75}\"}";
+    p.write("clients/chunk-3-dataset.json", format!("{{\"0\": {lengths}}}"));
+    let set = ["workload.arrivals={ kind = \"servegen\", path = \"clients\", from = \"300 s\", to = \"900 s\" }"];
+    let run = p.run("quickstart", "run", &set);
+    let s = run.summary();
+    assert!(number(&s, "requests.finished") > 0.0 && number(&s, "simulated_s") < 610.0);
+    assert!(s["notes"][0].as_str().unwrap().contains("drawn independently"));
+    let text = run.text("experiment.toml");
+    assert!(text.contains("# Arrivals: /") && text.contains("clients, hash "), "{text}");
+    let again = p.run("run/experiment.toml", "again", &[]);
+    assert_eq!(again.text("requests.csv"), run.text("requests.csv"));
 }

@@ -118,3 +118,36 @@ fn a_trace_cut_and_merged_and_through_every_form_keeps_its_rows() {
         );
     }
 }
+
+/// `workload.arrivals` for a log in the data, whole but for `more`.
+fn log(kind: &str, path: &std::path::Path, more: &str) -> String {
+    format!("workload.arrivals={{ kind = \"{kind}\", path = {:?}, {more} }}", path.to_str().unwrap())
+}
+
+#[test]
+fn mooncakes_requests_come_inside_their_ticks() {
+    let p = Place::new();
+    let Some(path) = data("arrivals/mooncake_conversation_trace.jsonl.gz") else { return };
+    let fast = ["workload.arrivals.limit=20", "output.iterations=false", "fidelity.execution=phase"];
+    let spread =
+        p.run("quickstart", "spread", &[&[log("mooncake", &path, "rate_scale = 0.5").as_str()], &fast[..]].concat());
+    let s = spread.summary();
+    assert_eq!(crate::common::number(&s, "requests.finished"), 20.0);
+    assert!(s["notes"][0].as_str().unwrap().contains("no prefix cache uses them yet"), "{}", s["notes"]);
+    assert!(s["cache"].is_null());
+    let arrivals = |run: &Run| {
+        let mut t = run.table("requests.csv").column::<f64>("arrival_s");
+        t.sort_by(f64::total_cmp);
+        t
+    };
+    let spread = arrivals(&spread);
+    let together = log("mooncake", &path, "rate_scale = 0.5, spread = false");
+    let together = arrivals(&p.run("quickstart", "together", &[&[together.as_str()], &fast[..]].concat()));
+    // Ticks of 3 s are 6 s at half the rate.
+    assert!(spread.iter().zip(&together).all(|(s, t)| (t + 1e-9..t + 6.0).contains(s)), "{spread:?} {together:?}");
+    assert!(together.iter().all(|t| t % 6.0 < 0.01 || t % 6.0 > 5.99), "{together:?}");
+    assert!(p.run("quickstart", "again", &[]).summary()["notes"].as_array().unwrap().is_empty());
+    // The run directory names the log and repeats the run.
+    let text = std::fs::read_to_string(p.path("spread/experiment.toml")).unwrap();
+    assert!(text.contains("# Arrivals: ") && text.contains("mooncake"), "{text}");
+}

@@ -159,3 +159,52 @@ fn routing_does_not_depend_on_the_deployment() {
         assert_eq!(reduced > 0.0, deployment.iter().any(|d| d.contains("_tp=")), "{deployment:?}: {reduced}");
     }
 }
+
+#[test]
+fn turns_follow_their_answers() {
+    let p = Place::new();
+    let sessions = "kind = \"sessions\", sessions_per_s = 50.0, sessions = 20, think_time = \"5 ms\", \
+                    turns = { mean = 3 }, prompt_tokens = { mean = 40, spread = 0.5 }, output_tokens = { mean = 6 }";
+    let set = format!("workload.arrivals={{ {sessions} }}");
+    let run = p.run("quickstart", "run", &[&set]);
+    let (s, t) = (run.summary(), run.table("requests.csv"));
+    let (session, turn) = (t.column::<u64>("session"), t.column::<u32>("turn"));
+    let (prompt, output) = (t.column::<u32>("prompt_tokens"), t.column::<u32>("output_tokens"));
+    let (arrival, end) = (t.column::<f64>("arrival_s"), t.column::<f64>("finished_s"));
+    let sequence = t.column::<u64>("sequence");
+    let mut order: Vec<usize> = (0..session.len()).collect();
+    order.sort_by_key(|&i| (session[i], turn[i]));
+    for w in order.windows(2) {
+        let (a, b) = (w[0], w[1]);
+        if session[a] == session[b] {
+            assert_eq!((turn[b], sequence[b]), (turn[a] + 1, sequence[a]));
+            assert!(arrival[b] > end[a], "{} {}", arrival[b], end[a]);
+            let new = prompt[b] - prompt[a] - output[a];
+            assert!((20..=60).contains(&new), "{new}");
+        } else {
+            assert_eq!((session[b], turn[b]), (session[a] + 1, 0));
+        }
+    }
+    assert_eq!(number(&s, "sessions.begun"), 20.0);
+    assert_eq!(number(&s, "sessions.requests_per_session"), session.len() as f64 / 20.0);
+    assert_eq!(number(&s, "sessions.most_requests"), f64::from(turn.iter().max().unwrap() + 1));
+    assert_eq!((number(&s, "sessions.cut"), number(&s, "requests.finished")), (0.0, session.len() as f64));
+    assert!(s["notes"][0].as_str().unwrap().contains("no prefix cache"), "{}", s["notes"]);
+    assert!(p.ok(&["run", "quickstart", "--quiet", "--set", &set]).contains("20 of "));
+    // What is asked does not depend on the machine.
+    let slow = p.run("quickstart", "slow", &[&set, "hardware.device.memory.bandwidth=0.5 TB/s"]).table("requests.csv");
+    let pairs = |t: &crate::common::Table| {
+        let mut all: Vec<_> = t.column::<u64>("id").into_iter().zip(t.column::<u32>("prompt_tokens")).collect();
+        all.sort_unstable();
+        all
+    };
+    assert_eq!(pairs(&slow), pairs(&t));
+    assert_ne!(slow.column::<f64>("arrival_s"), arrival);
+    // A history that outgrows the cache ends its session.
+    let room = room_for(&p, 6_000_000);
+    let s = p.run("quickstart", "tight", &[&set, &room]).summary();
+    let of = |key: &str| number(&s, key);
+    assert!(of("sessions.cut") > 0.0 && of("sessions.cut") <= of("requests.rejected"));
+    assert_eq!(of("requests.finished") + of("requests.rejected"), of("requests.admitted"));
+    assert!(of("sessions.requests_per_session") < session.len() as f64 / 20.0);
+}

@@ -422,6 +422,7 @@ fn arrival_files() {
     fn drain(spec: &ArrivalSpec) -> Result<()> {
         match spec.open(1, Path::new(""))? {
             Arrivals::Open(mut r) | Arrivals::Closed { requests: mut r, .. } => r.try_for_each(|r| r.map(|_| ())),
+            Arrivals::Sessions(mut s) => s.try_for_each(|s| s.map(|_| ())),
         }
     }
     let plain = |p: &Path| drain(&ArrivalSpec::Csv { path: p.into(), rate_scale: 1.0, limit: None });

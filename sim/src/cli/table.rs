@@ -20,6 +20,13 @@ pub(super) fn summary(s: &Summary, timing: &Timing, out: Option<&Path>) -> Strin
         "requests",
         format!("{} admitted, {} finished, {} rejected", s.requests.admitted, s.requests.finished, s.requests.rejected),
     );
+    if let Some(n) = &s.sessions {
+        let cut = if n.cut > 0 { format!(", {} cut short", n.cut) } else { String::new() };
+        row(
+            "sessions",
+            format!("{} of {:.2} requests each, at most {}{cut}", n.begun, n.requests_per_session, n.most_requests),
+        );
+    }
     row("tokens", format!("{} prompt, {} output", s.tokens.prompt, s.tokens.output));
     let a = &s.assignments;
     let share = |n: u64| 100.0 * n as f64 / a.total().max(1) as f64;
@@ -70,7 +77,8 @@ pub(super) fn summary(s: &Summary, timing: &Timing, out: Option<&Path>) -> Strin
     let part = |(name, v): (&&str, &f64)| format!("{name} {:.1} %", 100.0 * v / s.simulated_s.max(1e-300));
     row("critical path", parts.into_iter().map(part).collect::<Vec<_>>().join(", "));
     row("bound by", s.bottleneck.unwrap_or("nothing").to_string());
-    row("note", s.approximations.join("; "));
+    let notes = s.approximations.iter().copied().chain(s.notes.iter().map(String::as_str));
+    row("note", notes.collect::<Vec<_>>().join("; "));
     row("took", timing.line());
     if let Some(out) = out {
         row("written to", out.display().to_string());

@@ -271,6 +271,16 @@ impl Recorder {
         t.cell(e2e.millis())?;
         t.cell(live.preemptions)?;
         t.cell(live.recomputed)?;
+        match live.turn {
+            Some(turn) => {
+                t.cell(turn.session)?;
+                t.cell(turn.number)?;
+            }
+            None => {
+                t.cell("")?;
+                t.cell("")?;
+            }
+        }
         t.end_row()
     }
 

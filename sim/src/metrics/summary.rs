@@ -35,6 +35,8 @@ pub struct Summary {
     pub routing: RoutingReport,
     /// Requests by fate.
     pub requests: Requests,
+    /// Sessions, if requests belong to any.
+    pub sessions: Option<Sessions>,
     /// Tokens of finished requests.
     pub tokens: Tokens,
     /// (token, layer, expert) assignments by provenance, all computed positions.
@@ -90,6 +92,8 @@ pub struct Summary {
     pub not_reported: BTreeMap<&'static str, &'static str>,
     /// What is approximated.
     pub approximations: Vec<&'static str>,
+    /// What of the input was left out, or is not used.
+    pub notes: Vec<String>,
 }
 
 /// Versions of what made the summary.
@@ -121,6 +125,19 @@ pub struct Requests {
     pub finished: u64,
     /// Their KV cache could never fit.
     pub rejected: u64,
+}
+
+/// Sessions of several turns.
+#[derive(Clone, Debug, Serialize)]
+pub struct Sessions {
+    /// They began.
+    pub begun: u64,
+    /// They ended early: a turn was rejected.
+    pub cut: u64,
+    /// Mean requests of a session.
+    pub requests_per_session: f64,
+    /// Most requests of a session.
+    pub most_requests: u32,
 }
 
 /// Tokens of finished requests.
@@ -227,6 +244,15 @@ impl Summary {
         if cache.is_none() {
             not_reported.insert("cache", "the execution policy has no cache");
         }
+        let sessions = s.sessions().map(|c| Sessions {
+            begun: c.begun,
+            cut: c.cut,
+            requests_per_session: c.requests as f64 / c.begun.max(1) as f64,
+            most_requests: c.most,
+        });
+        if sessions.is_none() {
+            not_reported.insert("sessions", "requests do not belong to sessions");
+        }
         let breakdown = OpKind::ALL
             .into_iter()
             .filter(|&k| k != OpKind::Join)
@@ -255,6 +281,7 @@ impl Summary {
                 largest_multiplicity: r.multiplicity,
             },
             requests: Requests { admitted: r.admitted, finished: r.finished, rejected: r.rejected },
+            sessions,
             tokens: Tokens { prompt: r.tokens[0], output: r.tokens[1] },
             assignments: *s.provenance(),
             selections: Some(*s.selections()).filter(|t| t.routed() != t.computed || t.absent > 0),
@@ -293,6 +320,7 @@ impl Summary {
             cost_usd_per_million_output_tokens: cost,
             not_reported,
             approximations: approximations(plan),
+            notes: s.arrival_notes(),
         }
     }
 }

@@ -102,7 +102,7 @@ impl Tables {
         let requests = Table::create(
             &dir.join("requests.csv"),
             "id,arrival_s,prompt_tokens,output_tokens,rank,sequence,offset,scheduled_s,first_token_s,finished_s,\
-             ttft_ms,tpot_ms,e2e_ms,preemptions,recomputed_tokens",
+             ttft_ms,tpot_ms,e2e_ms,preemptions,recomputed_tokens,session,turn",
         )?;
         let header = "iteration,start_s,end_s,sequences,prefill_tokens,decode_tokens,waiting,kv_used_bytes,imbalance";
         let iterations = if iterations { Some(Table::create(&dir.join("iterations.csv"), header)?) } else { None };

@@ -9,7 +9,6 @@ use crate::metrics::tables::Table;
 use crate::simulation::Simulation;
 use moesim_core::output::content_hash;
 use moesim_core::{Diag, Picos, Result, config};
-use moesim_traces::arrivals::ArrivalSpec;
 use std::path::Path;
 
 /// The file that marks a folder as ours.
@@ -56,11 +55,14 @@ pub fn text(path: &Path, text: &str) -> Result<()> {
 pub fn experiment(resolved: &Resolved, routing: &str) -> Result<String> {
     let mut out = format!("# moesim {}. Routing rows: hash {routing}.\n", env!("CARGO_PKG_VERSION"));
     let mut x = resolved.experiment.clone();
-    if let ArrivalSpec::Azure { path, .. } | ArrivalSpec::Csv { path, .. } = &mut x.workload.arrivals {
-        let file = resolved.base.join(&*path);
-        let bytes = std::fs::read(&file).map_err(|e| Diag::cannot_read(&file, &e))?;
-        absolute(path, &file)?;
-        out += &format!("# Arrivals: {}, hash {}.\n", path.display(), content_hash(&bytes));
+    let files = x.workload.arrivals.files(&resolved.base)?;
+    if let Some(path) = x.workload.arrivals.path_mut() {
+        absolute(path, &resolved.base.join(&*path))?;
+        let read = |f: &std::path::PathBuf| std::fs::read(f).map_err(|e| Diag::cannot_read(f, &e));
+        let mut hashes = files.iter().map(|f| Ok(content_hash(&read(f)?))).collect::<Result<Vec<_>>>()?;
+        // Of a folder, the hash of its files' hashes.
+        let hash = if hashes.len() == 1 { hashes.remove(0) } else { content_hash(hashes.concat().as_bytes()) };
+        out += &format!("# Arrivals: {}, hash {hash}.\n", path.display());
     }
     if let crate::experiment::Routing::Trace { path, .. } = &mut x.workload.routing {
         let file = resolved.base.join(&*path);

@@ -4,6 +4,7 @@ use crate::engine::Pool;
 use crate::machine::Plan;
 use crate::routing::Binding;
 use moesim_core::Picos;
+use moesim_traces::arrivals::Turn;
 use std::collections::VecDeque;
 
 /// A request that is in line or running.
@@ -17,6 +18,8 @@ pub struct Live {
     pub prompt: u32,
     /// Output tokens that it asks for.
     pub output: u32,
+    /// Which turn of a session it is, if it is one.
+    pub turn: Option<Turn>,
     /// What it replays.
     pub binding: Binding,
     /// Output tokens that exist.

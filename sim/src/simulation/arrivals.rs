@@ -1,21 +1,43 @@
 //! Requests on their way in, one looked ahead.
 
-use crate::engine::EventQueue;
 use moesim_core::{Picos, Result};
-use moesim_traces::arrivals::{Arrivals, Request};
+use moesim_traces::arrivals::{Arrivals, Request, Session, Turn};
+use std::collections::BTreeMap;
 
-/// Open or closed arrivals behind one face.
+/// Open arrivals, closed loops and sessions behind one face.
 pub(super) struct Line {
     arrivals: Arrivals,
     /// The next open arrival.
     next: Option<Request>,
-    /// Arrivals of a closed loop whose time is known.
-    due: EventQueue<Request>,
+    /// Arrivals that wait for their time, by time and number: of a closed loop or of sessions.
+    due: BTreeMap<(Picos, u64), Request>,
+    /// Sessions that are going on, and the next one.
+    sessions: BTreeMap<u64, Session>,
+    counts: SessionCounts,
+}
+
+/// Sessions so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SessionCounts {
+    /// Their first turn came.
+    pub(crate) begun: u64,
+    /// They ended early, because a turn was rejected.
+    pub(crate) cut: u64,
+    /// Turns that came.
+    pub(crate) requests: u64,
+    /// Most turns of a session.
+    pub(crate) most: u32,
 }
 
 impl Line {
     pub(super) fn new(arrivals: Arrivals) -> Result<Self> {
-        let mut line = Self { arrivals, next: None, due: EventQueue::default() };
+        let mut line = Self {
+            arrivals,
+            next: None,
+            due: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            counts: SessionCounts::default(),
+        };
         match &mut line.arrivals {
             Arrivals::Open(requests) => line.next = requests.next().transpose()?,
             Arrivals::Closed { concurrency, .. } => {
@@ -23,42 +45,74 @@ impl Line {
                     line.send(Picos::ZERO)?;
                 }
             }
+            Arrivals::Sessions(_) => line.look_ahead()?,
         }
         Ok(line)
     }
 
-    /// The next request that has arrived by `now`.
-    pub(super) fn take(&mut self, now: Picos) -> Result<Option<Request>> {
-        match &mut self.arrivals {
-            Arrivals::Open(requests) => {
-                if self.next.is_some_and(|r| r.arrival <= now) {
-                    let taken = self.next.take();
-                    self.next = requests.next().transpose()?;
-                    return Ok(taken);
-                }
-                Ok(None)
-            }
-            Arrivals::Closed { .. } => {
-                if self.due.peek_time().is_some_and(|t| t <= now.0) {
-                    return Ok(self.due.pop().map(|(t, r)| Request { arrival: Picos(t), ..r }));
-                }
-                Ok(None)
-            }
+    /// What the reader of the summary should know of the requests that came.
+    pub(super) fn notes(&self) -> Vec<String> {
+        match &self.arrivals {
+            Arrivals::Open(requests) | Arrivals::Closed { requests, .. } => requests.notes(),
+            Arrivals::Sessions(sessions) => sessions.notes(),
         }
     }
 
-    /// When the next request comes, if one is on its way.
-    pub(super) fn next_arrival(&self) -> Result<Option<Picos>> {
-        Ok(match &self.arrivals {
-            Arrivals::Open(_) => self.next.map(|r| r.arrival),
-            Arrivals::Closed { .. } => self.due.peek_time().map(Picos),
-        })
+    /// What came of sessions, if requests belong to any.
+    pub(super) fn sessions(&self) -> Option<SessionCounts> {
+        matches!(self.arrivals, Arrivals::Sessions(_)).then_some(self.counts)
     }
 
-    /// A request left at `now`: in a closed loop its user sends the next one after thinking.
-    pub(super) fn release(&mut self, now: Picos) -> Result<()> {
-        let think = if let Arrivals::Closed { think, .. } = &self.arrivals { *think } else { Picos::ZERO };
-        self.send(now + think)
+    /// The next request that has arrived by `now`.
+    pub(super) fn take(&mut self, now: Picos) -> Result<Option<Request>> {
+        if let Arrivals::Open(requests) = &mut self.arrivals {
+            if self.next.as_ref().is_some_and(|r| r.arrival <= now) {
+                let taken = self.next.take();
+                self.next = requests.next().transpose()?;
+                return Ok(taken);
+            }
+            return Ok(None);
+        }
+        let first = self.due.first_entry().filter(|e| e.key().0 <= now);
+        let taken = first.map(|e| e.remove_entry()).map(|((arrival, _), r)| Request { arrival, ..r });
+        if let Some(turn) = taken.as_ref().and_then(|r| r.turn) {
+            self.counts.requests += 1;
+            self.counts.most = self.counts.most.max(turn.number + 1);
+            if turn.number == 0 {
+                self.counts.begun += 1;
+                self.look_ahead()?;
+            }
+        }
+        Ok(taken)
+    }
+
+    /// When the next request comes, if one is on its way.
+    pub(super) fn next_arrival(&self) -> Option<Picos> {
+        match &self.arrivals {
+            Arrivals::Open(_) => self.next.as_ref().map(|r| r.arrival),
+            Arrivals::Closed { .. } | Arrivals::Sessions(_) => self.due.first_key_value().map(|(k, _)| k.0),
+        }
+    }
+
+    /// A request left at `now`: in a closed loop its user sends the next one after thinking, and so in a session, unless it
+    /// was rejected: later turns would be longer still.
+    pub(super) fn release(&mut self, now: Picos, turn: Option<Turn>, rejected: bool) -> Result<()> {
+        match &self.arrivals {
+            Arrivals::Open(_) => Ok(()),
+            Arrivals::Closed { think, .. } => self.send(now + *think),
+            Arrivals::Sessions(_) => {
+                let Some(turn) = turn else { return Ok(()) };
+                let Some(session) = self.sessions.get_mut(&turn.session) else { return Ok(()) };
+                let next = session.after(now)?;
+                if let (Some(request), false) = (&next, rejected) {
+                    self.due.insert((request.arrival, request.id), request.clone());
+                } else {
+                    self.counts.cut += u64::from(next.is_some());
+                    self.sessions.remove(&turn.session);
+                }
+                Ok(())
+            }
+        }
     }
 
     /// A user of a closed loop sends the next request at `at`.
@@ -66,7 +120,18 @@ impl Line {
         if let Arrivals::Closed { requests, .. } = &mut self.arrivals
             && let Some(request) = requests.next().transpose()?
         {
-            self.due.push(at.0, request);
+            self.due.insert((at, request.id), request);
+        }
+        Ok(())
+    }
+
+    /// The session that comes next is known before its time.
+    fn look_ahead(&mut self) -> Result<()> {
+        if let Arrivals::Sessions(sessions) = &mut self.arrivals
+            && let Some((session, first)) = sessions.next().transpose()?
+        {
+            self.sessions.extend(first.turn.map(|t| (t.session, session)));
+            self.due.insert((first.arrival, first.id), first);
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ use crate::registry::Registry;
 use crate::routing::{Binder, Provenance, Replay, Selections, Source};
 use crate::serving::{LoadBalancer, Rank, Scheduler, Step};
 use arrivals::Line;
+pub(crate) use arrivals::SessionCounts;
 use iteration::Iteration;
 pub(crate) use iteration::Shape;
 pub(crate) use layout::{check_trace, place};
@@ -134,7 +135,7 @@ impl Simulation {
             self.admit(now)?;
             let any = self.batch();
             if !any {
-                match self.line.next_arrival()? {
+                match self.line.next_arrival() {
                     Some(at) => {
                         now = now.max(at);
                         on_the_clock(now)?;
@@ -198,18 +199,28 @@ impl Simulation {
         &self.iteration.selections
     }
 
+    /// What the reader of the summary should know of the requests that came.
+    pub fn arrival_notes(&self) -> Vec<String> {
+        self.line.notes()
+    }
+
+    pub(crate) fn sessions(&self) -> Option<SessionCounts> {
+        self.line.sessions()
+    }
+
     /// Takes in every request that has arrived by `now`.
     fn admit(&mut self, now: Picos) -> Result<()> {
-        while let Some(request) = self.line.take(now)? {
+        while let Some(request) = self.line.take(now).map_err(in_arrivals)? {
             self.recorder.admitted += 1;
-            let binding = self.binder.bind(request.id);
+            // A session's turns have their history in common, and so their routing.
+            let binding = self.binder.bind(request.turn.map_or(request.id, |t| t.session));
             // Positions computed: the last output token is never fed back.
             let longest = request.prompt_tokens.checked_add(request.output_tokens - 1).ok_or_else(|| {
                 Diag::input(format!("request {} is longer than 2^32 tokens", request.id)).cure("shorten it")
             })?;
             if self.plan.kv_peak_bytes(longest) > self.ranks[0].kv.capacity() {
                 self.recorder.rejected += 1;
-                self.line.release(now)?;
+                self.line.release(now, request.turn, true).map_err(in_arrivals)?;
                 continue;
             }
             if !std::mem::replace(&mut self.checked[binding.sequence as usize], true) {
@@ -225,6 +236,7 @@ impl Simulation {
                 arrival: request.arrival,
                 prompt: request.prompt_tokens,
                 output: request.output_tokens,
+                turn: request.turn,
                 binding,
                 generated: 0,
                 computed: 0,
@@ -281,7 +293,7 @@ impl Simulation {
                         rank.kv.give(live.kv_bytes);
                         self.recorder.request(live, r, self.source.trace(), end)?;
                         self.recorder.bound(live.binding.sequence, -1);
-                        self.line.release(end)?;
+                        self.line.release(end, live.turn, false).map_err(in_arrivals)?;
                     } else {
                         rank.running.swap(kept, i);
                         kept += 1;

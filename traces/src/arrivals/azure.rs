@@ -1,11 +1,18 @@
 //! Traces of Azure's public data set (Azure/AzurePublicDataset, 2023 and 2024): TIMESTAMP, ContextTokens, GeneratedTokens.
 
-use super::table::Table;
+use super::table::{Layout, Table};
 use moesim_core::Diag;
 use std::path::Path;
 
 pub(super) fn open(path: &Path, rate_scale: f64) -> Result<Table, Diag> {
-    Table::open(path, ["TIMESTAMP", "ContextTokens", "GeneratedTokens"], timestamp, true, rate_scale)
+    let layout = Layout {
+        names: ["TIMESTAMP", "ContextTokens", "GeneratedTokens"],
+        clock: timestamp,
+        from_first: true,
+        only: Vec::new(),
+        failures: false,
+    };
+    Table::open(path, layout, rate_scale)
 }
 
 const RULE: &str = "write it as 2023-11-16 18:17:03.9799600";

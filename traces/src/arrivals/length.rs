@@ -19,7 +19,7 @@ pub struct Length {
 }
 
 impl Length {
-    fn check(self, place: &str) -> Result<()> {
+    pub(super) fn check(self, place: &str) -> Result<()> {
         if !(1..=TOKENS).contains(&self.mean) {
             return Err(out_of_range(&format!("{place}.mean"), self.mean.to_string(), "from 1 to 16777216 tokens"));
         }
@@ -28,7 +28,7 @@ impl Length {
         }
         Ok(())
     }
-    fn draw(self, r: &mut Stream) -> u32 {
+    pub(super) fn draw(self, r: &mut Stream) -> u32 {
         let half = (f64::from(self.mean) * self.spread) as u32;
         let low = (self.mean - half).max(1);
         let high = (self.mean + half).min(TOKENS);
@@ -61,11 +61,9 @@ impl Iterator for Lengths {
     fn next(&mut self) -> Option<Request> {
         let id = self.next;
         self.next += 1;
-        (id < self.requests).then(|| Request {
-            id,
-            arrival: Picos::ZERO,
-            prompt_tokens: self.prompt.draw(&mut self.stream),
-            output_tokens: self.output.draw(&mut self.stream),
+        (id < self.requests).then(|| {
+            let prompt = self.prompt.draw(&mut self.stream);
+            Request::new(id, Picos::ZERO, prompt, self.output.draw(&mut self.stream))
         })
     }
 }

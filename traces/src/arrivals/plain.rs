@@ -1,11 +1,18 @@
 //! CSV with arrived_at_s, prompt_tokens, output_tokens.
 
-use super::table::Table;
+use super::table::{Layout, Table};
 use moesim_core::Diag;
 use std::path::Path;
 
 pub(super) fn open(path: &Path, rate_scale: f64) -> Result<Table, Diag> {
-    Table::open(path, ["arrived_at_s", "prompt_tokens", "output_tokens"], seconds, false, rate_scale)
+    let layout = Layout {
+        names: ["arrived_at_s", "prompt_tokens", "output_tokens"],
+        clock: seconds,
+        from_first: false,
+        only: Vec::new(),
+        failures: false,
+    };
+    Table::open(path, layout, rate_scale)
 }
 
 fn seconds(text: &str) -> Result<i128, &'static str> {

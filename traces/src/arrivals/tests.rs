@@ -1,9 +1,28 @@
 use super::*;
 
-fn requests(spec: &ArrivalSpec, base: &Path) -> Result<Vec<Request>> {
+pub(super) fn requests(spec: &ArrivalSpec, base: &Path) -> Result<Vec<Request>> {
     match spec.open(7, base)? {
         Arrivals::Open(r) | Arrivals::Closed { requests: r, .. } => r.collect(),
+        Arrivals::Sessions(s) => s.map(|first| Ok(first?.1)).collect(),
     }
+}
+
+/// The message of what must be wrong input.
+pub(super) fn failure<T>(result: Result<T>) -> String {
+    let Err(e) = result else { panic!("accepted") };
+    assert_eq!(e.exit_code(), 2);
+    assert!(!e.cure.is_empty(), "{e}");
+    e.to_string()
+}
+
+/// Real data, which is not part of the repository; prints that the caller is skipped where it is absent.
+pub(super) fn data(name: &str) -> Option<PathBuf> {
+    let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data")).join(name);
+    if path.exists() {
+        return Some(path);
+    }
+    println!("skipped: {} is absent", path.display());
+    None
 }
 
 fn csv(text: &str, rate_scale: f64, limit: Option<u64>) -> Result<Vec<Request>> {
@@ -16,11 +35,7 @@ const LENGTH: Length = Length { mean: 100, spread: 0.5 };
 
 #[test]
 fn recorded_traces_are_whole() {
-    let base = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data/arrivals"));
-    if !base.exists() {
-        println!("skipped: {} is absent", base.display());
-        return;
-    }
+    let Some(base) = &data("arrivals") else { return };
     let azure = |file: &str, rate_scale| ArrivalSpec::Azure { path: file.into(), rate_scale, limit: None };
     for (file, count, span) in
         [("AzureLLMInferenceTrace_code.csv", 8_819, 3_436.0), ("AzureLLMInferenceTrace_conv.csv", 19_366, 3_502.0)]
@@ -33,7 +48,7 @@ fn recorded_traces_are_whole() {
         assert_eq!(double[count - 1].arrival.0, last.0.div_ceil(2));
     }
     let code = requests(&azure("AzureLLMInferenceTrace_code.csv", 1.0), base).unwrap();
-    assert_eq!(code[1], Request { id: 1, arrival: Picos(52_000_000_000), prompt_tokens: 3180, output_tokens: 8 });
+    assert_eq!(code[1], Request::new(1, Picos(52_000_000_000), 3180, 8));
     let path = "sharegpt_qwen3-30b-a3b_300.csv".into();
     assert_eq!(requests(&ArrivalSpec::Csv { path, rate_scale: 1.0, limit: None }, base).unwrap().len(), 300);
 }
@@ -42,8 +57,8 @@ fn recorded_traces_are_whole() {
 fn columns_may_stand_anywhere() {
     let text = "output_tokens, x, arrived_at_s, prompt_tokens\n3,a,0.5,2\r\n4,b,1.5,5\n9,c,2,9\n";
     let all = csv(text, 2.0, Some(2)).unwrap();
-    let request = |id, arrival, prompt_tokens, output_tokens| Request { id, arrival, prompt_tokens, output_tokens };
-    assert_eq!(all, [request(0, Picos(250_000_000_000), 2, 3), request(1, Picos(750_000_000_000), 5, 4)]);
+    let expected = [Request::new(0, Picos(250_000_000_000), 2, 3), Request::new(1, Picos(750_000_000_000), 5, 4)];
+    assert_eq!(all, expected);
 }
 
 #[test]
@@ -63,7 +78,7 @@ fn poisson_has_its_rate_and_its_seed() {
     assert!((mean - 100.0).abs() < 1.1, "{mean}");
     assert_eq!(requests(&spec, Path::new("")).unwrap(), all);
     let Arrivals::Open(other) = spec.open(8, Path::new("")).unwrap() else { panic!("open") };
-    assert_ne!(other.map(Result::unwrap).next(), Some(all[0]));
+    assert_ne!(other.map(Result::unwrap).next().as_ref(), Some(&all[0]));
 }
 
 #[test]
@@ -91,9 +106,33 @@ fn ranges_are_checked() {
         super::tests::requests(&spec, Path::new("")).unwrap_err().to_string()
     };
     assert!(poisson(f64::NAN, 1, LENGTH).contains("rate_per_s"));
+    let gamma = |cv| {
+        let (prompt_tokens, output_tokens) = (LENGTH, LENGTH);
+        let spec = ArrivalSpec::Gamma { rate_per_s: 1.0, cv, requests: 1, prompt_tokens, output_tokens };
+        failure(super::tests::requests(&spec, Path::new("")))
+    };
+    assert!(gamma(f64::NAN).contains("cv: ") && gamma(0.0).contains("from 0.01"));
     assert!(poisson(1.0, 0, LENGTH).contains("requests"));
     assert!(poisson(1.0, 1, Length { mean: 0, spread: 0.0 }).contains("prompt_tokens.mean"));
     assert!(poisson(1.0, 1, Length { mean: 1, spread: -1.0 }).contains("prompt_tokens.spread"));
     assert!(poisson(1e-9, 9, LENGTH).contains("end of the clock"));
     assert!(csv("arrived_at_s,prompt_tokens,output_tokens\n1,2,3\n", f64::INFINITY, None).is_err());
+}
+
+#[test]
+fn bursts_have_their_rate_and_cv() {
+    let n = 20_000u64;
+    for cv in [0.4, 2.0] {
+        let (rate_per_s, prompt_tokens, output_tokens) = (50.0, LENGTH, LENGTH);
+        let gamma = ArrivalSpec::Gamma { rate_per_s, cv, requests: n, prompt_tokens, output_tokens };
+        let weibull = ArrivalSpec::Weibull { rate_per_s, cv, requests: n, prompt_tokens, output_tokens };
+        for (spec, gaps) in [(gamma, Gaps::gamma_of(cv)), (weibull, Gaps::weibull_of(cv))] {
+            let times: Vec<f64> = requests(&spec, Path::new("")).unwrap().iter().map(|r| r.arrival.seconds()).collect();
+            let between: Vec<f64> = times.windows(2).map(|w| (w[1] - w[0]) * rate_per_s).collect();
+            let (mean, found) = gaps::tests::sample(&between);
+            let (_, mean_error, cv_error) = gaps::tests::errors(gaps.unwrap(), n as f64);
+            assert!((mean - 1.0).abs() < 5.0 * mean_error, "{spec:?}: {mean}");
+            assert!((found - cv).abs() < 5.0 * cv_error, "{spec:?}: {found}");
+        }
+    }
 }

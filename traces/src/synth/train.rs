@@ -16,7 +16,7 @@ use rayon::prelude::*;
 const WORK: u64 = 60_000_000_000;
 /// Selections drawn in a round of settling, at most, and rounds.
 const DRAWN: usize = 1 << 24;
-const ROUNDS: usize = 12;
+const ROUNDS: usize = 24;
 
 impl Router {
     /// Fits a model of `part`'s routing; the same on any number of threads.
