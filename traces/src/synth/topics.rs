@@ -5,11 +5,14 @@
 use crate::trace::MISSING;
 use moesim_core::rng::{below, stream};
 use rand::Rng;
+use rayon::prelude::*;
 
 /// A topic has this many sequences on average, at least.
 const SEQUENCES: usize = 24;
 /// The most topics.
 const MOST: usize = 16;
+/// Shares held in memory: the centres are found among so many sequences as they are of, picked at random.
+const SHARES: usize = 1 << 25;
 /// Rounds of k-means.
 const ROUNDS: usize = 20;
 
@@ -19,9 +22,13 @@ pub(super) fn find(rows: &[&[u16]], (layers, k, experts): (usize, usize, usize),
     if topics == 1 {
         return (vec![0; rows.len()], 1);
     }
-    let profiles: Vec<Vec<f32>> = rows.iter().map(|r| profile(r, layers, k, experts)).collect();
+    let mut sample: Vec<usize> = (0..rows.len()).collect();
+    super::shuffle(&mut sample, &mut stream(seed, "synth-topics-sample", 0));
+    sample.truncate((SHARES / (layers * experts)).max(topics));
+    sample.sort_unstable();
+    let profiles: Vec<Vec<f32>> = sample.par_iter().map(|i| profile(rows[*i], layers, k, experts)).collect();
     let mut r = stream(seed, "synth-topics", 0);
-    let mut centres = vec![profiles[below(r.next_u64(), rows.len() as u64) as usize].clone()];
+    let mut centres = vec![profiles[below(r.next_u64(), profiles.len() as u64) as usize].clone()];
     let mut nearest: Vec<f32> = profiles.iter().map(|p| distance(p, &centres[0])).collect();
     while centres.len() < topics {
         let total: f32 = nearest.iter().sum();
@@ -35,13 +42,9 @@ pub(super) fn find(rows: &[&[u16]], (layers, k, experts): (usize, usize, usize),
         nearest.iter_mut().zip(&profiles).for_each(|(n, p)| *n = n.min(distance(p, &centre)));
         centres.push(centre);
     }
-    let mut of = vec![0; rows.len()];
+    let mut of = vec![0; profiles.len()];
     for _ in 0..ROUNDS {
-        let closest = |p: &Vec<f32>| {
-            let d = centres.iter().map(|c| distance(p, c)).enumerate();
-            d.min_by(|a, b| a.1.total_cmp(&b.1)).map_or(0, |d| d.0)
-        };
-        let now: Vec<usize> = profiles.iter().map(closest).collect();
+        let now: Vec<usize> = profiles.par_iter().map(|p| closest(p, &centres)).collect();
         if now == of {
             break;
         }
@@ -56,7 +59,12 @@ pub(super) fn find(rows: &[&[u16]], (layers, k, experts): (usize, usize, usize),
             }
         }
     }
-    (of, centres.len())
+    (rows.par_iter().map(|r| closest(&profile(r, layers, k, experts), &centres)).collect(), centres.len())
+}
+
+fn closest(profile: &[f32], centres: &[Vec<f32>]) -> usize {
+    let distances = centres.iter().map(|c| distance(profile, c)).enumerate();
+    distances.min_by(|a, b| a.1.total_cmp(&b.1)).map_or(0, |d| d.0)
 }
 
 fn profile(rows: &[u16], layers: usize, k: usize, experts: usize) -> Vec<f32> {
