@@ -58,6 +58,7 @@ pub fn experiment(resolved: &Resolved, routing: &str) -> Result<String> {
     let mut x = resolved.experiment.clone();
     if let ArrivalSpec::Azure { path, .. } | ArrivalSpec::Csv { path, .. } = &mut x.workload.arrivals {
         let file = resolved.base.join(&*path);
+        moesim_core::input::plain(&file)?;
         let bytes = std::fs::read(&file).map_err(|e| Diag::cannot_read(&file, &e))?;
         absolute(path, &file)?;
         out += &format!("# Arrivals: {}, hash {}.\n", path.display(), content_hash(&bytes));
