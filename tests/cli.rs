@@ -6,6 +6,8 @@ mod common;
 mod determinism;
 #[path = "cli/hostile.rs"]
 mod hostile;
+#[path = "cli/hostile_files.rs"]
+mod hostile_files;
 #[path = "cli/importers.rs"]
 mod importers;
 #[path = "cli/interrupt.rs"]

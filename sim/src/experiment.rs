@@ -4,7 +4,7 @@ use crate::engine::Execution;
 use crate::machine::Deployment;
 use crate::policy::Policies;
 use crate::routing::Missing;
-use moesim_core::{Diag, Picos, Result, config, diag};
+use moesim_core::{Diag, Picos, Result, config, diag, input};
 use moesim_hwmodels::Hardware;
 use moesim_traces::arrivals::ArrivalSpec;
 use moesim_traces::model::{Model, ModelFile};
@@ -206,7 +206,7 @@ pub(crate) fn read(path: &str, presets: &[&str]) -> Result<(String, PathBuf)> {
         return Err(diag::unknown("preset or file", path, presets));
     }
     let mut text = String::new();
-    let file = std::fs::File::open(p).map_err(|e| Diag::cannot_read(p, &e))?;
+    let file = input::open(p)?;
     file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(|e| match e.kind() {
         std::io::ErrorKind::InvalidData => Diag::input("is not text").file(p).cure("name a file in TOML"),
         _ => Diag::cannot_read(p, &e),

@@ -1,7 +1,7 @@
 //! Do other tools' own files become traces and counts?
 
 use crate::common::{Place, number};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A file that another tool's library wrote: see `traces/testdata/make.py`.
 fn golden(name: &str) -> String {
@@ -15,6 +15,9 @@ fn a_recording_of_sglang_is_a_trace_and_counts() {
     assert!(said.starts_with("t.arrow: 4 sequences, 22 rows"), "{said}");
     let info: Value = serde_json::from_str(&p.ok(&["trace", "info", "t.arrow", "--format", "json"])).unwrap();
     assert_eq!([number(&info, "prefill_rows"), number(&info, "experts"), number(&info, "k")], [13.0, 6.0, 2.0]);
+    // Layer 0 is dense.
+    assert_eq!((&info["layer_numbers"], &info["imbalance_layers"]), (&json!([1, 2]), &json!([1, 1, 2])));
+    assert_eq!(info["gate_weights"], false);
     let counts =
         |path: &str| -> Value { serde_json::from_str(&p.ok(&["trace", "counts", path, "--format", "json"])).unwrap() };
     let of_trace = counts("t.arrow");
@@ -25,6 +28,23 @@ fn a_recording_of_sglang_is_a_trace_and_counts() {
     assert_eq!(of_trace["layers"][0]["total"], 44);
     let table = p.ok(&["trace", "counts", "t.arrow"]);
     assert!(table.contains("2 layers of 6 experts, k = 2") && table.lines().count() == 4, "{table}");
+}
+
+#[test]
+fn a_trace_says_its_layers() {
+    let p = Place::new();
+    let row = |l: u32| format!("0,0,{l},0,1\n");
+    let layers: String = [0, 3, 4, 5, 9].map(row).concat();
+    p.write("t.csv", format!("sequence,position,layer,expert0,expert1\n{layers}"));
+    p.ok(&["trace", "import", "t.csv", "--experts", "4", "--out", "t.arrow"]);
+    let said = p.ok(&["trace", "info", "t.arrow"]);
+    let line = |key: &str| {
+        let found = said.lines().find_map(|l| l.strip_prefix(key).filter(|rest| rest.starts_with("  ")));
+        found.unwrap_or_else(|| panic!("no {key} in {said}")).trim().to_string()
+    };
+    assert_eq!(line("layer numbers"), "0, 3-5, 9");
+    assert_eq!(line("imbalance"), "2.00 (layer 0), 2.00 (layer 4), 2.00 (layer 9)");
+    assert_eq!((line("gate weights"), line("rows")), ("none".into(), "1".into()));
 }
 
 #[test]

@@ -17,7 +17,9 @@ pub(crate) struct Header {
 }
 
 fn wrong(problem: impl Into<String>) -> Diag {
-    Diag::input(problem).place("header").cure("save a C-ordered array of numbers with numpy.save or numpy.savez")
+    Diag::input(problem)
+        .place("header")
+        .cure("save a C-ordered array of little-endian numbers with numpy.save or numpy.savez")
 }
 
 impl Header {
@@ -42,8 +44,8 @@ impl Header {
             |key: &str| text.split_once(key).map(|(_, rest)| rest.trim_start().trim_start_matches(':').trim_start());
         let descr = after("'descr'").and_then(|t| t.strip_prefix('\'')?.split('\'').next());
         let descr = descr.ok_or_else(|| wrong("has no plain element type"))?;
-        let element =
-            element(descr).ok_or_else(|| wrong(format!("has elements of type \"{descr:.20}\", not numbers")))?;
+        let element = element(descr)
+            .ok_or_else(|| wrong(format!("has elements of type \"{descr:.20}\", not little-endian numbers")))?;
         if !after("'fortran_order'").is_some_and(|t| t.starts_with("False")) {
             return Err(wrong("is in Fortran order"));
         }
@@ -60,7 +62,8 @@ impl Header {
         if self.element.is_integer() {
             return Ok(self);
         }
-        Err(wrong(format!("has elements of type \"<f{}\", not integers", self.element.bytes)))
+        Err(wrong(format!("has elements of type \"<f{}\", not integers", self.element.bytes))
+            .cure("save the ids as integers"))
     }
     /// Bytes of the elements, unless that overflows.
     pub(crate) fn body(&self) -> Option<u64> {

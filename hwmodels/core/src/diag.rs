@@ -1,6 +1,6 @@
 //! Diagnostics: one message that names the file, the place and the cure.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 /// Shorthand for results whose error is a [`Diag`].
 pub type Result<T> = std::result::Result<T, Diag>;
@@ -83,17 +83,27 @@ fn io_words(e: &std::io::Error) -> String {
     text.split(" (os error").next().unwrap_or(&text).to_lowercase()
 }
 
+/// The most characters that a part of a message has.
+const SHOWN: usize = 500;
+
+/// What a file says of itself may be quoted in a message: it stays one line, sends a terminal no commands, and is short.
+fn shown(f: &mut fmt::Formatter, text: &str) -> fmt::Result {
+    for c in text.chars().take(SHOWN) {
+        if c.is_control() { write!(f, "{}", c.escape_default())? } else { f.write_char(c)? }
+    }
+    if text.chars().nth(SHOWN).is_some() { f.write_str("...") } else { Ok(()) }
+}
+
 impl fmt::Display for Diag {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        if let Some(file) = &self.file {
-            write!(f, "{file}: ")?;
+        for part in [&self.file, &self.place].into_iter().flatten() {
+            shown(f, part)?;
+            f.write_str(": ")?;
         }
-        if let Some(place) = &self.place {
-            write!(f, "{place}: ")?;
-        }
-        f.write_str(&self.problem)?;
+        shown(f, &self.problem)?;
         if !self.cure.is_empty() {
-            write!(f, "; {}", self.cure)?;
+            f.write_str("; ")?;
+            shown(f, &self.cure)?;
         }
         Ok(())
     }
@@ -119,4 +129,17 @@ pub fn unknown(kind: &str, word: &str, known: &[&str]) -> Diag {
     };
     let article = if kind.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
     Diag::input(format!("\"{word}\" is not {article} {kind}")).cure(cure)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_file_says_stays_in_its_line() {
+        let text =
+            Diag::input("has \u{1b}[2J\nand").file("a\tb").place("x".repeat(9999)).cure("correct it").to_string();
+        assert!(text.starts_with("a\\tb: xxx") && text.len() < 600, "{text}");
+        assert!(text.ends_with("x...: has \\u{1b}[2J\\nand; correct it"), "{text}");
+    }
 }

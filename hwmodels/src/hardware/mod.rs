@@ -15,7 +15,7 @@ pub use host::{Host, HostLink};
 pub use interconnect::{CrossRail, Edge, LinkSpec, TopologySpec};
 pub use preset::{Preset, preset_text, presets};
 
-use moesim_core::{Bytes, Diag, Result, Sourced, config, diag};
+use moesim_core::{Bytes, Diag, Result, Sourced, config, diag, input};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::io::Read;
@@ -57,9 +57,8 @@ impl Hardware {
             return Err(diag::unknown("hardware preset or file", name_or_path, &names));
         }
         let mut text = String::new();
-        std::fs::File::open(path)
-            .and_then(|f| f.take(MAX_FILE_BYTES + 1).read_to_string(&mut text))
-            .map_err(|e| Diag::cannot_read(path, &e))?;
+        let file = input::open(path)?;
+        file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(|e| Diag::cannot_read(path, &e))?;
         if text.len() as u64 > MAX_FILE_BYTES {
             return Err(Diag::input("is larger than 16 MiB").file(path).cure("name a hardware file in TOML"));
         }

@@ -1,6 +1,7 @@
 //! A finished run directory, read lazily: every file in it is untrusted.
 
 use moesim_core::diag::{Diag, Result};
+use moesim_core::input;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -31,9 +32,8 @@ impl RunData {
             return Err(Diag::input("is not a run directory: it has no summary.json").file(&dir).cure(cure));
         }
         let mut text = Vec::new();
-        File::open(&path)
-            .and_then(|f| f.take(SUMMARY_LIMIT + 1).read_to_end(&mut text))
-            .map_err(|e| Diag::cannot_read(&path, &e))?;
+        let file = input::open(&path)?;
+        file.take(SUMMARY_LIMIT + 1).read_to_end(&mut text).map_err(|e| Diag::cannot_read(&path, &e))?;
         if text.len() as u64 > SUMMARY_LIMIT {
             return Err(Diag::input("is larger than 16 MiB, so it is no summary of a run").file(&path).cure(cure));
         }
@@ -91,7 +91,7 @@ impl Table {
     /// # Errors
     /// An input error if the file cannot be read, is not CSV, or lacks a column.
     pub fn open(path: &Path, columns: &[&str]) -> Result<Self> {
-        let file = File::open(path).map_err(|e| Diag::cannot_read(path, &e))?;
+        let file = input::open(path)?;
         let mut reader = csv::Reader::from_reader(file);
         let header = reader.headers().map_err(|e| malformed(path, 0, e))?.clone();
         let find = |name: &&str| {

@@ -100,7 +100,7 @@ pub(super) fn stats(a: &StatsArgs) -> Result<()> {
 fn labels(path: &Path, trace: &Trace) -> Result<Labels> {
     let cure = "give a header `sequence,topic` and one row for every sequence of the trace";
     let wrong = |place: String, problem: String| Diag::input(problem).file(path).place(place).cure(cure);
-    let file = std::fs::File::open(path).map_err(|e| Diag::cannot_read(path, &e))?;
+    let file = moesim_core::input::open(path)?;
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(file);
     let header = reader.headers().map_err(|e| wrong("header".into(), e.to_string()))?.clone();
     let column = |name: &str| {

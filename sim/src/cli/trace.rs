@@ -135,6 +135,40 @@ pub(super) fn written(out: &Path, s: &Summary, note: &str) -> Result<()> {
     print(&format!("{}: {sequences} sequences{note}, {rows} rows, {megabytes:.1} MB\n", out.display()))
 }
 
+/// What a trace holds: its figures, and what of them is known by the trace alone.
+fn describe(trace: &Trace, format: Format) -> Result<String> {
+    let info = info(trace)?;
+    let text = json(&info)?;
+    let mut value: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_str(&text).map_err(|e| Diag::run(format!("the description is not JSON: {e}")))?;
+    let numbers = &trace.meta().layer_numbers;
+    let last = numbers.len() - 1;
+    let shown = [0, last / 2, last].map(|l| numbers[l]);
+    value.insert("gate_weights".into(), trace.has_weights().into());
+    if format == Format::Json {
+        value.insert("layer_numbers".into(), numbers.clone().into());
+        value.insert("imbalance_layers".into(), shown.to_vec().into());
+        return Ok(json(&value)? + "\n");
+    }
+    value.insert("layer_numbers".into(), ranges(numbers).into());
+    let each = shown.iter().zip(info.imbalance).map(|(l, x)| format!("{x:.2} (layer {l})"));
+    value.insert("imbalance".into(), each.collect::<Vec<_>>().join(", ").into());
+    let weights = if trace.has_weights() { "there" } else { "none" };
+    value.insert("gate_weights".into(), weights.into());
+    let text = |v: &serde_json::Value| v.as_str().map_or_else(|| v.to_string(), str::to_string);
+    Ok(value.iter().map(|(key, v)| format!("{:<22}{}\n", key.replace('_', " "), text(v))).collect())
+}
+
+/// Ascending numbers, runs of them as `3-60`.
+fn ranges(numbers: &[u32]) -> String {
+    let runs = numbers.chunk_by(|a, b| a.checked_add(1) == Some(*b));
+    let run = |r: &[u32]| match r {
+        [first, .., last] => format!("{first}-{last}"),
+        one => one.iter().map(u32::to_string).collect(),
+    };
+    runs.map(run).collect::<Vec<_>>().join(", ")
+}
+
 pub(super) fn run(command: &Command) -> Result<()> {
     match command {
         Command::Import(a) => {
@@ -186,19 +220,7 @@ pub(super) fn run(command: &Command) -> Result<()> {
         Command::Counts(a) => super::counts::run(a),
         Command::Info(a) => {
             let trace = Trace::open(&a.trace)?;
-            let info = info(&trace)?;
-            let text = json(&info)?;
-            if a.format == Format::Json {
-                return print(&(text + "\n"));
-            }
-            let value: serde_json::Value =
-                serde_json::from_str(&text).map_err(|e| Diag::run(format!("the description is not JSON: {e}")))?;
-            let mut out = String::new();
-            for (key, v) in value.as_object().into_iter().flatten() {
-                let v = v.as_str().map_or_else(|| v.to_string(), str::to_string);
-                out += &format!("{:<22}{v}\n", key.replace('_', " "));
-            }
-            print(&out)
+            print(&describe(&trace, a.format)?)
         }
     }
 }

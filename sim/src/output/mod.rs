@@ -58,7 +58,10 @@ pub fn experiment(resolved: &Resolved, routing: &str) -> Result<String> {
     let files = x.workload.arrivals.files(&resolved.base)?;
     if let Some(path) = x.workload.arrivals.path_mut() {
         absolute(path, &resolved.base.join(&*path))?;
-        let read = |f: &std::path::PathBuf| std::fs::read(f).map_err(|e| Diag::cannot_read(f, &e));
+        let read = |f: &std::path::PathBuf| {
+            moesim_core::input::plain(f)?;
+            std::fs::read(f).map_err(|e| Diag::cannot_read(f, &e))
+        };
         let mut hashes = files.iter().map(|f| Ok(content_hash(&read(f)?))).collect::<Result<Vec<_>>>()?;
         // Of a folder, the hash of its files' hashes.
         let hash = if hashes.len() == 1 { hashes.remove(0) } else { content_hash(hashes.concat().as_bytes()) };

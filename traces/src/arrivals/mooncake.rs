@@ -12,7 +12,6 @@ use moesim_core::rng::{draw, purpose_key};
 use moesim_core::{Diag, Picos, Result};
 use serde::Deserialize;
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
@@ -38,10 +37,7 @@ pub(super) fn open(path: &Path, rate_scale: f64, spread: Option<u64>, block_toke
         return Err(out_of_range("block_tokens", block_tokens.to_string(), "from 1 to 16777216 tokens"));
     }
     let wrong = |e: std::io::Error| Diag::cannot_read(path, &e);
-    let file = File::open(path).map_err(wrong)?;
-    if file.metadata().map_err(wrong)?.is_dir() {
-        return Err(Diag::input("is a folder").file(path).cure("give the file of JSON lines in it"));
-    }
+    let file = moesim_core::input::open(path)?;
     let mut file = BufReader::with_capacity(1 << 16, file);
     let packed = file.fill_buf().map_err(wrong)?.starts_with(&[0x1f, 0x8b]);
     let text: Box<dyn BufRead + Send> = match packed {

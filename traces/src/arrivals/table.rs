@@ -4,7 +4,6 @@ use super::{Request, TOKENS, rate_scale_in_range, scaled};
 use crate::csv_lines::{ShortLines, broken};
 use moesim_core::diag::nearest;
 use moesim_core::{Diag, Picos, Result};
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,7 +45,7 @@ impl Table {
     /// Opens a table.
     pub(super) fn open(path: &Path, layout: Layout, rate_scale: f64) -> Result<Self> {
         rate_scale_in_range(rate_scale)?;
-        let file = File::open(path).map_err(|e| Diag::cannot_read(path, &e))?;
+        let file = moesim_core::input::open(path)?;
         if file.metadata().map_err(|e| Diag::cannot_read(path, &e))?.is_dir() {
             return Err(Diag::input("is a folder").file(path).cure("give the CSV file in it"));
         }

@@ -6,9 +6,8 @@
 
 use super::{COUNTS, EXPERTS, ExpertCounts, LAYERS, Reader};
 use flate2::read::MultiGzDecoder;
-use moesim_core::{Diag, Result};
+use moesim_core::{Diag, Result, input};
 use serde::Deserialize;
-use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
@@ -57,10 +56,10 @@ impl<'de> Deserialize<'de> for Pair {
 }
 
 /// The text of a file, unpacked if it is gzip.
-fn text(path: &Path) -> std::io::Result<Box<dyn Read>> {
+fn text(path: &Path) -> Result<Box<dyn Read>> {
     let mut start = [0u8; 2];
-    let packed = File::open(path)?.read_exact(&mut start).is_ok() && start == [0x1f, 0x8b];
-    let file = BufReader::new(File::open(path)?);
+    let packed = input::open(path)?.read_exact(&mut start).is_ok() && start == [0x1f, 0x8b];
+    let file = BufReader::new(input::open(path)?);
     Ok(if packed { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) })
 }
 
@@ -78,9 +77,8 @@ impl Reader for Coactivation {
         read && start.trim_ascii_start().starts_with(b"{") && has(b"\"n_expert_per_layer\"")
     }
     fn read(&self, path: &Path) -> Result<ExpertCounts> {
-        let read = |e: std::io::Error| Diag::cannot_read(path, &e);
         let mut json = Vec::new();
-        let bounded = text(path).map_err(read)?.take(BYTES + 1);
+        let bounded = text(path)?.take(BYTES + 1);
         let mut bounded = BufReader::new(bounded);
         bounded
             .read_to_end(&mut json)

@@ -6,13 +6,12 @@
 //! streamed; JSON is held in memory, at most 64 MiB of it.
 
 use super::grid::Grid;
-use super::{ExpertCounts, LAYERS, Reader};
+use super::{COUNTS, ExpertCounts, LAYERS, Reader};
 use crate::csv_lines::{ShortLines, broken};
 use crate::npy::Header;
 use crate::torch::{TorchFile, is_torch};
-use moesim_core::{Diag, Result};
+use moesim_core::{Diag, Result, input};
 use serde::Deserialize;
-use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
@@ -36,7 +35,7 @@ impl Reader for Eplb {
     fn read(&self, path: &Path) -> Result<ExpertCounts> {
         let grid = match path.extension().and_then(|e| e.to_str()) {
             Some("npy") => {
-                let file = File::open(path).map_err(|e| Diag::cannot_read(path, &e))?;
+                let file = input::open(path)?;
                 array(&mut BufReader::new(file))
             }
             Some("npz") => archive(path),
@@ -80,7 +79,7 @@ fn array(r: &mut impl Read) -> Result<Grid> {
 }
 
 fn archive(path: &Path) -> Result<Grid> {
-    let file = File::open(path).map_err(|e| Diag::cannot_read(path, &e))?;
+    let file = input::open(path)?;
     let broken = |e: zip::result::ZipError| {
         Diag::input(format!("is not a sound archive: {e}")).place("archive").cure("save it again with numpy.savez")
     };
@@ -119,18 +118,20 @@ struct NamedSteps {
 fn json(path: &Path) -> Result<Grid> {
     let read = |e: std::io::Error| Diag::cannot_read(path, &e);
     let mut text = Vec::new();
-    File::open(path).map_err(read)?.take(JSON + 1).read_to_end(&mut text).map_err(read)?;
+    input::open(path)?.take(JSON + 1).read_to_end(&mut text).map_err(read)?;
     if text.len() as u64 > JSON {
         return Err(Diag::input("is larger than 64 MiB").place("size").cure("save it as .npy"));
     }
-    // The first attempt's message is about the plainest form.
-    let first = match serde_json::from_slice::<Vec<Vec<f64>>>(&text) {
+    // The message is about the plainer form of a list, or of an object.
+    let list = match serde_json::from_slice::<Vec<Vec<f64>>>(&text) {
         Ok(rows) => return steps(&[rows]),
         Err(e) => e,
     };
-    if let Ok(n) = serde_json::from_slice::<Named>(&text) {
-        return steps(&[n.weight]);
-    }
+    let object = match serde_json::from_slice::<Named>(&text) {
+        Ok(n) => return steps(&[n.weight]),
+        Err(e) => e,
+    };
+    let first = if text.trim_ascii_start().starts_with(b"{") { object } else { list };
     let many = serde_json::from_slice::<Vec<Vec<Vec<f64>>>>(&text);
     if let Ok(all) = many.or_else(|_| serde_json::from_slice::<NamedSteps>(&text).map(|n| n.weight)) {
         return steps(&all);
@@ -163,7 +164,7 @@ fn steps(all: &[Vec<Vec<f64>>]) -> Result<Grid> {
 }
 
 fn csv_rows(path: &Path) -> Result<Grid> {
-    let file = File::open(path).map_err(|e| Diag::cannot_read(path, &e))?;
+    let file = input::open(path)?;
     let lines = ShortLines::new(file);
     let mut csv = csv::ReaderBuilder::new().quoting(false).has_headers(false).from_reader(lines);
     let mut rows: Vec<Vec<f64>> = Vec::new();
@@ -178,6 +179,7 @@ fn csv_rows(path: &Path) -> Result<Grid> {
         };
         match row {
             _ if rows.len() == LAYERS => return wrong("is a layer beyond 4096"),
+            Some(row) if (rows.len() + 1) * row.len() > COUNTS => return wrong("goes beyond 2^24 loads"),
             Some(row) => rows.push(row),
             None => return wrong("has a field that is no number"),
         }

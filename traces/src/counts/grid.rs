@@ -12,7 +12,7 @@ pub(super) struct Grid {
 }
 
 fn wrong(problem: String) -> Diag {
-    Diag::input(problem).cure("give counts or loads as an array [layers, experts], or several of them")
+    Diag::input(problem).cure("give counts or loads as an array [layers, experts], or several of them: at most 4096 layers, 65534 experts and 2^24 loads")
 }
 
 impl Grid {

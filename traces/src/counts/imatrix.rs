@@ -7,9 +7,8 @@
 
 use super::grid::Grid;
 use super::{ExpertCounts, LAYERS, Reader};
-use moesim_core::{Diag, Result};
+use moesim_core::{Diag, Result, input};
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -31,12 +30,12 @@ impl Reader for Imatrix {
     }
     fn detect(&self, path: &Path) -> bool {
         let mut start = Vec::new();
-        let read = File::open(path).is_ok_and(|f| f.take(16).read_to_end(&mut start).is_ok());
+        let read = input::open(path).is_ok_and(|f| f.take(16).read_to_end(&mut start).is_ok());
         read && (start.starts_with(b"GGUF") || is_legacy(&start))
     }
     fn read(&self, path: &Path) -> Result<ExpertCounts> {
         let read = |e: std::io::Error| Diag::cannot_read(path, &e);
-        let file = File::open(path).map_err(read)?;
+        let file = input::open(path)?;
         let map = crate::map::map(&file).map_err(read)?;
         if is_legacy(&map) {
             return Err(Diag::input(
@@ -209,7 +208,8 @@ impl<'a> Header<'a> {
                     None => (0..n).try_for_each(|_| self.skip_value(kind, depth + 1))?,
                 }
             }
-            _ => return Err(wrong(format!("has a value of type {kind}"))),
+            (9, _) => return Err(wrong(format!("has arrays in arrays, more than {DEPTH} deep"))),
+            _ => return Err(wrong(format!("has a value of the unknown type {kind}"))),
         }
         Ok(())
     }

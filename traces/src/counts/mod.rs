@@ -10,7 +10,7 @@ mod tensorrt_llm;
 mod trace_rows;
 
 use moesim_core::diag::unknown;
-use moesim_core::{Diag, Result};
+use moesim_core::{Diag, Result, input};
 use serde::Serialize;
 use std::path::Path;
 
@@ -75,8 +75,8 @@ pub fn readers() -> &'static [&'static dyn Reader] {
 /// See [`Reader::read`]; a format that is not known.
 pub fn read(path: &Path, format: Option<&str>) -> Result<ExpertCounts> {
     let names: Vec<&str> = readers().iter().map(|r| r.name()).collect();
-    if let Err(e) = path.metadata() {
-        return Err(Diag::cannot_read(path, &e));
+    if !path.is_dir() {
+        input::plain(path)?;
     }
     let reader = match format {
         Some(name) => readers().iter().find(|r| r.name() == name).ok_or_else(|| unknown("count format", name, &names)),

@@ -12,9 +12,8 @@ use super::{EXPERTS, ExpertCounts, LAYERS, Reader};
 use crate::csv_lines::{ShortLines, broken};
 use crate::import::read_map;
 use crate::torch::{TorchFile, is_torch};
-use moesim_core::{Diag, Result};
+use moesim_core::{Diag, Result, input};
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -102,12 +101,12 @@ fn records(file: &TorchFile) -> Result<ExpertCounts> {
 
 fn is_table(path: &Path) -> bool {
     let mut start = [0u8; HEADER.len()];
-    File::open(path).and_then(|mut f| f.read_exact(&mut start)).is_ok() && start == HEADER
+    input::open(path).is_ok_and(|mut f| f.read_exact(&mut start).is_ok()) && start == HEADER
 }
 
 /// The table has no row for an expert without selections: the number of experts is that of the highest.
 fn table(path: &Path) -> Result<ExpertCounts> {
-    let file = File::open(path).map_err(|e| Diag::cannot_read(path, &e))?;
+    let file = input::open(path)?;
     let mut csv = csv::ReaderBuilder::new().quoting(false).from_reader(ShortLines::new(file));
     let mut found: BTreeMap<(usize, usize), u64> = BTreeMap::new();
     let mut record = csv::ByteRecord::new();

@@ -2,8 +2,7 @@
 
 use super::{ExpertCounts, Reader};
 use crate::trace::{MISSING, Trace};
-use moesim_core::Result;
-use std::fs::File;
+use moesim_core::{Result, input};
 use std::io::Read;
 use std::path::Path;
 
@@ -18,7 +17,7 @@ impl Reader for TraceRows {
     }
     fn detect(&self, path: &Path) -> bool {
         let mut start = [0u8; 6];
-        File::open(path).and_then(|mut f| f.read_exact(&mut start)).is_ok() && &start == b"ARROW1"
+        input::open(path).is_ok_and(|mut f| f.read_exact(&mut start).is_ok()) && &start == b"ARROW1"
     }
     fn read(&self, path: &Path) -> Result<ExpertCounts> {
         let trace = Trace::open(path)?;

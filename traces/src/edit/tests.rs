@@ -8,7 +8,7 @@ fn meta() -> Meta {
 }
 
 fn sequences(step: u32) -> Vec<OwnedSequence> {
-    let s = |i: u32| OwnedSequence { id: i * step, decode: vec![i as u16, 1, 2, 3], ..Default::default() };
+    let s = |i: u32| OwnedSequence { id: i * step, decode: vec![i as u16, 6, 7, 8], ..Default::default() };
     (0..6).map(s).collect()
 }
 

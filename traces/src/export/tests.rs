@@ -31,7 +31,14 @@ fn trace(meta: &Meta, list: Vec<Drawn>) -> Trace {
         }
         next += step;
         let decode_first_position = first + prefill.len() as u32 + gap;
-        let (prefill, decode) = (prefill.concat(), decode.concat());
+        let (mut prefill, mut decode) = (prefill.concat(), decode.concat());
+        for layer in prefill.chunks_exact_mut(meta.k as usize).chain(decode.chunks_exact_mut(meta.k as usize)) {
+            (1..layer.len()).for_each(|i| {
+                if layer[..i].contains(&layer[i]) {
+                    layer[i] = MISSING
+                }
+            });
+        }
         OwnedSequence { id: next - 1, first_position: first, prefill, decode, decode_first_position, weights: None }
     };
     let sequences = list.into_iter().map(sequence).collect();

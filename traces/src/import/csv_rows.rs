@@ -9,8 +9,7 @@ use super::{Declared, Importer, Options, Phase, SEQUENCE, Sink};
 use crate::csv_lines::{ShortLines, broken};
 use crate::trace::{MISSING, Meta, OwnedSequence};
 use csv::ByteRecord;
-use moesim_core::{Diag, Result};
-use std::fs::File;
+use moesim_core::{Diag, Result, input};
 use std::io::Read;
 use std::path::Path;
 
@@ -29,14 +28,14 @@ impl Importer for CsvRows {
     }
     fn detect(&self, path: &Path) -> bool {
         let mut start = Vec::new();
-        let read = File::open(path).is_ok_and(|f| f.take(4096).read_to_end(&mut start).is_ok());
+        let read = input::open(path).is_ok_and(|f| f.take(4096).read_to_end(&mut start).is_ok());
         let header = start.split(|b| *b == b'\n').next().unwrap_or_default();
         let has = |name: &[u8]| header.split(|b| *b == b',').any(|c| c.trim_ascii().ends_with(name));
         read && has(b"sequence") && has(b"layer")
     }
     fn import(&self, path: &Path, options: &Options, sink: &mut dyn Sink) -> Result<()> {
         let at = |d: Diag| d.file(path);
-        let file = File::open(path).map_err(|e| Diag::cannot_read(path, &e))?;
+        let file = input::open(path)?;
         let lines = ShortLines::new(file);
         let mut csv = csv::ReaderBuilder::new().quoting(false).buffer_capacity(1 << 18).from_reader(lines);
         let header = csv.headers().map_err(|e| broken(path, &e))?;

@@ -10,7 +10,7 @@
 use super::id_lists::Rows;
 use super::{Declared, Importer, Options, Phase, Sink};
 use crate::trace::{Meta, OwnedSequence};
-use moesim_core::{Diag, Result};
+use moesim_core::{Diag, Result, input};
 use serde::Deserialize;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -31,12 +31,12 @@ impl Importer for JsonLines {
     }
     fn detect(&self, path: &Path) -> bool {
         let mut start = Vec::new();
-        let read = File::open(path).is_ok_and(|f| f.take(256).read_to_end(&mut start).is_ok());
+        let read = input::open(path).is_ok_and(|f| f.take(256).read_to_end(&mut start).is_ok());
         let text = start.trim_ascii_start();
         read && text.strip_prefix(b"{").is_some_and(|t| t.trim_ascii_start().starts_with(b"\""))
     }
     fn import(&self, path: &Path, options: &Options, sink: &mut dyn Sink) -> Result<()> {
-        let file = File::open(path).map_err(|e| Diag::cannot_read(path, &e))?;
+        let file = input::open(path)?;
         let mut lines = Lines { reader: BufReader::with_capacity(1 << 20, file), number: 0, text: Vec::new() };
         let (mut meta, mut last): (Option<Meta>, Option<u32>) = (None, None);
         while lines.next().map_err(|d| d.file(path))? {

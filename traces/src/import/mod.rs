@@ -9,10 +9,10 @@ pub(crate) mod tensorrt_llm;
 mod vllm;
 mod wafer_json;
 
-use crate::model::{Model, presets};
+use crate::model::{Model, Moe, presets};
 use crate::trace::{Meta, OwnedSequence, Summary, Trace, Writer};
 use moesim_core::diag::unknown;
-use moesim_core::{Diag, Result};
+use moesim_core::{Diag, Result, input};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -76,7 +76,7 @@ pub struct Options {
     /// A model preset or file, which sets experts and layer numbers and must agree in layers and k; or, if `experts` is
     /// given too, any name.
     pub model: Option<String>,
-    /// Routed experts a layer.
+    /// Routed experts a layer, zero-compute ones included; of layers that differ, the most.
     pub experts: Option<u32>,
     /// Experts a token, where the source leaves it open.
     pub k: Option<u32>,
@@ -112,7 +112,12 @@ impl Options {
     fn describe(&self, path: &Path, layers: usize, k: u32, declared: Declared) -> Result<Meta> {
         let model = self.load_model()?;
         let from_model = model.as_ref().map(|m| m.moe_layers().iter().map(|l| *l as u32).collect::<Vec<_>>());
-        let moe = model.as_ref().and_then(|m| m.decoder.iter().find_map(|l| l.moe()));
+        // As a trace of it has them: all ids that a gate can select, and the most of all layers.
+        let most = |n: fn(&Moe) -> u32| {
+            let layers = model.as_ref().map(|m| m.decoder.iter().filter_map(|l| l.moe()));
+            layers.and_then(|l| l.map(n).max())
+        };
+        let moe = most(Moe::ids).zip(most(|m| m.top_k));
         let disagree = |what: &str, found: String, name: &str, expected: String| {
             let problem = format!("has {found} {what}; {name} has {expected}");
             Err(Diag::input(problem)
@@ -120,24 +125,24 @@ impl Options {
                 .place(what)
                 .cure("name the model that was traced, or correct the options"))
         };
-        if let (Some(m), Some(expected), Some(moe)) = (&model, &from_model, moe) {
+        if let (Some(m), Some(expected), Some((ids, top_k))) = (&model, &from_model, moe) {
             if layers != expected.len() {
                 return disagree("MoE layers", layers.to_string(), &m.name, expected.len().to_string());
             }
             if let Some(n) = declared.layer_numbers.as_ref().filter(|n| *n != expected) {
                 return disagree("layer numbers", format!("{n:?}"), &m.name, format!("{expected:?}"));
             }
-            if k != moe.top_k {
-                return disagree("experts a token", k.to_string(), &m.name, moe.top_k.to_string());
+            if k != top_k {
+                return disagree("experts a token", k.to_string(), &m.name, top_k.to_string());
             }
-            if let Some(e) = self.experts.or(declared.experts).filter(|e| *e != moe.experts) {
-                return disagree("experts", e.to_string(), &m.name, moe.experts.to_string());
+            if let Some(e) = self.experts.or(declared.experts).filter(|e| *e != ids) {
+                return disagree("experts", e.to_string(), &m.name, ids.to_string());
             }
         }
         if let (Some(found), Some(given)) = (declared.experts, self.experts.filter(|e| Some(*e) != declared.experts)) {
             return disagree("experts", found.to_string(), "the option", given.to_string());
         }
-        let experts = self.experts.or(declared.experts).or(moe.map(|m| m.experts)).ok_or_else(|| {
+        let experts = self.experts.or(declared.experts).or(moe.map(|m| m.0)).ok_or_else(|| {
             let names: Vec<&str> = presets().iter().map(|p| p.name).collect();
             let cure = format!("give --experts, or --model ({})", names.join(", "));
             Diag::input("does not say how many experts a layer has").file(path).place("experts").cure(cure)
@@ -166,8 +171,8 @@ impl Options {
 /// Finds the importer: by name, or by looking at the source.
 fn importer(source: &Path, format: Option<&str>) -> Result<&'static dyn Importer> {
     let names: Vec<&str> = importers().iter().map(|i| i.name()).collect();
-    if let Err(e) = source.metadata() {
-        return Err(Diag::cannot_read(source, &e));
+    if !source.is_dir() {
+        input::plain(source)?;
     }
     match format {
         Some(name) => {
@@ -191,7 +196,7 @@ pub fn import(source: &Path, format: Option<&str>, options: &Options, out: &Path
 /// Imports `source` into memory.
 pub fn load(source: &Path, format: Option<&str>, options: &Options) -> Result<Trace> {
     let mut sink = ToMemory::default();
-    importer(source, format)?.import(source, options, &mut sink)?;
+    importer(source, format)?.import(source, options, &mut sink).map_err(|d| d.file(source))?;
     let meta = sink.meta.filter(|_| !sink.sequences.is_empty()).ok_or_else(|| no_rows(source))?;
     Trace::from_sequences(meta, sink.sequences).map_err(|d| d.file(source))
 }
@@ -239,6 +244,8 @@ impl Sink for ToMemory {
         Ok(())
     }
     fn sequence(&mut self, s: &OwnedSequence) -> Result<()> {
+        // As a writer does.
+        self.meta.as_ref().map_or(Ok(()), |m| crate::trace::check_rows(m, &s.view()))?;
         self.sequences.push(s.clone());
         Ok(())
     }

@@ -11,7 +11,7 @@ use super::{Declared, Importer, Options, Phase, SEQUENCE, Sink};
 use crate::npy::Header;
 use crate::trace::{MISSING, OwnedSequence};
 use moesim_core::diag::unknown;
-use moesim_core::{Diag, Result};
+use moesim_core::{Diag, Result, input};
 use serde::Deserialize;
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -48,7 +48,7 @@ impl Importer for Npz {
     fn import(&self, path: &Path, options: &Options, sink: &mut dyn Sink) -> Result<()> {
         let path = array_file(path)?;
         let at = |d: Diag| d.file(&path);
-        let file = File::open(&path).map_err(|e| Diag::cannot_read(&path, &e))?;
+        let file = input::open(&path)?;
         let length = file.metadata().map_err(|e| Diag::cannot_read(&path, &e))?.len();
         if length == 0 {
             return Err(at(Diag::input("is empty").cure("give an array of expert ids")));
@@ -99,7 +99,10 @@ fn array_file(path: &Path) -> Result<PathBuf> {
 }
 
 fn read_index(path: &Path) -> Result<Option<Vec<Entry>>> {
-    let Ok(file) = File::open(path) else { return Ok(None) };
+    if !path.exists() {
+        return Ok(None);
+    }
+    let file = input::open(path)?;
     let entries: Vec<Entry> = serde_json::from_reader(BufReader::new(file.take(INDEX_BYTES))).map_err(|e| {
         Diag::input(format!("is not an index of sequences: {e}"))
             .file(path)
@@ -133,9 +136,12 @@ fn choose(archive: &mut Archive, options: &Options) -> Result<String> {
     let mut found = names.iter().take(1000).filter(cubic);
     match (found.next(), found.next()) {
         (Some(only), None) => Ok(only.clone()),
-        _ => Err(Diag::input("does not have exactly one array of three or four dimensions")
+        (None, _) => Err(Diag::input("has no array of integers with three or four dimensions")
             .place("archive")
-            .cure(format!("name the array to read: {}", short.join(", ")))),
+            .cure("save the expert ids, [tokens, layers, k], with numpy.savez")),
+        _ => Err(Diag::input("has several arrays of three or four dimensions")
+            .place("archive")
+            .cure(format!("name the array to read with --array: {}", short.join(", ")))),
     }
 }
 

@@ -11,12 +11,11 @@
 use super::{Declared, Importer, Options, SEQUENCE, Sink};
 use crate::numbers::{Element, Kind};
 use crate::trace::{Meta, OwnedSequence};
-use moesim_core::{Diag, Result};
+use moesim_core::{Diag, Result, input};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -153,7 +152,7 @@ pub(crate) fn integers<'a>(t: &TensorView<'a>) -> Result<impl Iterator<Item = i1
 
 fn open(path: &Path) -> Result<memmap2::Mmap> {
     let read = |e: std::io::Error| Diag::cannot_read(path, &e);
-    let file = File::open(path).map_err(read)?;
+    let file = input::open(path)?;
     if file.metadata().map_err(read)?.len() == 0 {
         return Err(Diag::input("is empty").file(path).cure("copy it again"));
     }
@@ -171,7 +170,7 @@ impl Folder {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let file = path.join("meta_info.json");
         let mut text = Vec::new();
-        let reader = File::open(&file).map_err(|e| Diag::cannot_read(&file, &e))?;
+        let reader = input::open(&file)?;
         reader.take(META_BYTES).read_to_end(&mut text).map_err(|e| Diag::cannot_read(&file, &e))?;
         let meta: MetaInfo = serde_json::from_slice(&text).map_err(|e| {
             Diag::input(format!("is no meta_info.json of TensorRT-LLM: {e}"))
@@ -217,7 +216,10 @@ impl Folder {
         let declared = Declared {
             layer_numbers: Some(layers.to_vec()),
             experts: Some(self.meta.num_experts),
-            source: Some(format!("{name} (TensorRT-LLM statistics; a sequence is a rank's iteration)")),
+            source: Some(format!(
+                "{name} (TensorRT-LLM statistics; a sequence is a rank's iteration; with its load balancer, \
+                 ids are expert slots)"
+            )),
             ..Default::default()
         };
         options.describe(path, layers.len(), self.meta.num_experts_per_token, declared)
@@ -235,7 +237,11 @@ mod tests {
     fn selections_of_safetensors() {
         let t = load(Path::new(GOLDEN), None, &Options::default()).unwrap();
         assert_eq!((&t.meta().layer_numbers[..], t.experts(), t.k(), t.sequences()), (&[3, 10][..], 4, 2, 4));
-        assert!(t.meta().source.contains("a sequence is a rank's iteration"));
+        assert!(
+            t.meta()
+                .source
+                .ends_with("a sequence is a rank's iteration; with its load balancer, ids are expert slots)")
+        );
         for (i, (step, rank)) in [(5, 0), (5, 1), (6, 0), (6, 1)].into_iter().enumerate() {
             let row = |t: u16| [3, 10].into_iter().flat_map(move |l| [0, 1].map(|c| (rank + step + t + l + c) % 4));
             assert_eq!(t.sequence(i).decode, (0..3 - rank).flat_map(row).collect::<Vec<u16>>());

@@ -149,7 +149,7 @@ fn forms_of_json_lines() {
     let (meta, _) = read("x.jsonl", text, &Options { licence: Some("d".into()), ..Default::default() });
     assert_eq!((&*meta.model, &*meta.source, &*meta.licence, meta.experts), ("a", "b", "d", 3));
     // k of a flat row by the model.
-    let row = vec!["31"; 24 * 4].join(",");
+    let row = vec!["28,31,30,29"; 24].join(",");
     let (meta, _) = read("x.jsonl", &format!("{{\"experts\": [[{row}]]}}"), &gpt_oss());
     assert_eq!((&*meta.model, meta.k, meta.experts), ("gpt-oss-20b", 4, 32));
 }
@@ -178,6 +178,30 @@ fn the_example_of_the_format() {
     let s = t.sequence(0);
     assert_eq!((s.prefill, s.decode, s.decode_first_position), (&[106, 89][..], &[7][..], 2));
     assert_eq!((t.meta().layer_numbers.as_slice(), t.k()), (&[1][..], 1));
+}
+
+#[test]
+fn a_model_has_the_ids_and_experts_a_token_of_its_widest_layer() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    // 8 experts, 3 that compute nothing; behind them a stack of one layer of 16 experts, top-4.
+    let file = "base = \"mixtral-8x7b\"\nname = \"x\"\n[decoder]\nlayers = 1\n[decoder.moe]\nzero_experts = 3\n";
+    fs::write(at("zero.toml"), file).unwrap();
+    let stack = "[[decoder_stack]]\nlayers = 1\nattention = { heads = { gqa = { heads = 8, kv_heads = 8, head_dim = 8 } } }\n\
+        moe = { experts = 16, top_k = 4, expert_intermediate = 64 }\n";
+    fs::write(at("stacks.toml"), format!("{file}{stack}")).unwrap();
+    fs::write(at("two.npy"), npy("|u1", "(1, 1, 2)", &[10, 3])).unwrap();
+    let load = |array: &str, model: &str, experts: Option<u32>| {
+        load(Path::new(&at(array)), None, &Options { model: Some(at(model)), experts, ..Default::default() })
+    };
+    assert_eq!(load("two.npy", "zero.toml", None).unwrap().experts(), 11);
+    let e = load("two.npy", "zero.toml", Some(8)).unwrap_err().to_string();
+    assert!(e.contains("has 8 experts; x has 11"), "{e}");
+    let e = load("two.npy", "stacks.toml", None).unwrap_err().to_string();
+    assert!(e.contains("1 MoE layers; x has 2"), "{e}");
+    fs::write(at("four.npy"), npy("|i1", "(1, 2, 4)", &[10, 3, 0xFF, 0xFF, 15, 1, 2, 3])).unwrap();
+    let t = load("four.npy", "stacks.toml", None).unwrap();
+    assert_eq!((t.experts(), t.k(), t.layers()), (16, 4, 2));
 }
 
 #[test]

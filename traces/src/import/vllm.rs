@@ -17,7 +17,7 @@ use crate::npy::Header;
 use crate::trace::{Meta, OwnedSequence};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use moesim_core::{Diag, Result};
+use moesim_core::{Diag, Result, input};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use std::cell::Cell;
@@ -112,14 +112,14 @@ impl Importer for Vllm {
     }
     fn detect(&self, path: &Path) -> bool {
         let mut start = Vec::new();
-        let read = File::open(path).is_ok_and(|f| f.take(4096).read_to_end(&mut start).is_ok());
+        let read = input::open(path).is_ok_and(|f| f.take(4096).read_to_end(&mut start).is_ok());
         let has = |word: &[u8]| start.windows(word.len()).any(|w| w == word);
         let response =
             has(b"routed_experts\"") || (has(b"\"choices\"") && (has(b"\"object\"") || has(b"\"request_id\"")));
         read && start.trim_ascii_start().starts_with(b"{") && response
     }
     fn import(&self, path: &Path, options: &Options, sink: &mut dyn Sink) -> Result<()> {
-        let file = File::open(path).map_err(|e| Diag::cannot_read(path, &e))?;
+        let file = input::open(path)?;
         let left = Rc::new(Cell::new(RESPONSE));
         let reader = Bounded { file: BufReader::with_capacity(1 << 20, file), left: left.clone() };
         let mut responses = serde_json::Deserializer::from_reader(reader).into_iter::<Response>();

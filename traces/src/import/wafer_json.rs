@@ -7,9 +7,8 @@
 
 use super::{Declared, Importer, Options, Sink};
 use crate::trace::{MISSING, Meta, OwnedSequence};
-use moesim_core::{Diag, Result};
+use moesim_core::{Diag, Result, input};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
-use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
@@ -59,7 +58,7 @@ impl Importer for WaferJson {
     fn detect(&self, path: &Path) -> bool {
         let Ok(files) = files(path) else { return false };
         let mut start = Vec::new();
-        let file = files.first().and_then(|p| File::open(p).ok());
+        let file = files.first().and_then(|p| input::open(p).ok());
         let read = file.and_then(|f| f.take(256).read_to_end(&mut start).ok()).is_some();
         let compact: Vec<u8> = start.into_iter().filter(|b| !b.is_ascii_whitespace()).collect();
         read && compact.starts_with(b"[{\"") && compact.get(3).is_some_and(u8::is_ascii_digit)
@@ -109,7 +108,7 @@ fn files(path: &Path) -> Result<Vec<PathBuf>> {
 
 fn read(path: &Path) -> Result<Vec<Step>> {
     let mut text = Vec::new();
-    let file = File::open(path).map_err(|e| Diag::cannot_read(path, &e))?;
+    let file = input::open(path)?;
     BufReader::new(file).take(FILE_BYTES + 1).read_to_end(&mut text).map_err(|e| Diag::cannot_read(path, &e))?;
     if text.len() as u64 > FILE_BYTES {
         return Err(Diag::input("is larger than 64 MiB").file(path).place("size").cure("give one request a file"));

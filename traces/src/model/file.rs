@@ -3,7 +3,7 @@
 use super::stack::{LAYERS, Stack, VOCABULARY, WIDTH};
 use super::{Model, Precision, Published, preset_text, presets};
 use moesim_core::diag::unknown;
-use moesim_core::{Diag, Result, config};
+use moesim_core::{Diag, Result, config, input};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::io::Read;
@@ -76,7 +76,7 @@ impl Model {
             return Err(d.cure(cure));
         }
         let mut bytes = Vec::new();
-        let file = std::fs::File::open(name_or_path).map_err(|e| Diag::cannot_read(name_or_path, &e))?;
+        let file = input::open(name_or_path)?;
         file.take(FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|e| Diag::cannot_read(name_or_path, &e))?;
         let wrong = |problem: &str| Diag::input(problem).file(name_or_path).cure("give a model file");
         if bytes.len() as u64 > FILE_BYTES {

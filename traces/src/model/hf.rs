@@ -6,7 +6,7 @@
 use super::stack::{AttentionSpec, Dense, Stack};
 use super::{Heads, ModelFile, Moe, Precision, Published};
 use moesim_core::diag::unknown;
-use moesim_core::{Diag, Result, config};
+use moesim_core::{Diag, Result, config, input};
 use serde::Deserialize;
 use std::path::Path;
 
@@ -124,7 +124,7 @@ pub fn import_config(path: &Path, name: Option<&str>) -> Result<String> {
 fn read(path: &Path) -> Result<Vec<u8>> {
     use std::io::Read;
     let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(|e| Diag::cannot_read(path, &e))?;
+    let file = input::open(path)?;
     file.take(FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|e| Diag::cannot_read(path, &e))?;
     if bytes.len() as u64 > FILE_BYTES {
         return Err(Diag::input("is larger than 4 MiB").file(path).cure("give the config.json of a model"));

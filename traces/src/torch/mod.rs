@@ -7,9 +7,8 @@
 mod pickle;
 
 use crate::numbers::Element;
-use moesim_core::{Diag, Result};
+use moesim_core::{Diag, Result, input};
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{Cursor, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -44,9 +43,9 @@ pub(crate) struct Tensor {
 /// Whether `path` looks like a file of `torch.save`, old or new, sound or not.
 pub(crate) fn is_torch(path: &Path) -> bool {
     let mut start = [0u8; 4];
-    let read = File::open(path).and_then(|mut f| f.read_exact(&mut start)).is_ok();
+    let read = input::open(path).is_ok_and(|mut f| f.read_exact(&mut start).is_ok());
     let named = path.extension().is_some_and(|e| e == "pt" || e == "pth");
-    let archive = || File::open(path).ok().and_then(|f| zip::ZipArchive::new(std::io::BufReader::new(f)).ok());
+    let archive = || input::open(path).ok().and_then(|f| zip::ZipArchive::new(std::io::BufReader::new(f)).ok());
     path.is_file()
         && (named || (read && &start == b"PK\x03\x04" && archive().is_some_and(|a| data_pkl(a.file_names()).is_some())))
 }
@@ -60,11 +59,8 @@ impl TorchFile {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let read = |e: std::io::Error| Diag::cannot_read(path, &e);
         let at = |d: Diag| d.file(path);
-        let file = File::open(path).map_err(read)?;
+        let file = input::open(path)?;
         let info = file.metadata().map_err(read)?;
-        if !info.is_file() {
-            return Err(at(Diag::input("is not a file").cure("give one file that torch.save wrote")));
-        }
         if info.len() == 0 {
             return Err(at(Diag::input("is empty").cure("give a file that torch.save wrote")));
         }

@@ -30,6 +30,11 @@ fn wrong(place: &str, problem: impl Into<String>) -> Diag {
     Diag::input(problem).place(place).cure("the file is damaged or not a trace: import or copy it again")
 }
 
+/// What the verifier of flatbuffers found, without the path that it took.
+fn malformed(place: &str, e: &impl std::fmt::Display) -> Diag {
+    wrong(place, format!("is malformed: {}", e.to_string().lines().next().unwrap_or_default().trim_end_matches('.')))
+}
+
 /// Checks the structure of the whole file.
 pub(super) fn parse(file: &Buffer) -> Result<Parsed> {
     let bytes = file.as_slice();
@@ -43,7 +48,7 @@ pub(super) fn parse(file: &Buffer) -> Result<Parsed> {
     let length = i32::from_le_bytes([bytes[n - 10], bytes[n - 9], bytes[n - 8], bytes[n - 7]]);
     let start = usize::try_from(length).ok().and_then(|l| (n - 10).checked_sub(l)).filter(|s| *s >= 8);
     let start = start.ok_or_else(|| wrong("footer", format!("a footer of {length} bytes does not fit")))?;
-    let footer = root_as_footer(&bytes[start..n - 10]).map_err(|e| wrong("footer", format!("is malformed: {e}")))?;
+    let footer = root_as_footer(&bytes[start..n - 10]).map_err(|e| malformed("footer", &e))?;
     if footer.dictionaries().is_some_and(|d| !d.is_empty()) {
         return Err(wrong("footer", "has dictionaries; a trace has plain columns"));
     }
@@ -67,7 +72,7 @@ pub(super) fn parse(file: &Buffer) -> Result<Parsed> {
         if bytes[at..at + 4] != [0xFF; 4] {
             return Err(wrong(&place, "has no message"));
         }
-        let message = root_as_message(&bytes[at + 8..body]).map_err(|e| wrong(&place, format!("is malformed: {e}")))?;
+        let message = root_as_message(&bytes[at + 8..body]).map_err(|e| malformed(&place, &e))?;
         let record = message.header_as_record_batch().ok_or_else(|| wrong(&place, "is not a record batch"))?;
         let body = file.slice_with_length(body, end - body);
         batches.push(Layout { record, body, place: &place }.columns(meta.width(), weights)?);

@@ -12,6 +12,8 @@ const LAYERS: usize = 4096;
 const EXPERTS: u32 = 65_534;
 /// A row must be a length that Arrow can state.
 const WIDTH: u64 = 1 << 24;
+/// Experts of all layers: counts of them take 128 MiB.
+const COUNTS: u64 = 1 << 24;
 
 /// What describes a trace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +58,10 @@ impl Meta {
         if self.k == 0 || self.k > self.experts {
             let problem = format!("k = {} of {} experts is out of range", self.k, self.experts);
             return wrong("k", problem, "give at least 1 and at most the number of experts");
+        }
+        if layers as u64 * u64::from(self.experts) > COUNTS {
+            let problem = format!("{layers} layers x {} experts are too many", self.experts);
+            return wrong("experts", problem, "give at most 2^24");
         }
         if layers as u64 * u64::from(self.k) > WIDTH {
             return wrong("k", format!("{layers} layers x {} experts a row are too many", self.k), "give at most 2^24");

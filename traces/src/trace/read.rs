@@ -4,7 +4,7 @@ use super::hash::RowHasher;
 use super::index::{self, Entry};
 use super::{MISSING, Meta, OwnedSequence, ipc};
 use arrow_buffer::{Buffer, ScalarBuffer};
-use moesim_core::{Diag, Result};
+use moesim_core::{Diag, Result, input};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -70,11 +70,8 @@ impl Trace {
     /// Opens a trace file. Its structure is checked whole and its small columns are scanned; expert ids are not touched.
     pub fn open(path: &Path) -> Result<Self> {
         let read = |e: std::io::Error| Diag::cannot_read(path, &e);
-        let file = std::fs::File::open(path).map_err(read)?;
+        let file = input::open(path)?;
         let info = file.metadata().map_err(read)?;
-        if !info.is_file() {
-            return Err(Diag::input("is not a file").file(path).cure("give a trace file, as `trace import` writes it"));
-        }
         if info.len() == 0 {
             return Err(Diag::input("is empty").file(path).cure("give a trace file, as `trace import` writes it"));
         }
@@ -185,7 +182,8 @@ impl Trace {
         let rows = e.prefill_rows as usize + e.decode_rows as usize;
         &self.batches[e.batch as usize].experts[start..start + rows * self.width()]
     }
-    /// Checks that every id of sequence `i` is below the number of experts or [`MISSING`], and every gate weight finite.
+    /// Checks that every id of sequence `i` is below the number of experts or [`MISSING`], none is twice in a layer of a
+    /// row, and every gate weight is finite.
     /// A sequence is checked once, at first use. Panics if there is no such sequence.
     pub fn check_sequence(&self, i: usize) -> Result<()> {
         let (word, bit) = (&self.checked[i / 64], 1 << (i % 64));
@@ -218,7 +216,7 @@ impl Trace {
     }
 }
 
-/// Ids in range and gate weights finite.
+/// Ids in range, no expert twice in a layer of a row, and gate weights finite.
 pub(crate) fn check_rows(meta: &Meta, s: &Sequence) -> Result<()> {
     let place = |row: usize, column: usize, first: u32| {
         let layer = meta.layer_numbers[column / meta.k as usize];
@@ -234,6 +232,28 @@ pub(crate) fn check_rows(meta: &Meta, s: &Sequence) -> Result<()> {
             return Err(Diag::input(format!("expert {} of {experts} does not exist", ids[at]))
                 .place(place(at / width, at % width, first))
                 .cure("the experts are numbered from 0: correct the rows or the declared number of experts"));
+        }
+    }
+    // An expert computes a token once, so a replay would count too much. The last (row, layer) that has each expert:
+    let k = meta.k as usize;
+    let mut last = vec![0u64; if k > 1 { experts as usize } else { 0 }];
+    let mut now = 0;
+    for (ids, first) in [(s.prefill, s.first_position), (s.decode, s.decode_first_position)] {
+        for (i, layer) in ids.chunks_exact(k).enumerate().filter(|_| k > 1) {
+            now += 1;
+            let mut again = None;
+            for &id in layer.iter().filter(|id| **id != MISSING) {
+                let seen = &mut last[usize::from(id)];
+                if *seen == now {
+                    again = Some(id);
+                }
+                *seen = now;
+            }
+            if let Some(id) = again {
+                return Err(Diag::input(format!("expert {id} is selected twice"))
+                    .place(place(i * k / width, i * k % width, first))
+                    .cure("give each expert of a layer once, and mark what is missing (-1; 0xFFFF in the container)"));
+            }
         }
     }
     let weights = [(s.prefill_weights, s.first_position), (s.decode_weights, s.decode_first_position)];

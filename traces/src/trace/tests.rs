@@ -14,7 +14,13 @@ fn sequences(n: u32, weights: bool) -> Vec<OwnedSequence> {
     let draw = |i: u32, j: usize, n: u64| rng::below(rng::draw(1, 2, i.into(), j as u64), n);
     let ids = |i: u32, from: usize, rows: u64| {
         let id = |j| if draw(i, j, 20) == 0 { MISSING } else { draw(i, j, 5) as u16 };
-        (from..from + rows as usize * 6).map(id).collect::<Vec<_>>()
+        let mut ids: Vec<u16> = (from..from + rows as usize * 6).map(id).collect();
+        ids.chunks_exact_mut(2).for_each(|two| {
+            if two[0] == two[1] {
+                two[1] = MISSING
+            }
+        });
+        ids
     };
     let sequence = |i: u32| {
         let (prefill, decode) = (ids(i, 0, u64::from(i % 4)), ids(i, 1000, 1 + draw(i, 9999, 5)));
@@ -68,7 +74,7 @@ fn what_is_written_is_read() {
 fn batches_hold_whole_sequences_and_do_not_change_the_hash() {
     // Two sequences exceed one batch of 4 Mi ids.
     let rows = 800_000;
-    let s = |id: u32| OwnedSequence { id, decode: vec![(id % 5) as u16; rows * 6], ..Default::default() };
+    let s = |id: u32| OwnedSequence { id, decode: [(id % 5) as u16, MISSING].repeat(rows * 3), ..Default::default() };
     let all: Vec<_> = (0..3).map(s).collect();
     let (_dir, path, _) = write("large.arrow", &all);
     let t = Trace::open(&path).unwrap();
@@ -90,10 +96,10 @@ fn writing_refuses_what_reading_would() {
     let one = |id, decode: Vec<u16>| OwnedSequence { id, decode, decode_first_position: 7, ..Default::default() };
     let e = refuse(&[one(9, vec![0, 1, 2, 3, 5, 0])]);
     assert!(e.contains("t.arrow: sequence 9, position 7, layer 4: expert 5 of 5 does not exist; "), "{e}");
-    assert!(refuse(&[one(1, vec![0; 6]), one(1, vec![0; 6])]).contains("follows sequence 1"));
+    assert!(refuse(&[one(1, [0, 1].repeat(3)), one(1, [0, 1].repeat(3))]).contains("follows sequence 1"));
     assert!(refuse(&[one(1, vec![0; 7])]).contains("rows of 6"));
     assert!(refuse(&[]).contains("no sequences"));
-    let inside = OwnedSequence { prefill: vec![0; 60], ..one(1, vec![0; 6]) };
+    let inside = OwnedSequence { prefill: vec![0; 60], ..one(1, [0, 1].repeat(3)) };
     assert!(refuse(&[inside]).contains("inside the prompt"));
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left behind");
 }
@@ -103,6 +109,19 @@ fn ids_are_checked_at_first_use() {
     let s = OwnedSequence { id: 4, decode: vec![0, 1, 2, 9, 0, 0], ..Default::default() };
     let e = Trace::from_sequences(meta(), vec![s]).unwrap().check_sequence(0).unwrap_err();
     assert_eq!(e.place.as_deref(), Some("sequence 4, position 0, layer 3"));
+    // Twice in a layer; missing ones and other layers are no repetition.
+    let s = OwnedSequence {
+        id: 4,
+        prefill: vec![0, 1, MISSING, MISSING, 0, 1],
+        decode: vec![2, 1, 3, 2, 4, 4],
+        ..Default::default()
+    };
+    let s = OwnedSequence { decode_first_position: 8, ..s };
+    let e = Trace::from_sequences(meta(), vec![s]).unwrap().check_sequence(0).unwrap_err();
+    assert_eq!(
+        (e.place.as_deref(), &*e.problem),
+        (Some("sequence 4, position 8, layer 4"), "expert 4 is selected twice")
+    );
 }
 
 /// Uses everything a trace offers.

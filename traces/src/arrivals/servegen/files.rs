@@ -15,7 +15,6 @@ use flate2::bufread::MultiGzDecoder;
 use moesim_core::{Diag, Result};
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Component, Path, PathBuf};
 
@@ -47,7 +46,7 @@ pub(super) fn read(path: &Path) -> Result<(Vec<Client>, u64)> {
     if std::fs::metadata(path).map_err(cannot)?.is_dir() {
         folder(path, &mut pool)?;
     } else {
-        let mut file = BufReader::with_capacity(1 << 16, File::open(path).map_err(cannot)?);
+        let mut file = BufReader::with_capacity(1 << 16, moesim_core::input::open(path)?);
         let packed = file.fill_buf().map_err(cannot)?.starts_with(&[0x1f, 0x8b]);
         let bytes: Box<dyn Read> = if packed { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
         archive(bytes, &mut pool).map_err(|d| d.file(path))?;
@@ -90,7 +89,7 @@ fn folder(path: &Path, pool: &mut Pool) -> Result<()> {
     let mut left = ALL;
     for file in members(path)? {
         let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let opened = File::open(&file).map_err(|e| Diag::cannot_read(&file, &e))?;
+        let opened = moesim_core::input::open(&file)?;
         let bytes = whole(opened, left.min(MEMBER)).map_err(|d| d.file(path).place(&name))?;
         left -= bytes.len() as u64;
         pool.add(&name, &bytes).map_err(|d| d.file(path))?;

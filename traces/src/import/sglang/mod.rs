@@ -135,7 +135,9 @@ impl Used {
         }
         let k = options.k.unwrap_or(0).max(u32::try_from(self.k).unwrap_or(u32::MAX));
         let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
-        let source = format!("{name} (SGLang recorder; requests joined by their positions)");
+        // Only the map at the end is in the file.
+        let moved = if self.experts.is_some() { "; wrong where experts were moved meanwhile" } else { "" };
+        let source = format!("{name} (SGLang recorder; requests joined by their positions{moved})");
         let layers = numbers.len();
         let declared = Declared {
             layer_numbers: Some(numbers),

@@ -18,7 +18,7 @@ fn a_recording_of_torch_becomes_its_requests() {
     let t = load(&golden("sglang_per_token.pt"), None, &Options::default()).unwrap();
     let m = t.meta();
     assert_eq!((&m.layer_numbers[..], m.experts, m.k), (&[1, 2][..], 6, 2));
-    assert!(m.source.contains("joined by their positions"), "{}", m.source);
+    assert!(m.source.contains("joined by their positions; wrong where experts were moved meanwhile)"), "{}", m.source);
     // (Request, first position, behind the prompt, end).
     let expected = [(0, 0, 3, 4), (1, 0, 6, 9), (2, 2, 4, 8), (3, 0, 2, 3)];
     assert_eq!(t.sequences(), expected.len());
