@@ -1,6 +1,6 @@
 """Writes the files of this folder with the libraries of the tools that write such files.
 
-Needs numpy, torch, safetensors and gguf: python make.py
+Needs numpy, torch, safetensors, gguf and pyarrow: python make.py
 """
 
 import json
@@ -8,6 +8,8 @@ import pathlib
 
 import gguf
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import safetensors.torch
 import torch
 
@@ -115,6 +117,40 @@ def imatrix():
     w.close()
 
 
+def parquet():
+    """A table of rows as any tool may write it, and router traces in FLAME-MoE's schema (list<int16>, list<float16>)."""
+    folder = HERE / "parquet"
+    (folder / "iter_0001").mkdir(parents=True, exist_ok=True)
+    ident = lambda p, l, n: (p * 3 + l * 2 + n) % 8
+    rows = [(s, int(p > 2), p, l) for s in (0, 5) for p in range(4) for l in (1, 2)]
+    table = pa.table(
+        dict(
+            note=pa.array(["not read"] * len(rows)),
+            layer=pa.array([r[3] for r in rows], pa.uint8()),
+            e0=pa.array([ident(r[2], r[3], 0) for r in rows], pa.int64()),
+            e1=pa.array([None if r[2] == 1 else ident(r[2], r[3], 1) for r in rows], pa.int16()),
+            sequence=pa.array([r[0] for r in rows], pa.uint64()),
+            phase=pa.array([r[1] for r in rows], pa.int8()),
+            position=pa.array([r[2] for r in rows], pa.int32()),
+        )
+    )
+    table = table.select(["layer", "e0", "e1", "sequence", "phase", "position", "note"])
+    pq.write_table(table, folder / "long.parquet", compression="snappy", row_group_size=10)
+
+    def layer(path, number, tokens, k=2, **options):
+        ids = [[ident(t, number, n) for n in range(k)] for t in range(tokens)]
+        scores = pa.array([[0.5] * k] * tokens, pa.list_(pa.float16()))
+        table = pa.table(dict(scores=scores, indices=pa.array(ids, pa.list_(pa.int16()))))
+        pq.write_table(table, folder / path, compression="zstd", **options)
+
+    # One sequence of 2048 tokens and a rest; row groups and pages that do not end together.
+    layer("iter_0001/layer_02.parquet", 2, 2050)
+    layer("iter_0001/layer_03.parquet", 3, 2050, row_group_size=700, data_page_version="2.0")
+    layer("short.parquet", 3, 2)
+    layer("ragged.parquet", 3, 2050, k=1)
+
+
 sglang()
 tensorrt_llm()
 imatrix()
+parquet()

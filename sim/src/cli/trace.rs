@@ -40,7 +40,7 @@ pub(super) struct ImportArgs {
     /// The container to write
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// The source's format: npz, sglang, tensorrt-llm, vllm, wafer-json, json-lines or csv
+    /// The source's format: npz, sglang, tensorrt-llm, vllm, wafer-json, json-lines, csv or parquet
     /// [default: detected]
     #[arg(long)]
     format: Option<String>,
@@ -83,7 +83,7 @@ pub(super) struct InfoArgs {
 pub(super) struct ExportArgs {
     /// A trace in moesim's container
     trace: PathBuf,
-    /// The form: json-lines, csv or wafer-json
+    /// The form: json-lines, csv, wafer-json or, in builds that have it, parquet
     #[arg(long)]
     format: String,
     /// The file to write; a folder for wafer-json

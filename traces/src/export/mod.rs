@@ -2,6 +2,8 @@
 
 mod csv_rows;
 mod json_lines;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod wafer_json;
 
 use crate::trace::{MISSING, Trace};
@@ -29,11 +31,21 @@ pub trait Exporter: Sync {
 
 /// All exporters.
 pub fn exporters() -> &'static [&'static dyn Exporter] {
-    &[&json_lines::JsonLines, &csv_rows::CsvRows, &wafer_json::WaferJson]
+    &[
+        &json_lines::JsonLines,
+        &csv_rows::CsvRows,
+        #[cfg(feature = "parquet")]
+        &parquet::Parquet,
+        &wafer_json::WaferJson,
+    ]
 }
 
 /// The exporter of this name.
 pub fn exporter(format: &str) -> Result<&'static dyn Exporter> {
+    #[cfg(not(feature = "parquet"))]
+    if format == "parquet" {
+        return Err(crate::import::lacking());
+    }
     let names: Vec<&str> = exporters().iter().map(|e| e.name()).collect();
     exporters().iter().find(|e| e.name() == format).copied().ok_or_else(|| unknown("trace format", format, &names))
 }

@@ -74,12 +74,61 @@ proptest! {
         let back = round_trip(&t, "csv", "a.csv", &told);
         prop_assert_eq!((back.meta(), back.hash()), (m, t.hash()));
 
+        #[cfg(feature = "parquet")]
+        {
+            let back = round_trip(&t, "parquet", "a.parquet", &Options::default());
+            prop_assert_eq!((back.meta(), back.hash()), (m, t.hash()));
+        }
+
         let back = round_trip(&t, "wafer-json", "folder", &told);
         prop_assert_eq!(back.meta(), m);
         for i in 0..t.sequences() {
             let (a, b) = (t.sequence(i), back.sequence(i));
             prop_assert_eq!((a.prefill, a.decode), (b.prefill, b.decode));
         }
+    }
+}
+
+#[cfg(not(feature = "parquet"))]
+#[test]
+fn a_build_without_parquet_says_how_to_get_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a");
+    std::fs::write(&path, b"PAR1PAR1").unwrap();
+    let import = load(&path, None, &Options::default()).err().unwrap();
+    for e in [exporter("parquet").err().unwrap(), import] {
+        assert!(e.problem.contains("lacks Parquet") && e.cure.contains("--features parquet"), "{e}");
+        assert_eq!(e.exit_code(), 2);
+    }
+}
+
+/// Gate weights go through Parquet too, in batches of more rows than one.
+#[cfg(feature = "parquet")]
+#[test]
+fn parquet_loses_nothing() {
+    let label = || "m".to_string();
+    let meta = Meta {
+        model: label(),
+        layer_numbers: vec![0, 2, 5],
+        experts: 300,
+        k: 2,
+        source: "s".into(),
+        licence: "l".into(),
+    };
+    let ids = |from: u32, rows: u32| (from..from + rows * 6).map(|i| (i * 7919 % 300) as u16).collect::<Vec<_>>();
+    let sequence = |id: u32, prefill: u32, decode: u32| OwnedSequence {
+        id,
+        first_position: 4,
+        prefill: ids(id, prefill),
+        decode: ids(id + 1, decode),
+        decode_first_position: 5 + prefill,
+        weights: Some((0..(prefill + decode) * 6).map(|i| 1.0 / (i + id + 1) as f32).collect()),
+    };
+    let t = Trace::from_sequences(meta, vec![sequence(0, 9000, 7), sequence(3, 0, 20_000), sequence(9, 2, 0)]).unwrap();
+    let back = round_trip(&t, "parquet", "a", &Options::default());
+    assert_eq!((back.meta(), back.hash(), back.rows()), (t.meta(), t.hash(), t.rows()));
+    for i in 0..3 {
+        assert_eq!(back.sequence(i), t.sequence(i));
     }
 }
 

@@ -40,17 +40,7 @@ impl Importer for CsvRows {
         let mut csv = csv::ReaderBuilder::new().quoting(false).buffer_capacity(1 << 18).from_reader(lines);
         let header = csv.headers().map_err(|e| broken(path, &e))?;
         let columns = Columns::find(&header.iter().collect::<Vec<_>>(), options).map_err(at)?;
-        let mut reader = Rows {
-            path,
-            options,
-            sink,
-            k: columns.experts.len(),
-            meta: None,
-            layers: Vec::new(),
-            next: 0,
-            token: None,
-            sequence: OwnedSequence::default(),
-        };
+        let mut reader = Rows::new(path, options, sink, columns.experts.len());
         let mut record = ByteRecord::new();
         while csv.read_byte_record(&mut record).map_err(|e| broken(path, &e))? {
             let line = || format!("line {}", record.position().map_or(0, csv::Position::line));
@@ -64,12 +54,12 @@ impl Importer for CsvRows {
                 Diag { place: Some(place), ..d }.file(path)
             })?;
         }
-        reader.end_token().and_then(|()| reader.end_sequence()).map_err(|d| at(d.place("end")))
+        reader.finish().map_err(at)
     }
 }
 
 /// (Sequence, phase, position): what identifies a token.
-type TokenKey = (u32, Phase, u32);
+pub(super) type TokenKey = (u32, Phase, u32);
 
 /// Where the columns are.
 struct Columns {
@@ -168,11 +158,13 @@ fn shown(field: &[u8]) -> String {
 }
 
 /// Rows put together to sequences.
-struct Rows<'a> {
+pub(super) struct Rows<'a> {
     path: &'a Path,
     options: &'a Options,
     sink: &'a mut dyn Sink,
     k: usize,
+    /// What the source says beside its rows, until it is used.
+    pub(super) declared: Declared,
     // Known after the first token, whose layers are collected.
     meta: Option<Meta>,
     layers: Vec<u32>,
@@ -182,15 +174,40 @@ struct Rows<'a> {
     sequence: OwnedSequence,
 }
 
-impl Rows<'_> {
-    fn ids(&mut self, phase: Phase) -> &mut Vec<u16> {
+impl<'a> Rows<'a> {
+    /// Rows of k experts, into `sink`.
+    pub(super) fn new(path: &'a Path, options: &'a Options, sink: &'a mut dyn Sink, k: usize) -> Self {
+        Self {
+            path,
+            options,
+            sink,
+            k,
+            declared: Declared::default(),
+            meta: None,
+            layers: Vec::new(),
+            next: 0,
+            token: None,
+            sequence: OwnedSequence::default(),
+        }
+    }
+    /// Where the ids of the row go that [`Rows::layer`] went on to.
+    pub(super) fn ids(&mut self, phase: Phase) -> &mut Vec<u16> {
         match phase {
             Phase::Prefill => &mut self.sequence.prefill,
             Phase::Decode => &mut self.sequence.decode,
         }
     }
+    /// Where its gate weights go, if it has any.
+    #[cfg(feature = "parquet")]
+    pub(super) fn weights(&mut self) -> &mut Vec<f32> {
+        self.sequence.weights.get_or_insert_default()
+    }
+    /// The end of the rows.
+    pub(super) fn finish(&mut self) -> Result<()> {
+        self.end_token().and_then(|()| self.end_sequence()).map_err(|d| d.place("end"))
+    }
     /// Goes on to a layer of a token; its experts follow.
-    fn layer(&mut self, token: TokenKey, layer: u32) -> Result<()> {
+    pub(super) fn layer(&mut self, token: TokenKey, layer: u32) -> Result<()> {
         if self.token != Some(token) {
             self.end_token()?;
             self.begin_token(token)?;
@@ -251,7 +268,7 @@ impl Rows<'_> {
     fn end_token(&mut self) -> Result<()> {
         let Some(_) = self.token else { return Ok(()) };
         if self.meta.is_none() {
-            let declared = Declared { layer_numbers: Some(self.layers.clone()), ..Default::default() };
+            let declared = Declared { layer_numbers: Some(self.layers.clone()), ..std::mem::take(&mut self.declared) };
             let k = u32::try_from(self.k).unwrap_or(u32::MAX);
             let meta = self.options.describe(self.path, self.layers.len(), k, declared)?;
             self.sink.begin(meta.clone())?;

@@ -4,6 +4,7 @@ mod csv_rows;
 mod id_lists;
 mod json_lines;
 mod npz;
+mod parquet;
 mod sglang;
 pub(crate) mod tensorrt_llm;
 mod vllm;
@@ -16,6 +17,8 @@ use moesim_core::{Diag, Result, input};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
+#[cfg(not(feature = "parquet"))]
+pub(crate) use parquet::lacking;
 pub(crate) use sglang::read_map;
 
 /// Ids of one sequence, which is held in memory: 1 GiB.
@@ -40,6 +43,7 @@ pub trait Importer: Sync {
 pub fn importers() -> &'static [&'static dyn Importer] {
     &[
         &npz::Npz,
+        &parquet::Parquet,
         &sglang::Sglang,
         &tensorrt_llm::TensorRtLlm,
         &vllm::Vllm,

@@ -333,7 +333,7 @@ fn request_files() {
     });
     bad.case("unknown.bin", "?", "--format", |p| load(p, None, &with(4)).map(|_| ()));
     bad.case("experts.json", r#"[{"0": [[1]]}]"#, "--experts", |p| load(p, None, &Options::default()).map(|_| ()));
-    assert!(bad.cases >= 20 && importers().len() == 7, "{}", bad.cases);
+    assert!(bad.cases >= 20 && importers().len() == 8, "{}", bad.cases);
 }
 
 #[test]
