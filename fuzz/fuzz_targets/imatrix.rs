@@ -1,0 +1,6 @@
+#![no_main]
+use moesim_fuzz::{count, file};
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    count("imatrix", &file("a.gguf", bytes));
+});

@@ -1,0 +1,123 @@
+"""Writes seeds for the fuzz targets to fuzz/corpus: python3 fuzz/seeds.py target/debug/moesim
+
+Takes the tests' files of other tools, the presets, and what the binary imports and exports.
+"""
+
+import gzip
+import io
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+import zipfile
+
+FUZZ = pathlib.Path(__file__).resolve().parent
+ROOT = FUZZ.parent
+GOLDEN = ROOT / "traces" / "testdata"
+MOESIM = str(pathlib.Path(sys.argv[1]).resolve())
+
+
+def seed(target, name, data):
+    folder = FUZZ / "corpus" / target
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(data if isinstance(data, bytes) else data.encode())
+
+
+def npy(descr, shape, body):
+    header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + body
+
+
+def npz(method, **members):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", method) as z:
+        for name, data in members.items():
+            z.writestr(f"{name}.npy", data)
+    return out.getvalue()
+
+
+# Twelve tokens of two layers, two different experts of eight each.
+rows = [[[(t + l) % 8, (t + l + 3) % 8] for l in range(2)] for t in range(12)]
+flat = bytes(e for row in rows for layer in row for e in layer)
+for descr, size in [("|u1", 1), ("<i2", 2), ("<i4", 4), ("<i8", 8)]:
+    body = b"".join(e.to_bytes(size, "little") for e in flat)
+    seed("npy", f"three{size}", npy(descr, (12, 2, 2), body))
+    seed("npy", f"four{size}", npy(descr, (2, 6, 2, 2), body))
+seed("npz", "stored", npz(zipfile.ZIP_STORED, expert_ids=npy("|u1", (12, 2, 2), flat)))
+seed("npz", "deflated", npz(zipfile.ZIP_DEFLATED, expert_ids=npy("|u1", (12, 2, 2), flat), other=b"x"))
+seed("npz_index", "two", '[{"seq": 0, "offset": 0, "n_tokens": 5, "first_pos": 7}, {"seq": 3, "offset": 5, "n_tokens": 7}]')
+seed("wafer_json", "one", json.dumps([{"0": None, "1": [layer for layer, _ in rows[:4]], "2": [l for _, l in rows[:4]]}]))
+steps = [{"0": [[1, 2]] * (3 if i == 0 else 1), "1": [[3, 4]] * (3 if i == 0 else 1)} for i in range(3)]
+seed("wafer_json", "steps", json.dumps(steps))
+line = {"seq": 4, "first_pos": 2, "prefill": rows[:3], "decode": rows[3:6]}
+plain = {"experts": [[1, 2, 3, -1], [4, 5, 6, 7]], "n_layers": 2, "top_k": 2, "n_experts": 8, "phase": "prefill"}
+seed("json_lines", "lines", json.dumps(line) + "\n" + json.dumps({**line, "seq": 9}) + "\n")
+seed("json_lines", "flat", json.dumps(plain) + "\n")
+table = "".join(
+    f"{t // 6},{'prefill' if t % 6 < 2 else 'decode'},{t % 6},{l},{a},{b}\n"
+    for t in range(12)
+    for l, (a, b) in enumerate(rows[t])
+)
+table = "sequence,phase,position,layer,expert0,expert1\n" + table
+seed("csv", "table", table)
+seed("csv", "token", "sequence,token,layer,expert_0,expert_1,x\n0,5,3,1,-1,a\n0,6,3,,2,b\n")
+usage = {"prompt_tokens": 3, "completion_tokens": 4}
+seed("vllm", "lists", json.dumps({"object": "c", "choices": [{"routed_experts": rows[:6]}], "usage": usage}))
+seed("vllm", "apart", json.dumps({"choices": [{"routed_experts": rows[3:5]}], "prompt_routed_experts": rows[:3]}) * 2)
+packed = subprocess.run(["base64", "-w0"], input=npy("|u1", (12, 2, 2), flat), capture_output=True).stdout.decode()
+seed("vllm", "packed", json.dumps({"choices": [{"routed_experts": packed}], "usage": usage}))
+for path in GOLDEN.glob("*.pt"):
+    data = path.read_bytes()
+    seed("torch_archive", path.stem, data)
+    if zipfile.is_zipfile(path):
+        z = zipfile.ZipFile(path)
+        name = next(n for n in z.namelist() if n.endswith("/data.pkl"))
+        seed("torch_pickle", path.stem, z.read(name))
+for path in (GOLDEN / "tensorrt_llm").glob("*.safetensors"):
+    seed("safetensors", path.stem, path.read_bytes())
+seed("imatrix", "golden", (GOLDEN / "imatrix.gguf").read_bytes())
+loads = npy("<i8", (3, 4), b"".join(i.to_bytes(8, "little") for i in range(12)))
+seed("eplb", "npy", b"\0" + loads)
+seed("eplb", "npz", b"\1" + npz(zipfile.ZIP_DEFLATED, weight=loads))
+seed("eplb", "json", b"\2" + json.dumps({"logical_count": [[1, 2, 3], [4, 5, 6]]}).encode())
+seed("eplb", "lists", b"\2" + json.dumps([[[1.5, 2, 3], [4, 5, 6]]]).encode())
+seed("eplb", "csv", b"\3" + b"1,2,3\n4,5.5,6\n")
+layer = {"heat": [5, 4, 3, 0], "pairs": [[0, 1, 3, 0.5], [1, 2, 2]]}
+mbolt = {"model": "m", "n_expert_per_layer": 4, "k": 2, "layers": [{"layer": 0, **layer}, {"abs_layer": 3, **layer}]}
+seed("coactivation", "plain", json.dumps(mbolt))
+seed("coactivation", "packed", gzip.compress(json.dumps(mbolt).encode(), mtime=0))
+seed("sglang_table", "rows", "\n0,0,5\n0,1,7\n3,1,9\n")
+for path in (ROOT / "traces" / "presets").glob("*.toml"):
+    seed("model", path.stem, path.read_bytes())
+seed("model", "based", 'base = "mixtral-8x7b"\nname = "x"\n[decoder.moe]\nzero_experts = 1\ncapacity_factor = 1.25\n')
+for path in (ROOT / "hwmodels" / "presets").glob("*.toml"):
+    seed("hardware", path.stem, path.read_bytes())
+config = {
+    "model_type": "mixtral", "hidden_size": 64, "vocab_size": 100, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "intermediate_size": 128, "num_local_experts": 4, "num_experts_per_tok": 2,
+}
+mla = {
+    "model_type": "deepseek_v3", "hidden_size": 64, "vocab_size": 100, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "kv_lora_rank": 8, "q_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8,
+    "intermediate_size": 128, "moe_intermediate_size": 32, "n_routed_experts": 8, "num_experts_per_tok": 2,
+    "n_shared_experts": 1, "first_k_dense_replace": 1, "num_nextn_predict_layers": 1,
+    "quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]},
+}
+window = {**config, "model_type": "gpt_oss", "head_dim": 16, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]}
+for name, c in [("mixtral", config), ("mla", mla), ("window", window), ("wrapped", {"text_config": config})]:
+    seed("hf_config", name, json.dumps(c))
+seed("arrivals", "plain", "arrived_at_s,prompt_tokens,output_tokens\n0,10,3\n0.25,7,1\n1e1,3,3\n")
+seed("arrivals", "azure", "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,374,44\n2023-11-16 18:15:50,396,109\n")
+with tempfile.TemporaryDirectory() as tmp:
+    source, out = pathlib.Path(tmp, "t.csv"), pathlib.Path(tmp, "t.arrow")
+    source.write_text(table)
+    run = [MOESIM, "trace", "import", str(source), "--experts", "8", "--out", str(out)]
+    subprocess.run(run, check=True, stdout=subprocess.DEVNULL)
+    seed("container", "table", out.read_bytes())
+    for form in ["json-lines", "csv", "wafer-json"]:
+        exported = pathlib.Path(tmp, form)
+        run = [MOESIM, "trace", "export", str(out), "--format", form, "--out", str(exported)]
+        subprocess.run(run, check=True, stdout=subprocess.DEVNULL)
+        files = [exported] if exported.is_file() else sorted(exported.iterdir())
+        seed(form.replace("-", "_"), "exported", files[0].read_bytes())

@@ -1,0 +1,85 @@
+//! What the fuzz targets have in common: input as a file, and what is required of a reader.
+//!
+//! A reader takes the input, or refuses it with one line that names the file and a cure, exit status 2. What is taken is
+//! used as the command line would.
+
+use moesim_core::Result;
+use moesim_traces::import::{Options, load};
+use moesim_traces::stats::info;
+use moesim_traces::{Trace, counts};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+/// A folder of this process in memory.
+pub fn folder() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let path = Path::new("/dev/shm").join(format!("moesim-fuzz-{}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("a folder in memory");
+        path
+    })
+}
+
+/// The input as a file of [`folder`].
+pub fn file(name: &str, bytes: &[u8]) -> PathBuf {
+    let path = folder().join(name);
+    std::fs::write(&path, bytes).expect("a file in memory");
+    path
+}
+
+/// Requires of a refusal what a user needs.
+pub fn sound<T>(read: Result<T>) -> Option<T> {
+    let e = match read {
+        Ok(t) => return Some(t),
+        Err(e) => e,
+    };
+    let text = e.to_string();
+    assert_eq!(e.exit_code(), 2, "exit status: {text}");
+    assert!(e.file.is_some(), "no file: {text}");
+    assert!(!e.cure.is_empty(), "no cure: {text}");
+    assert!(!text.chars().any(char::is_control), "control characters: {text:?}");
+    assert!(text.len() < 1200, "too long: {text}");
+    None
+}
+
+/// Reads a trace of a format. Rows that were taken are whole.
+pub fn import(format: &str, path: &Path, experts: Option<u32>) {
+    let options = Options { experts, ..Default::default() };
+    if let Some(trace) = sound(load(path, Some(format), &options)) {
+        (0..trace.sequences()).for_each(|i| trace.check_sequence(i).expect("an importer checks its rows"));
+        describe(&trace);
+    }
+}
+
+/// Reads the counts of a format.
+pub fn count(format: &str, path: &Path) {
+    let Some(c) = sound(counts::read(path, Some(format))) else { return };
+    assert_eq!(c.counts.len(), c.layer_numbers.len() * c.experts as usize);
+    for l in 0..c.layer_numbers.len() {
+        assert!(c.total(l) > 0 && c.imbalance(l).is_finite() && c.entropy(l).is_finite() && !c.top(l, 3).is_empty());
+    }
+}
+
+/// What `trace info` says.
+pub fn describe(trace: &Trace) {
+    if let Some(info) = sound(info(trace)) {
+        assert!(!format!("{info:?}").is_empty());
+    }
+}
+
+/// A file of `torch.save` with this pickle, and storages 0 to 3 of 64, 256, 1024 and 0 bytes.
+pub fn torch(pickle: &[u8]) -> Vec<u8> {
+    let mut z = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    let mut member = |name: &str, bytes: &[u8]| {
+        z.start_file(format!("archive/{name}"), stored).expect("a member");
+        z.write_all(bytes).expect("memory");
+    };
+    member("data.pkl", pickle);
+    for (key, n) in [64u32, 256, 1024, 0].into_iter().enumerate() {
+        let ids: Vec<u8> = (0..n / 4).flat_map(|i| (i % 5).to_le_bytes()).collect();
+        member(&format!("data/{key}"), &ids);
+    }
+    z.finish().expect("memory").into_inner()
+}
