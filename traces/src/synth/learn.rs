@@ -164,6 +164,7 @@ impl Scratch {
         }
     }
 
+    // Each is a part of the model with a gradient of its own; a struct of them would be made for this one call.
     #[allow(clippy::too_many_arguments)]
     fn gradients(
         &self,

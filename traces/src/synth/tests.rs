@@ -36,9 +36,9 @@ fn recounting_reproduces_the_file() {
     }
 }
 
-/// Takes a minute in a debug build.
+/// Half a minute in a debug build, too long for the quick loop.
 #[test]
-#[ignore = "slow"]
+#[ignore = "half a minute; .ci/run runs it with --ignored"]
 fn refitting_reproduces_the_file() {
     let Some(trace) = recorded() else { return };
     let text = Fit::of(&trace, 1).unwrap().to_text().unwrap();

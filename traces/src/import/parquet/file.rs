@@ -248,6 +248,7 @@ pub(super) fn integers(array: &dyn Array, out: &mut Vec<i64>) {
             match array.data_type() {
                 $(DataType::$kind => {
                     let values = array.as_primitive::<$ty>().values();
+                    // Fallible for u64 only, but one macro reads all integer types.
                     #[allow(clippy::unnecessary_fallible_conversions)]
                     out.extend(values.iter().map(|v| i64::try_from(*v).unwrap_or(i64::MAX)));
                 })*
