@@ -7,7 +7,7 @@ use moesim_core::{Diag, Result};
 use moesim_plot::{Line, Panel, panels, png};
 use moesim_traces::counts::read;
 use moesim_traces::stats::{BATCHES, DEVICES, EIGHTHS, Figures, LAGS, Labels, LayerFigures, Phases, Report, Topics};
-use moesim_traces::synth::{Comparison, Like, PopularFit, Router, SynthSpec, fitted, write};
+use moesim_traces::synth::{Comparison, Like, PUBLISHED, PopularFit, Router, SynthSpec, fitted, write};
 use moesim_traces::{Meta, Model, Trace};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -419,16 +419,17 @@ fn compared(c: &Comparison) -> String {
                 percents(synthetic.sequence_top_overlap)
             );
         }
-        None => t += "the trace has no prompt rows: what a prompt is like was not fitted\n",
+        None => t += "the trace has no prompt rows: prompts are drawn only if --prompt-rows asks for them\n",
     }
     if let Some(p) = &c.drawn_phases {
         let correlation = p.rank_correlation.iter().sum::<f64>() / p.rank_correlation.len() as f64;
         let _ = writeln!(
             t,
-            "prompts are drawn as the output's first rows would be: rank correlation with the output {correlation:.2} (published\n\
-             for four other models: 0.7 or more in most layers), top-5, 10, 20 shared {} (published: about 60, 75, 90 %); within a\n\
-             sequence {:.2} and {}",
+            "prompts are not like a trace's but like those published of other models (arXiv:2510.05497v4, III, insight 1): rank\n\
+             correlation with the output {correlation:.2} (published: 0.7 or more in most layers), top-5, 10, 20 shared {} (published:\n\
+             about {}); within a sequence {:.2} and {}",
             percents(p.top_overlap),
+            percents(PUBLISHED),
             p.sequence_rank_correlation,
             percents(p.sequence_top_overlap)
         );

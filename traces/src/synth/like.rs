@@ -1,5 +1,6 @@
 //! Traces like a recorded one, and how like it they are.
 
+use super::settle::Target;
 use super::{Router, independent};
 use crate::stats::{BATCHES, DEVICES, EIGHTHS, LAGS, LayerFigures, Part, Phases, Serving, structure};
 use crate::trace::{OwnedSequence, Trace};
@@ -42,8 +43,8 @@ pub struct Comparison {
     pub rows: Vec<Row>,
     /// Prompt against output: held out and synthetic; `None` where the trace has no prompt rows.
     pub phases: Option<[Phases; 2]>,
-    /// Prompt against output of synthetic sequences where the trace has no prompt rows but they were asked for. They are
-    /// drawn as the output's first rows: the output takes after them through the model's memory.
+    /// Prompt against output of synthetic sequences where the trace has no prompt rows but they were asked for: as alike as
+    /// [published](super::PUBLISHED) of other models.
     pub drawn_phases: Option<Phases>,
 }
 
@@ -67,7 +68,11 @@ impl Like {
             return Err(trace.at(d.cure("give a trace of at least two")));
         }
         let (fitted, held) = Part::split(trace, FITTED, seed);
-        let router = Router::fit(&fitted, seed)?;
+        let mut router = Router::fit(&fitted, seed)?;
+        if router.invented && prompt > 0 {
+            let rows: Vec<&[u16]> = fitted.all_rows().collect();
+            router.invent_prompts(&Target::of(&rows, (trace.layers(), trace.k(), trace.experts())), seed);
+        }
         held.check()?;
         let recorded = lengths(&fitted);
         let shapes: Vec<(u32, u32, u32)> =

@@ -7,13 +7,14 @@
 //! * [`Like`]: a trace fitted on 70 % of its sequences and compared with the rest.
 //! * `independent`: draws without any structure but popularity, to compare with.
 //!
-//! Not modelled: gate weights, rows of fewer than k experts, what distinguishes prompt from output tokens.
+//! Not modelled: gate weights, rows of fewer than k experts.
 
 mod fit;
 mod independent;
 mod learn;
 mod like;
 mod popular;
+mod prompts;
 mod router;
 mod settle;
 mod topics;
@@ -25,6 +26,7 @@ pub use fit::{Fit, LayerFit, fitted};
 pub(crate) use independent::independent;
 pub use like::{Comparison, Like, Row};
 pub use popular::PopularFit;
+pub use prompts::PUBLISHED;
 pub use write::write;
 
 use crate::model::Model;
@@ -43,17 +45,28 @@ pub struct Router {
     k: usize,
     /// Share of the sequences of each topic.
     shares: Vec<f64>,
+    /// Whether what was fitted had no prompt rows, so that prompts take after the output (see `prompts.rs`).
+    invented: bool,
 }
 
 impl Router {
-    /// Draws the `rows` rows of sequence `id`: `rows x layers x k` ids.
-    pub fn sequence(&self, seed: u64, id: u32, rows: usize) -> Vec<u16> {
-        self.walk(self.topic(seed, id), seed, id.into(), rows)
+    /// Draws sequence `id`, its prompt rows first: `(prompt + output) x layers x k` ids.
+    pub fn sequence(&self, seed: u64, id: u32, (prompt, output): (usize, usize)) -> Vec<u16> {
+        let mut ids = self.walk(self.topic(seed, id), seed, id.into(), (prompt, output));
+        if self.invented {
+            // Drawn after the output, so that the output is what was fitted, whatever the prompt.
+            ids.rotate_left(output * self.layers.len() * self.k);
+        }
+        ids
     }
-    /// The same under a topic. Layer by layer, so that a layer's tables stay in the cache.
-    fn walk(&self, topic: usize, seed: u64, id: u64, rows: usize) -> Vec<u16> {
+    /// The same under a topic, in the order of drawing. Layer by layer, so that a layer's tables stay in the cache.
+    fn walk(&self, topic: usize, seed: u64, id: u64, (prompt, output): (usize, usize)) -> Vec<u16> {
         let r = stream(seed, "synth", id);
-        let mut draw = router::Draw { rows, k: self.k, weights: vec![0.0; self.experts], sums: Vec::new(), r };
+        let rows = prompt + output;
+        let prompts = if self.invented { output..rows } else { 0..prompt };
+        let prompt_r = stream(seed, "synth-prompt-rows", id);
+        let weights = vec![0.0; self.experts];
+        let mut draw = router::Draw { rows, prompts, k: self.k, weights, sums: Vec::new(), r, prompt_r };
         let width = self.layers.len() * self.k;
         let mut ids = vec![0; rows * width];
         let (mut before, mut now) = (Vec::new(), Vec::new());
@@ -71,7 +84,7 @@ impl Router {
     fn sequences(&self, seed: u64, shapes: &[(u32, u32, u32)]) -> Vec<OwnedSequence> {
         let width = self.layers.len() * self.k;
         let draw = |&(id, prompt, output): &(u32, u32, u32)| {
-            let mut ids = self.sequence(seed, id, prompt as usize + output as usize);
+            let mut ids = self.sequence(seed, id, (prompt as usize, output as usize));
             let decode = ids.split_off(prompt as usize * width);
             OwnedSequence { id, prefill: ids, decode, decode_first_position: prompt, ..Default::default() }
         };

@@ -9,7 +9,6 @@ use crate::counts::ExpertCounts;
 use crate::stats::{Part, Structure, spearman};
 use crate::trace::{OwnedSequence, Trace};
 use moesim_core::{Diag, Result};
-use rayon::prelude::*;
 use serde::Serialize;
 
 /// Selections drawn in a round of settling, at most, and rounds.
@@ -62,8 +61,7 @@ impl Router {
         let paired = paired && router.layers.iter().all(|l| !l.pair.is_empty());
         let shapes = router.shapes(DRAWN);
         for round in 0..ROUNDS {
-            let draw = |(i, s): (usize, &(usize, usize))| router.walk(s.0, other(seed, round), i as u64, s.1);
-            let drawn: Vec<Vec<u16>> = shapes.par_iter().enumerate().map(draw).collect();
+            let drawn = router.draw(&shapes, other(seed, round));
             let rows: Vec<&[u16]> = drawn.iter().map(Vec::as_slice).collect();
             let got = Target::of(&rows, (layers, k, experts));
             let together = paired.then(|| count(&rows, layers, experts, k)).flatten();
@@ -73,6 +71,9 @@ impl Router {
                     lists[l].step(&mut layer.pair, together, (l, k), gain(round));
                 }
             }
+        }
+        if spec.prompt_rows > 0 {
+            router.invent_prompts(&targets, seed);
         }
         let fit = compare(&router, counts, &lists, spec, seed)?;
         Ok((router, fit))

@@ -14,6 +14,7 @@
 
 use moesim_core::rng::{Stream, below};
 use rand::Rng;
+use std::ops::Range;
 
 /// Tokens that the two forgetting means remember.
 pub(super) const SHORT: f32 = 4.0;
@@ -49,6 +50,8 @@ pub(super) struct Layer {
     /// Tokens that the topic counts for in the urn.
     pub(super) alpha: f32,
     pub(super) bias: Vec<f32>,
+    /// What a prompt token's weights are multiplied with. Empty where prompts are like output.
+    pub(super) prompt: Vec<f32>,
     /// Row: an expert of the layer before. Empty in the first layer, and where layers are independent.
     pub(super) next: Vec<f32>,
     /// Row: an expert already drawn. Empty where experts are independent.
@@ -124,12 +127,17 @@ impl Layer {
             let w = &mut draw.weights[..];
             self.blend(p, memory, w);
             w.iter_mut().zip(&self.bias).for_each(|(w, b)| *w *= b);
+            let prompt = draw.prompts.contains(&t);
+            let r = if prompt { &mut draw.prompt_r } else { &mut draw.r };
+            if prompt {
+                w.iter_mut().zip(&self.prompt).for_each(|(w, f)| *w *= f);
+            }
             if !self.next.is_empty() {
                 before[t * k..(t + 1) * k].iter().for_each(|&f| Self::scale(w, &self.next, f));
             }
             let start = out.len();
             for i in 0..k {
-                let e = pick(w, &mut draw.sums, &mut draw.r);
+                let e = pick(w, &mut draw.sums, r);
                 out.push(e);
                 if i + 1 < k {
                     if !self.pair.is_empty() {
@@ -147,10 +155,14 @@ impl Layer {
 /// What drawing a sequence needs.
 pub(super) struct Draw {
     pub(super) rows: usize,
+    /// Those of them that are prompt rows.
+    pub(super) prompts: Range<usize>,
     pub(super) k: usize,
     pub(super) weights: Vec<f32>,
     pub(super) sums: Vec<f32>,
     pub(super) r: Stream,
+    /// Prompts have a stream of their own: the output is the same, whatever the prompt.
+    pub(super) prompt_r: Stream,
 }
 
 /// Weights are summed in blocks of so many, in a fixed order: sums vectorise, are the same everywhere, and a draw looks at

@@ -6,6 +6,7 @@
 //! layer, each expert's popularity and the overlap of tokens [`LAGS`] apart.
 
 use super::Router;
+use super::prompts::ratios;
 use super::router::{Layer, Mix};
 use crate::trace::MISSING;
 use rayon::prelude::*;
@@ -66,16 +67,37 @@ pub(super) fn floor(popularity: &[f64], k: usize) -> f64 {
     k as f64 * popularity.iter().map(|p| p * p).sum::<f64>()
 }
 
-/// Settles `router` on `targets`, with sequences of the topics and rows given.
-pub(super) fn settle(router: &mut Router, targets: &[Target], shapes: &[(usize, usize)], rounds: usize, seed: u64) {
+/// A sequence to settle with: its topic, prompt rows and output rows.
+pub(super) type Shape = (usize, (usize, usize));
+
+/// Settles `router` on `targets` and, where prompts were recorded, on their popularity over the output's, with sequences
+/// of the given shapes.
+pub(super) fn settle(
+    router: &mut Router,
+    (targets, prompts): (&[Target], Option<&[Vec<f64>]>),
+    shapes: &[Shape],
+    rounds: usize,
+    seed: u64,
+) {
     let shape = (router.layers.len(), router.k, router.experts);
     for round in 0..rounds {
-        let draw = |(i, s): (usize, &(usize, usize))| router.walk(s.0, other(seed, round), i as u64, s.1);
-        let drawn: Vec<Vec<u16>> = shapes.par_iter().enumerate().map(draw).collect();
+        let drawn = router.draw(shapes, other(seed, round));
         let got = Target::of(&drawn.iter().map(Vec::as_slice).collect::<Vec<_>>(), shape);
+        if let Some(want) = prompts {
+            let split: Vec<(&[u16], usize)> =
+                drawn.iter().map(Vec::as_slice).zip(shapes.iter().map(|s| s.1.0)).collect();
+            router.step_prompts(want, &ratios(&split, shape), gain(round));
+        }
         for ((layer, want), got) in router.layers.iter_mut().zip(targets).zip(&got) {
             step(layer, want, got, shape.1, gain(round));
         }
+    }
+}
+
+impl Router {
+    /// Sequences of these shapes, in the order of drawing.
+    pub(super) fn draw(&self, shapes: &[Shape], seed: u64) -> Vec<Vec<u16>> {
+        shapes.par_iter().enumerate().map(|(i, s)| self.walk(s.0, seed, i as u64, s.1)).collect()
     }
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::stats::{Serving, Statistics};
+use crate::stats::{Phases, Serving, Statistics};
 use std::path::Path;
 
 fn spec(layers: u32, experts: u32, k: u32, sequences: u32, decode_rows: u32) -> SynthSpec {
@@ -94,6 +94,60 @@ fn a_model_gives_its_shape_and_nonsense_is_refused() {
         let e = synthesize(&bad, 1).unwrap_err();
         assert!(e.exit_code() == 2 && !e.cure.is_empty(), "{e}");
     }
+}
+
+/// Prompts that prefer other experts than the output: what is fitted does so too.
+#[test]
+fn prompts_are_as_unlike_the_output_as_recorded() {
+    let meta = Meta {
+        model: "m".into(),
+        layer_numbers: vec![0, 1],
+        experts: 24,
+        k: 2,
+        source: "s".into(),
+        licence: "l".into(),
+    };
+    // Prompts prefer low experts, outputs high ones.
+    let sequence = |id: u32| {
+        let mut r = stream(7, "planted-prompt", id.into());
+        let mut rows = |n: usize, prompt: bool| {
+            let mut ids = Vec::new();
+            for _ in 0..2 * n {
+                let low = (below(r.next_u64(), 24) * below(r.next_u64(), 24) / 23) as u16;
+                let e = if prompt { low } else { 23 - low };
+                ids.extend([e, (e + 1 + below(r.next_u64(), 23) as u16) % 24]);
+            }
+            ids
+        };
+        OwnedSequence {
+            id,
+            prefill: rows(40, true),
+            decode: rows(60, false),
+            decode_first_position: 40,
+            ..Default::default()
+        }
+    };
+    let trace = Trace::from_sequences(meta, (0..100).map(sequence).collect()).unwrap();
+    let (like, comparison) = Like::fit(&trace, 0, 1).unwrap();
+    assert!(comparison.drawn_phases.is_none() && !like.router.invented);
+    let [held, synthetic] = comparison.phases.unwrap();
+    for (h, s) in held.rank_correlation.iter().zip(&synthetic.rank_correlation) {
+        assert!(*h < -0.5 && (h - s).abs() < 0.2, "{h} {s}");
+    }
+}
+
+/// Where no prompts were recorded their popular experts are the output's as far as published, and the output stays as it is.
+#[test]
+fn invented_prompts_leave_the_output_alone() {
+    let plain = spec(4, 128, 8, 160, 40);
+    let prompted = SynthSpec { prompt_rows: 64, ..plain.clone() };
+    let (plain, prompted) = (synthesize(&plain, 2).unwrap(), synthesize(&prompted, 2).unwrap());
+    assert!((0..160).all(|i| plain.sequence(i).decode == prompted.sequence(i).decode));
+    let phases = Phases::of(&Part::whole(&prompted)).unwrap();
+    // Popularity of so few tokens scatters.
+    let mean = |x: [f64; 3]| x.iter().sum::<f64>() / 3.0;
+    assert!((mean(phases.top_overlap) - mean(PUBLISHED)).abs() < 0.15, "{:?}", phases.top_overlap);
+    assert!(phases.rank_correlation.iter().all(|r| *r > 0.7 && *r < 0.995), "{:?}", phases.rank_correlation);
 }
 
 /// Four topics with experts of their own, tokens that repeat the one before half of the time, layer 1 that selects what layer

@@ -1,8 +1,9 @@
 //! Fitting the whole model to a part of a trace.
 
 use super::learn::{Record, learn};
+use super::prompts::ratios;
 use super::router::{Layer, Mix};
-use super::settle::{Target, settle};
+use super::settle::{Shape, Target, settle};
 use super::transfer::TABLES;
 use super::{Router, topics};
 use crate::stats::Part;
@@ -49,6 +50,7 @@ impl Router {
                 mix: Mix::new([0.2, 0.4, 0.1, 0.15, 0.15]),
                 alpha: 16.0,
                 bias: vec![1.0; experts],
+                prompt: Vec::new(),
                 next: table(l > 0 && paired),
                 pair: table(paired && k > 1),
             };
@@ -58,7 +60,8 @@ impl Router {
         let layers: Vec<Layer> = (0..layers).into_par_iter().map(layer).collect();
         let mut shares = vec![0.0; topics];
         of.iter().for_each(|t| shares[*t] += 1.0 / of.len() as f64);
-        let mut router = Self { layers, experts, k, shares };
+        let invented = part.sequences().all(|s| s.prefill.is_empty());
+        let mut router = Self { layers, experts, k, shares, invented };
         let targets = Target::of(&all, (router.layers.len(), k, experts));
         let mut left = DRAWN;
         order.retain(|s| {
@@ -66,9 +69,16 @@ impl Router {
             left = left.saturating_sub(sequences[*s].1.len());
             take
         });
-        let shapes: Vec<(usize, usize)> =
-            order.iter().map(|s| (sequences[*s].0, sequences[*s].1.len() / width)).collect();
-        settle(&mut router, &targets, &shapes, ROUNDS, seed);
+        let prompts: Vec<usize> = part.sequences().map(|s| s.prefill.len() / width).collect();
+        let shape = |s: &usize| {
+            let (topic, rows) = sequences[*s];
+            (topic, (prompts[*s], rows.len() / width - prompts[*s]))
+        };
+        let shapes: Vec<Shape> = order.iter().map(shape).collect();
+        let recorded: Vec<(&[u16], usize)> = all.iter().copied().zip(prompts.iter().copied()).collect();
+        let both = part.sequences().any(|s| !s.prefill.is_empty()) && part.sequences().any(|s| !s.decode.is_empty());
+        let recorded = both.then(|| ratios(&recorded, (router.layers.len(), k, experts)));
+        settle(&mut router, (&targets, recorded.as_deref()), &shapes, ROUNDS, seed);
         Ok(router)
     }
 

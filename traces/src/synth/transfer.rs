@@ -2,7 +2,7 @@
 
 use super::learn::reach;
 use super::router::{Layer, Mix};
-use super::settle::{Target, floor, settle};
+use super::settle::{Shape, Target, floor, settle};
 use super::{Fit, LayerFit, Router, SynthSpec, shuffle};
 use moesim_core::rng::{Stream, below, stream};
 use rand::Rng;
@@ -37,7 +37,10 @@ impl Router {
         let targets = targets(fit, spec, &loads);
         let mut router = Self::raw(fit, spec, &targets, None, seed);
         let shapes = router.shapes(DRAWN);
-        settle(&mut router, &targets, &shapes, ROUNDS, seed);
+        settle(&mut router, (&targets, None), &shapes, ROUNDS, seed);
+        if spec.prompt_rows > 0 {
+            router.invent_prompts(&targets, seed);
+        }
         router
     }
 
@@ -85,16 +88,16 @@ impl Router {
                     *b = (*b * libm::pow(mean, -times) as f32).clamp(1e-4, 1e4);
                 }
             }
-            Layer { topics, mix: Mix::new(f.mix), alpha: f.alpha, bias, next, pair }
+            Layer { topics, mix: Mix::new(f.mix), alpha: f.alpha, bias, prompt: Vec::new(), next, pair }
         };
         let layers: Vec<Layer> = (0..layers).map(&mut layer).collect();
-        Self { layers, experts, k, shares: vec![1.0 / topics as f64; topics] }
+        Self { layers, experts, k, shares: vec![1.0 / topics as f64; topics], invented: true }
     }
 
-    /// (Topic, rows) of sequences of so many selections in all, for settling.
-    pub(super) fn shapes(&self, selections: usize) -> Vec<(usize, usize)> {
+    /// Outputs of so many selections in all, for settling.
+    pub(super) fn shapes(&self, selections: usize) -> Vec<Shape> {
         let sequences = (selections / (self.layers.len() * self.k * ROWS)).clamp(4, 4096);
-        (0..sequences).map(|i| (i % self.shares.len(), ROWS)).collect()
+        (0..sequences).map(|i| (i % self.shares.len(), (0, ROWS))).collect()
     }
 }
 
@@ -116,6 +119,6 @@ pub(super) fn targets(fit: &Fit, spec: &SynthSpec, loads: &[Vec<f64>]) -> Vec<Ta
 }
 
 /// A draw from very nearly a normal distribution: twelve uniform ones, less their mean (variance 12/12).
-fn normal(r: &mut Stream) -> f32 {
+pub(super) fn normal(r: &mut Stream) -> f32 {
     (0..12).map(|_| below(r.next_u64(), 1 << 24) as f32 / (1 << 24) as f32).sum::<f32>() - 6.0
 }
