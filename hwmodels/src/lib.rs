@@ -24,6 +24,7 @@
 //! Nothing here knows of models, traces or time: a cost is asked for in plain shapes and given in f64 seconds, and the
 //! caller rounds once, on entry to the clock.
 
+pub mod calibrate;
 pub mod cost;
 pub mod hardware;
 pub mod network;

@@ -22,3 +22,4 @@ pub mod routing;
 pub mod serving;
 pub mod simulation;
 pub mod sweep;
+pub mod validate;

@@ -9,6 +9,7 @@ mod run;
 mod sweep;
 mod table;
 mod trace;
+mod validate;
 
 use crate::registry::Registry;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -39,6 +40,8 @@ enum Command {
     /// Import model architectures
     #[command(subcommand)]
     Model(model::Command),
+    /// Put simulated beside published figures
+    Validate(validate::Args),
     /// Draw the plots of a run directory
     Plot(inspect::PlotArgs),
     /// List what there is: hardware, models, policies, experiments, plots
@@ -81,7 +84,10 @@ pub fn main(registry: Registry) -> ExitCode {
         }
     };
     // Runs and generators stop at the next occasion; other commands, and a second Ctrl-C, end at once.
-    if matches!(cli.command, Command::Run(_) | Command::Sweep(_) | Command::Trace(trace::Command::Synth(_))) {
+    if matches!(
+        cli.command,
+        Command::Run(_) | Command::Sweep(_) | Command::Validate(_) | Command::Trace(trace::Command::Synth(_))
+    ) {
         let _ = ctrlc::set_handler(|| {
             if INTERRUPTED.swap(true, Ordering::Relaxed) {
                 std::process::exit(130);
@@ -118,6 +124,7 @@ fn dispatch(cli: Cli, registry: &Registry) -> Result<()> {
         Command::Sweep(args) => sweep::run(&args, registry),
         Command::Trace(command) => trace::run(&command),
         Command::Model(command) => model::run(&command),
+        Command::Validate(args) => validate::run(&args, registry),
         Command::Plot(args) => inspect::plot(&args),
         Command::List(args) => inspect::list(&args, registry),
         Command::Show(args) => inspect::show(&args),

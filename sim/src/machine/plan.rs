@@ -40,6 +40,10 @@ pub struct Plan {
     pub rings: Vec<Ring>,
     /// Bytes of one token's activation.
     pub token_bytes: u64,
+    /// Bytes of a token in a dispatch.
+    pub dispatch_token_bytes: u64,
+    /// Bytes of a token in a combine.
+    pub combine_token_bytes: u64,
     pub(super) experts: Vec<Sizes>,
 }
 
@@ -78,8 +82,27 @@ impl Plan {
             Vec::new()
         };
         let token_bytes = model.activation_bytes();
+        let sent = |bits: Option<f64>| {
+            // Counts of elements are far below 2^53.
+            bits.map_or(token_bytes, |bits| (f64::from(model.hidden) * bits / 8.0).ceil() as u64)
+        };
+        let (dispatch_token_bytes, combine_token_bytes) =
+            (sent(deployment.dispatch_bits), sent(deployment.combine_bits));
         let experts = moe_layers.iter().map(|&l| Sizes::new(&model, l, ranks.etp as u64)).collect();
-        Ok(Self { model, machine, ranks, deployment, moe_layers, classes, class_of, rings, token_bytes, experts })
+        Ok(Self {
+            model,
+            machine,
+            ranks,
+            deployment,
+            moe_layers,
+            classes,
+            class_of,
+            rings,
+            token_bytes,
+            dispatch_token_bytes,
+            combine_token_bytes,
+            experts,
+        })
     }
 
     /// Bytes of all weights but the routed experts on each device: attention, dense layers, embedding and head split

@@ -26,6 +26,10 @@ pub struct Deployment {
     pub max_sequences: u32,
     /// Tokens in a block of KV cache.
     pub kv_block_tokens: u32,
+    /// Bits of an element that the dispatch sends, scales included; unless told, the model's activations.
+    pub dispatch_bits: Option<f64>,
+    /// Bits of an element that the combine sends; unless told, the model's activations.
+    pub combine_bits: Option<f64>,
 }
 
 impl Default for Deployment {
@@ -39,6 +43,8 @@ impl Default for Deployment {
             max_batched_tokens: 8192,
             max_sequences: 256,
             kv_block_tokens: 16,
+            dispatch_bits: None,
+            combine_bits: None,
         }
     }
 }
@@ -77,6 +83,11 @@ impl Ranks {
         ] {
             if value == 0 {
                 return wrong(key, "is 0".into(), "set it to at least 1".into());
+            }
+        }
+        for (key, bits) in [("dispatch_bits", d.dispatch_bits), ("combine_bits", d.combine_bits)] {
+            if let Some(bits) = bits.filter(|b| !(1.0..=64.0).contains(b)) {
+                return wrong(key, format!("{bits} bits an element"), "write 1 to 64, as in 8 or 8.25".into());
             }
         }
         let (tp, etp) = (d.attention_tp as usize, d.expert_tp as usize);

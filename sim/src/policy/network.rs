@@ -69,7 +69,7 @@ impl Network {
         let mut transfers = Kept::new(&mut self.transfers, self.ways.len() * plan.ranks.etp);
         for &(src, group, copies) in &self.ways {
             for dst in group * etp..(group + 1) * etp {
-                transfers.push(src, dst, u64::from(copies) * plan.token_bytes);
+                transfers.push(src, dst, u64::from(copies) * plan.dispatch_token_bytes);
             }
         }
         self.dispatch_bytes += transfers.end();
@@ -83,7 +83,7 @@ impl Network {
         let mut transfers = Kept::new(&mut self.transfers, self.ways.len());
         for &(source, group, copies) in &self.ways {
             let device = if etp == 1 { group } else { group * etp + source % etp };
-            transfers.push(device, source, u64::from(copies) * plan.token_bytes);
+            transfers.push(device, source, u64::from(copies) * plan.combine_token_bytes);
         }
         self.combine_bytes += transfers.end();
         self.phase(plan)

@@ -1,0 +1,3 @@
+//! Calibration: constants of cost forms from measured times.
+
+pub mod solve;

@@ -1,0 +1,156 @@
+//! The files of cases.
+
+use moesim_core::{Diag, Result, config};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// A file of cases: one system.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CaseFile {
+    /// The system.
+    pub system: String,
+    /// Its figures.
+    pub case: Vec<Case>,
+    /// Experiments by name; one that `extends` another has only a table `set` of dotted keys beside it.
+    #[serde(default)]
+    pub experiments: toml::Table,
+}
+
+/// A published figure: facts, and how it is simulated or why not.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Case {
+    /// Its number.
+    pub id: String,
+    /// What was measured.
+    pub quantity: String,
+    /// The published value.
+    pub published: f64,
+    /// Its unit.
+    pub unit: String,
+    /// Under which conditions.
+    pub config: String,
+    /// Where it was published.
+    pub source: String,
+    /// How well the source was read.
+    pub confidence: Source,
+    /// The experiment that gives it.
+    #[serde(default)]
+    pub experiment: Option<String>,
+    /// Where in the experiment's summary.
+    #[serde(default)]
+    pub take: Option<Take>,
+    /// The experiment whose value it is divided by, for speed-ups.
+    #[serde(default)]
+    pub against: Option<String>,
+    /// The calibration that this figure, or one measured with it, was an input of.
+    #[serde(default)]
+    pub in_sample: Option<String>,
+    /// The mechanism that is lacking.
+    #[serde(default)]
+    pub missing: Option<String>,
+    /// The input that is lacking.
+    #[serde(default)]
+    pub lacks: Option<String>,
+    /// Anything a reader must know: approximations, the mechanism behind a miss.
+    #[serde(default)]
+    pub note: Option<String>,
+}
+
+/// How a published figure was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    /// In the paper or page itself.
+    Seen,
+    /// In its abstract.
+    Abstract,
+    /// In somebody else's words.
+    Secondary,
+}
+
+/// `scale x (sum of figures) / (product of figures) / per`, figures by dotted path in a summary.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Take {
+    /// What is added up.
+    pub sum: Vec<String>,
+    /// What it is divided by.
+    #[serde(default)]
+    pub over: Vec<String>,
+    /// A factor, for units.
+    #[serde(default = "one")]
+    pub scale: f64,
+    /// A divisor: layers, nodes.
+    #[serde(default = "one")]
+    pub per: f64,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+impl Take {
+    /// The value in a summary; what is wrong with the path otherwise.
+    pub fn value(&self, summary: &Value) -> std::result::Result<f64, String> {
+        let at = |path: &String| {
+            let found = path.split('.').try_fold(summary, |v, key| v.get(key));
+            found.and_then(Value::as_f64).ok_or_else(|| format!("the summary has no number {path}"))
+        };
+        let sum = self.sum.iter().map(at).sum::<std::result::Result<f64, String>>()?;
+        let over = self.over.iter().map(at).product::<std::result::Result<f64, String>>()?;
+        Ok(sum / over * self.scale / self.per)
+    }
+}
+
+macro_rules! embedded {
+    ($($name:literal),* $(,)?) => {
+        &[$(($name, include_str!(concat!("../../validation/", $name, ".toml")))),*]
+    };
+}
+
+/// The files that ship inside the binary.
+const FILES: &[(&str, &str)] = embedded![
+    "cloudmatrix384",
+    "ascend-910c-die",
+    "deepep-first-release-h800",
+    "deepep-v1-final-h800",
+    "deepseek-h800-production",
+    "deepseek-tpot-bound",
+    "sglang-96xh100",
+    "8xh100-sglang",
+    "trace-statistics",
+    "wafer-scale-gpu",
+    "duplex",
+    "monde",
+    "moe-lens",
+    "moetuner",
+    "hybrimoe",
+    "fmoe-finemoe",
+    "offloading-deepseek-v2-lite",
+    "adapmoe",
+    "mixtral-offloading",
+    "moe-gen",
+    "towards-moe-deployment",
+    "ktransformers",
+];
+
+/// All files by name.
+///
+/// # Errors
+/// None that a user could cause.
+pub fn files() -> Result<Vec<(&'static str, CaseFile)>> {
+    let read = |(name, text): &(&'static str, &str)| {
+        let file: CaseFile = config::from_toml(text, name)?;
+        for case in &file.case {
+            let ways = [case.take.is_some(), case.missing.is_some(), case.lacks.is_some()];
+            if ways.iter().filter(|w| **w).count() != 1 || case.take.is_some() != case.experiment.is_some() {
+                let problem = "has not exactly one of experiment with take, missing, lacks";
+                return Err(Diag::input(problem).file(*name).place(case.id.clone()).cure("say how it is simulated"));
+            }
+        }
+        Ok((*name, file))
+    };
+    FILES.iter().map(read).collect()
+}

@@ -1,0 +1,159 @@
+//! Published figures beside simulated ones.
+//!
+//! A case (`sim/validation`, a file a system) holds a figure with its source and says where the simulated value is found: in
+//! the summary of an experiment of the same file. A published figure is never an input of an experiment.
+
+mod case;
+
+pub use case::{Case, CaseFile, Source, Take, files};
+
+use crate::experiment::{self, Resolved};
+use moesim_core::{Diag, Result, config};
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// Errors up to this count as reproduced.
+pub const OK: f64 = 0.10;
+
+/// What became of a case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Status {
+    /// Within 10 %.
+    #[serde(rename = "ok")]
+    Ok,
+    /// Further off.
+    #[serde(rename = "miss")]
+    Miss,
+    /// The figure, or one like it, was in a calibration's data.
+    #[serde(rename = "in sample")]
+    InSample,
+    /// A mechanism is lacking.
+    #[serde(rename = "not modelled yet")]
+    NotModelled,
+    /// A trace or an unpublished input is lacking.
+    #[serde(rename = "no data")]
+    NoData,
+}
+
+/// A figure, published and simulated.
+#[derive(Clone, Debug, Serialize)]
+pub struct Outcome {
+    /// The figure's number.
+    pub id: String,
+    /// The system.
+    pub system: String,
+    /// What was measured.
+    pub quantity: String,
+    /// In which unit.
+    pub unit: String,
+    /// The published value.
+    pub published: f64,
+    /// The simulated value.
+    pub simulated: Option<f64>,
+    /// Simulated over published, less 1.
+    pub relative_error: Option<f64>,
+    /// What became of it.
+    pub status: Status,
+    /// Whether it was in a calibration's data.
+    pub in_sample: bool,
+    /// `file/experiment` of `sim/validation`.
+    pub experiment: Option<String>,
+    /// What is lacking, or why a figure is missed.
+    pub note: Option<String>,
+    /// Where it was published.
+    pub source: String,
+}
+
+/// The experiments that the cases of `file` with these numbers need, in order, each once.
+pub fn experiments(file: &CaseFile, wanted: &dyn Fn(&Case) -> bool) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for case in file.case.iter().filter(|c| wanted(c)) {
+        for name in case.experiment.iter().chain(&case.against) {
+            if !names.contains(name) {
+                names.push(name.clone());
+            }
+        }
+    }
+    names
+}
+
+/// An experiment of a file, ready to run.
+///
+/// # Errors
+/// A name that the file lacks, a chain of `extends` that is too long, and all that is wrong with an experiment.
+pub fn resolve(file: &CaseFile, label: &str, name: &str) -> Result<Resolved> {
+    let place = |problem: String| Diag::input(problem).file(label).place(format!("experiments.{name}"));
+    let mut set = Vec::new();
+    let mut at = name.to_string();
+    for _ in 0..8 {
+        let table = file.experiments.get(&at).and_then(toml::Value::as_table);
+        let table = table.ok_or_else(|| place(format!("there is no experiment {at}")).cure("add it to the file"))?;
+        let Some(base) = table.get("extends").and_then(toml::Value::as_str) else {
+            let mut table = table.clone();
+            table.insert("name".into(), toml::Value::String(name.to_string()));
+            return experiment::resolve(&format!("{label}/{name}"), table, PathBuf::new(), &set);
+        };
+        // Assignments of the experiment itself come last.
+        let mut own = Vec::new();
+        for (key, value) in table.get("set").and_then(toml::Value::as_table).into_iter().flatten() {
+            own.push((config::split_assignment(&format!("{key}=0"))?.0, value.clone()));
+        }
+        set.splice(0..0, own);
+        at = base.to_string();
+    }
+    Err(place("extends too many experiments".into()).cure("name the first one"))
+}
+
+/// The outcome of a case; `summary` gives the summary of an experiment as JSON.
+///
+/// # Errors
+/// A path that a summary lacks.
+pub fn outcome(
+    file: &CaseFile,
+    label: &str,
+    case: &Case,
+    summary: &dyn Fn(&str) -> Option<serde_json::Value>,
+) -> Result<Outcome> {
+    let here = |problem: String| {
+        Diag::input(problem).file(label).place(case.id.clone()).cure("compare `take` with a summary.json")
+    };
+    let value = |name: &String, take: &Take| -> Result<f64> {
+        let summary = summary(name).ok_or_else(|| here(format!("{name} was not run")))?;
+        take.value(&summary).map_err(here)
+    };
+    let mut simulated = None;
+    if let (Some(name), Some(take)) = (&case.experiment, &case.take) {
+        let mut v = value(name, take)?;
+        if let Some(other) = &case.against {
+            v /= value(other, take)?;
+        }
+        simulated = Some(v);
+    }
+    let relative_error = simulated.map(|s| s / case.published - 1.0);
+    let in_sample = case.in_sample.is_some();
+    let status = match (relative_error, &case.missing, in_sample) {
+        (Some(_), _, true) => Status::InSample,
+        (Some(e), _, _) if e.abs() <= OK => Status::Ok,
+        (Some(_), _, _) => Status::Miss,
+        (None, Some(_), _) => Status::NotModelled,
+        (None, None, _) => Status::NoData,
+    };
+    let note = [&case.missing, &case.lacks, &case.in_sample, &case.note].into_iter().flatten().next().cloned();
+    Ok(Outcome {
+        id: case.id.clone(),
+        system: file.system.clone(),
+        quantity: case.quantity.clone(),
+        unit: case.unit.clone(),
+        published: case.published,
+        simulated,
+        relative_error,
+        status,
+        in_sample,
+        experiment: case.experiment.as_ref().map(|e| format!("{label}/{e}")),
+        note,
+        source: case.source.clone(),
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,73 @@
+use super::*;
+use std::path::Path;
+
+#[test]
+fn every_experiment_can_be_read_and_every_number_is_there_once() {
+    let mut ids = Vec::new();
+    for (label, file) in files().unwrap() {
+        for name in experiments(&file, &|_| true) {
+            let resolved = resolve(&file, label, &name).unwrap();
+            assert_eq!(resolved.experiment.name, name);
+        }
+        ids.extend(file.case.iter().map(|c| c.id.clone()));
+    }
+    let all = ids.len();
+    ids.sort();
+    ids.dedup();
+    assert!(ids.len() == all && all > 80, "{all}");
+}
+
+/// No published figure is an input: not its number, nor, in an origin, its source's table of results.
+#[test]
+fn no_figure_is_an_input() {
+    let (mut ids, mut texts) = (Vec::new(), Vec::new());
+    for (label, file) in files().unwrap() {
+        ids.extend(file.case.iter().map(|c| c.id.clone()));
+        texts.push((label, toml::to_string(&file.experiments).unwrap()));
+    }
+    for (label, text) in texts {
+        assert!(ids.iter().all(|id| !text.contains(id.as_str())), "{label}");
+    }
+}
+
+/// The cases are the rows of the published table, where that is at hand.
+#[test]
+fn cases_are_the_published_rows() {
+    let table = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/published.csv"));
+    if !table.exists() {
+        println!("skipped: {} is absent", table.display());
+        return;
+    }
+    let cases: Vec<(String, Case)> = files()
+        .unwrap()
+        .into_iter()
+        .flat_map(|(_, f)| f.case.into_iter().map(move |c| (f.system.clone(), c)))
+        .collect();
+    let mut seen = 0;
+    for row in csv::Reader::from_path(table).unwrap().records() {
+        let row = row.unwrap();
+        let [id, system, quantity, value, unit, config, source, _, role] = [0, 1, 2, 3, 4, 5, 6, 7, 8].map(|i| &row[i]);
+        let case = cases.iter().find(|(_, c)| c.id == id);
+        if role != "figure" {
+            assert!(case.is_none(), "{id} is an input");
+            continue;
+        }
+        let (name, c) = case.unwrap_or_else(|| panic!("{id} has no case"));
+        let same = (name.as_str(), c.quantity.as_str(), c.unit.as_str(), c.config.as_str(), c.source.as_str());
+        assert_eq!(same, (system, quantity, unit, config, source), "{id}");
+        assert_eq!(c.published, value.parse::<f64>().unwrap(), "{id}");
+        seen += 1;
+    }
+    assert_eq!(seen, cases.len());
+}
+
+#[test]
+fn takes_by_hand() {
+    let summary = serde_json::json!({"a": {"b": 3.0, "c": 5.0}, "n": 4, "none": null});
+    let take = |sum: &[&str], over: &[&str]| {
+        let list = |l: &[&str]| l.iter().map(|s| s.to_string()).collect();
+        Take { sum: list(sum), over: list(over), scale: 10.0, per: 2.0 }.value(&summary)
+    };
+    assert_eq!(take(&["a.b", "a.c"], &["n"]), Ok(10.0));
+    assert!(take(&["a.d"], &[]).is_err() && take(&["none"], &[]).is_err());
+}
