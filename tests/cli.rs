@@ -27,3 +27,5 @@ mod real_data;
 mod routing;
 #[path = "cli/serving.rs"]
 mod serving;
+#[path = "cli/validate.rs"]
+mod validate;

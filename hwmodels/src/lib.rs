@@ -26,6 +26,7 @@
 
 pub mod calibrate;
 pub mod cost;
+pub mod form;
 pub mod hardware;
 pub mod network;
 pub mod topology;

@@ -1,0 +1,119 @@
+//! Measurements: rows of CSV files, plain or gzip, by schema.
+//!
+//! A schema says which columns a file has and what its rows ask of which form. Columns of another name are mapped
+//! (`their=ours`). What a file declares is believed only as far as it is plausible: every row is checked, and what is wrong
+//! names file, line and column.
+
+pub mod moe;
+mod table;
+
+pub use moe::{read as read_moe, tiling};
+pub use table::Table;
+
+/// The schemas by name, with what they hold.
+pub const SCHEMAS: &[(&str, &str)] = &[(
+    "fused-moe",
+    "aiconfigurator's: framework, version, device, kernel_source, moe_dtype, num_tokens, hidden_size, inter_size, topk, \
+     num_experts, moe_ep_size, distribution, latency_ms, and optionally gated (1 unless told)",
+)];
+
+/// Rows of one kernel family and precision on one device.
+#[derive(Clone, Debug)]
+pub struct Group<R> {
+    /// The device as the file names it.
+    pub device: String,
+    /// The kernel family as the file names it.
+    pub family: String,
+    /// Versions of the framework.
+    pub versions: Vec<String>,
+    /// The precision as the file names it.
+    pub precision: String,
+    /// The rows.
+    pub rows: Vec<R>,
+    /// Measured seconds of each.
+    pub seconds: Vec<f64>,
+    /// Shape of each: rows of one shape are left out together. Index into `shapes`.
+    pub shape: Vec<u32>,
+    /// The shapes, written out.
+    pub shapes: Vec<String>,
+    /// Cell of each, index into `cells`: what errors are grouped by.
+    pub cell: Vec<u32>,
+    /// The cells, written out.
+    pub cells: Vec<String>,
+    /// What the reader assumed of some rows.
+    pub notes: Vec<String>,
+    /// Size of each row within its series (shape and cell): tokens.
+    pub size: Vec<f64>,
+}
+
+/// What a row is beside what it asks of its form.
+pub struct Label<'a> {
+    /// The shape, written out.
+    pub shape: &'a str,
+    /// The cell, written out.
+    pub cell: &'a str,
+    /// Its size within its series.
+    pub size: f64,
+    /// The framework's version; empty if not told.
+    pub version: &'a str,
+}
+
+impl<R: Clone> Group<R> {
+    /// A group without rows.
+    pub fn new(device: &str, family: &str, precision: &str) -> Self {
+        Self {
+            device: device.to_string(),
+            family: family.to_string(),
+            precision: precision.to_string(),
+            versions: Vec::new(),
+            rows: Vec::new(),
+            seconds: Vec::new(),
+            shape: Vec::new(),
+            shapes: Vec::new(),
+            cell: Vec::new(),
+            cells: Vec::new(),
+            notes: Vec::new(),
+            size: Vec::new(),
+        }
+    }
+    /// Adds a row.
+    pub fn push(&mut self, row: R, seconds: f64, label: &Label) {
+        self.rows.push(row);
+        self.seconds.push(seconds);
+        self.shape.push(index(&mut self.shapes, label.shape));
+        self.cell.push(index(&mut self.cells, label.cell));
+        self.size.push(label.size);
+        if !label.version.is_empty() {
+            index(&mut self.versions, label.version);
+        }
+    }
+    /// The rows for which `keep` is true.
+    pub fn select(&self, keep: impl Fn(usize) -> bool) -> (Vec<R>, Vec<f64>) {
+        let at = (0..self.rows.len()).filter(|i| keep(*i));
+        at.map(|i| (self.rows[i].clone(), self.seconds[i])).unzip()
+    }
+}
+
+/// The group of this device, family and precision, added if new.
+pub fn group<'a, R: Clone>(
+    groups: &'a mut Vec<Group<R>>,
+    device: &str,
+    family: &str,
+    precision: &str,
+) -> &'a mut Group<R> {
+    let same = |g: &Group<R>| g.device == device && g.family == family && g.precision == precision;
+    let at = groups.iter().position(same).unwrap_or_else(|| {
+        groups.push(Group::new(device, family, precision));
+        groups.len() - 1
+    });
+    &mut groups[at]
+}
+
+/// Index of `name` in `names`, added if new. Lists are short.
+fn index(names: &mut Vec<String>, name: &str) -> u32 {
+    let at = names.iter().position(|n| n == name).unwrap_or_else(|| {
+        names.push(name.to_string());
+        names.len() - 1
+    });
+    at as u32
+}

@@ -1,0 +1,216 @@
+//! Fused-MoE tables with aiconfigurator's columns.
+
+use super::{Group, Label, Table, group};
+use crate::calibrate::load::Global;
+use crate::form::{MoeLoad, MoeRow, MoeShape, Peaks, Tiling};
+use moesim_core::Result;
+use rayon::prelude::*;
+use std::collections::BTreeMap;
+
+/// Peaks of a device in a precision: as the file names both.
+pub type PeaksOf<'a> = &'a dyn Fn(&str, &str) -> Result<Peaks>;
+
+/// Bytes of a weight (with its scales) and of an activation, by the precision's name.
+fn widths(precision: &str) -> Option<[f64; 2]> {
+    Some(match precision {
+        "bfloat16" | "bf16" | "float16" | "fp16" => [2.0, 2.0],
+        "fp8" | "fp8_block" | "int8" | "w8a8" => [1.0, 1.0],
+        // Groups of 32 share a scale byte; of 128 a 16-bit scale.
+        "w4a16_mxfp4" | "mxfp4" => [0.53125, 2.0],
+        "int4_wo" | "w4a16" | "int4" => [0.515_625, 2.0],
+        "w4afp8" | "w4a8_mxfp4_mxfp8" => [0.53125, 1.0],
+        "nvfp4" => [0.5625, 0.5625],
+        _ => return None,
+    })
+}
+
+/// How a family chooses its tiles: facts of the public kernels. Unknown ones are taken for autotuned.
+pub fn tiling(family: &str, version: &str, precision: &str) -> Tiling {
+    match family {
+        "sglang_fused_moe_triton" if precision == "fp8_block" => Tiling::Fixed64,
+        "sglang_fused_moe_triton" | "vllm_fused_moe" => Tiling::Switch,
+        // Rules by tokens came after 0.14 and are in 0.24.
+        f if f.contains("triton") && !version.starts_with("0.1") => Tiling::Tokens,
+        f if f.contains("triton") => Tiling::Switch,
+        _ => Tiling::Best,
+    }
+}
+
+/// (Experts on the device, intermediate width) for which vLLM or SGLang ship a tuned table in 16 bits, as far as looked up:
+/// the pairs that public configurations name (`fused_moe/configs`, `E=...,N=...,device_name=...`). Incomplete.
+fn tuned(device: &str, experts: u64, intermediate: u64) -> bool {
+    let list: &[(u64, u64)] = if device.contains("H100") {
+        &[
+            (128, 768),
+            (64, 768),
+            (128, 704),
+            (16, 2688),
+            (64, 2688),
+            (128, 2688),
+            (256, 2688),
+            (512, 2688),
+            (8, 2048),
+            (16, 2048),
+            (16, 1024),
+            (1, 3072),
+            (128, 1856),
+        ]
+    } else if device.contains("A100") {
+        &[(16, 2688), (8, 2048), (1, 14336)]
+    } else {
+        &[]
+    };
+    list.contains(&(experts, intermediate))
+}
+
+/// The series whose loads are [`Global::filled`], by what their own times say: with every token on every rank, two ranks of
+/// balanced experts cost half of one and the row passes (at most 0.73 of one in the public tables); filled, they cost as
+/// much as one. Where one or two ranks were not measured, what SGLang before 0.5.14 did (its public times are all filled).
+/// **An assumption** about SGLang's benchmark, which is not published; other families are taken as stated.
+fn fill(groups: &[Group<MoeRow>], wanted: &mut [(usize, Global, bool)]) -> Vec<(usize, String)> {
+    /// Series: its group, and hidden, intermediate, first matrices, experts, k.
+    type Series = (usize, [u64; 5]);
+    const TOKENS: u64 = 1024;
+    const SHARE: f64 = 0.8;
+    let mut next = vec![0; groups.len()];
+    let mut series: Vec<Series> = Vec::with_capacity(wanted.len());
+    let mut times: BTreeMap<Series, BTreeMap<u64, [Option<f64>; 2]>> = BTreeMap::new();
+    for (at, global, power_law) in wanted.iter() {
+        let (group, row) = (&groups[*at], next[*at]);
+        next[*at] += 1;
+        let shape = &group.rows[row].shape;
+        let name =
+            (*at, [shape.hidden as u64, shape.intermediate as u64, shape.first as u64, global.experts, global.k]);
+        series.push(name);
+        if group.family == SGLANG && !power_law && global.ranks <= 2 && global.tokens >= TOKENS {
+            let pair = times.entry(name).or_default().entry(global.tokens).or_default();
+            pair[global.ranks as usize - 1] = Some(group.seconds[row]);
+        }
+    }
+    let share = |name: &Series| {
+        let pairs = times.get(name)?.values();
+        let mut shares: Vec<f64> = pairs.filter_map(|p| Some(p[1]? / p[0]?)).collect();
+        shares.sort_by(f64::total_cmp);
+        (!shares.is_empty()).then(|| shares[shares.len() / 2])
+    };
+    let mut found: BTreeMap<Series, bool> = BTreeMap::new();
+    for name in &series {
+        let group = &groups[name.0];
+        let old = |v: &String| {
+            let number = |i: usize| v.split('.').nth(i).and_then(|n| n.parse::<u64>().ok()).unwrap_or(u64::MAX);
+            (number(0), number(1), number(2)) < (0, 5, 14)
+        };
+        let filled = || share(name).map_or_else(|| group.versions.iter().all(old), |s| s > SHARE);
+        found.entry(*name).or_insert_with(|| group.family == SGLANG && filled());
+    }
+    for ((_, global, _), name) in wanted.iter_mut().zip(&series) {
+        global.filled = found[name];
+    }
+    let note = |(s, _): (&Series, &bool)| {
+        let [h, i, _, e, k] = s.1;
+        (
+            s.0,
+            format!(
+                "hidden {h} intermediate {i} experts {e} top-{k}: ranks that keep only tokens of theirs, all places filled"
+            ),
+        )
+    };
+    found.iter().filter(|f| *f.1).map(note).collect()
+}
+
+/// SGLang's family in Triton.
+const SGLANG: &str = "sglang_fused_moe_triton";
+
+/// Reads a file into groups by device, kernel family and precision.
+///
+/// # Errors
+/// A column that is lacking, a field that is no sensible number, a distribution or precision that is not known.
+pub fn read(table: &Table, peaks: PeaksOf) -> Result<Vec<Group<MoeRow>>> {
+    let c = |name: &str| table.column(name);
+    let (device, family, version) = (c("device")?, c("kernel_source")?, table.find("version"));
+    let (precision, tokens, hidden, inter) = (c("moe_dtype")?, c("num_tokens")?, c("hidden_size")?, c("inter_size")?);
+    let (k, experts, ranks, distribution) = (c("topk")?, c("num_experts")?, c("moe_ep_size")?, c("distribution")?);
+    let (latency, gated) = (c("latency_ms")?, table.find("gated"));
+    let mut groups: Vec<Group<MoeRow>> = Vec::new();
+    let mut wanted: Vec<(usize, Global, bool)> = Vec::new();
+    for row in 0..table.rows() {
+        let text = |column| table.text(row, column);
+        let cure = |d: moesim_core::Diag, cure: &str| d.cure(cure.to_string());
+        let [weight_bytes, activation_bytes] = widths(text(precision)).ok_or_else(|| {
+            let problem = format!("{:?} is not a precision that is known", text(precision));
+            cure(table.wrong(row, precision, problem), "write bfloat16, fp8, fp8_block, int8, w4a16, mxfp4 or nvfp4")
+        })?;
+        let power_law = match text(distribution) {
+            "balanced" => false,
+            "power_law_1.2" => true,
+            other => {
+                let problem = format!("{other:?} is not a distribution that is known");
+                return Err(cure(table.wrong(row, distribution, problem), "write balanced or power_law_1.2"));
+            }
+        };
+        let global = Global {
+            tokens: table.whole(row, tokens, [1, 1 << 22])?,
+            experts: table.whole(row, experts, [1, 1 << 14])?,
+            k: table.whole(row, k, [1, 256])?,
+            ranks: table.whole(row, ranks, [1, 1 << 14])?,
+            filled: false,
+        };
+        if global.k > global.experts || !global.experts.is_multiple_of(global.ranks) {
+            let problem = format!("{} experts, top-{}, on {} ranks", global.experts, global.k, global.ranks);
+            let d = table.wrong(row, experts, problem);
+            return Err(cure(d, "experts are at least topk and a multiple of moe_ep_size"));
+        }
+        let (h, i) = (table.whole(row, hidden, [1, 1 << 20])?, table.whole(row, inter, [1, 1 << 20])?);
+        let first = 1 + gated.map_or(Ok(1), |g| table.whole(row, g, [0, 1]))?;
+        let seconds = table.number(row, latency, [1e-6, 1e7])? * 1e-3;
+        let version = version.map_or("", |v| table.text(row, v));
+        let group = group(&mut groups, text(device), text(family), text(precision));
+        let local = global.experts / global.ranks;
+        let shape = MoeShape {
+            hidden: h as f64,
+            intermediate: i as f64,
+            first: first as f64,
+            experts: local as f64,
+            weight_bytes,
+            activation_bytes,
+            tuned: weight_bytes == 2.0
+                && tiling(&group.family, version, &group.precision) != Tiling::Best
+                && tuned(&group.device, local, i),
+        };
+        let peaks = peaks(&group.device, &group.precision)?;
+        let name = format!(
+            "hidden {h} intermediate {i} experts {} top-{} ep {}{}",
+            global.experts,
+            global.k,
+            global.ranks,
+            if first == 1 { " not gated" } else { "" }
+        );
+        let cell = format!(
+            "{} ep {}",
+            if power_law { "power law" } else { "balanced" },
+            if global.ranks > 1 { "> 1" } else { "= 1" }
+        );
+        let label = Label { shape: &name, cell: &cell, size: global.tokens as f64, version };
+        group.push(MoeRow { load: MoeLoad::default(), shape, peaks }, seconds, &label);
+        let at = groups.iter().position(|g| {
+            (g.device.as_str(), g.family.as_str(), g.precision.as_str())
+                == (text(device), text(family), text(precision))
+        });
+        wanted.push((at.expect("the group of the row"), global, power_law));
+    }
+    for (at, note) in fill(&groups, &mut wanted) {
+        groups[at].notes.push(note);
+    }
+    // Many rows have the same load; each is made once.
+    let mut loads: BTreeMap<(Global, bool), MoeLoad> = BTreeMap::new();
+    loads.extend(wanted.iter().map(|(_, g, p)| ((*g, *p), MoeLoad::default())));
+    loads.par_iter_mut().for_each(|((global, power_law), load)| {
+        *load = if *power_law { global.power_law() } else { global.balanced() };
+    });
+    let mut next = vec![0; groups.len()];
+    for (at, global, power_law) in &wanted {
+        groups[*at].rows[next[*at]].load = loads[&(*global, *power_law)];
+        next[*at] += 1;
+    }
+    Ok(groups)
+}

@@ -1,0 +1,59 @@
+//! Forms: the time of a kernel as a function of its work, the device's peaks and a few constants that are fitted to
+//! measurements ([`crate::calibrate`]).
+//!
+//! A form follows how such kernels work; its constants are efficiencies relative to the peaks, widths and fixed times, so
+//! that a device without measurements can borrow another's. Times are f64 seconds.
+
+mod fused_moe;
+
+pub use fused_moe::{FusedMoe, MoeLoad, MoeRow, MoeShape, MoeTime, TILES, Tiling};
+
+use crate::calibrate::solve::Constant;
+
+/// What a device could do at best, from its data sheet.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Peaks {
+    /// Operations per second in the kernel's precision.
+    pub flop_per_s: f64,
+    /// Memory bandwidth in bytes per second.
+    pub bytes_per_s: f64,
+    /// Processors that run a tile each: streaming multiprocessors, AI cores.
+    pub units: f64,
+}
+
+/// A form: constants, and the time of a row of measurements under them.
+pub trait Form: Sync {
+    /// What one measurement asks of the kernel.
+    type Row: Clone + Sync;
+    /// Relative error beyond which a row counts less than its square in a fit; what priors are weighed against.
+    const ROBUST: f64;
+    /// The constants, in the order in which [`Form::seconds`] takes them; at most a dozen.
+    fn constants(&self) -> Vec<Constant>;
+    /// Seconds of a row.
+    fn seconds(&self, constants: &[f64], row: &Self::Row) -> f64;
+    /// The larger of operations over peak and bytes over peak bandwidth: what a bare roofline says.
+    fn roofline(&self, row: &Self::Row) -> f64;
+    /// Logarithms of what makes two rows alike: their distance picks the nearest neighbour that a fit is compared with.
+    fn features(&self, row: &Self::Row) -> [f64; 5];
+}
+
+/// `(a^p + b^p + c^p)^(1/p)`: between the sum (p = 1: nothing overlaps) and the largest (p infinite: all does).
+pub(crate) fn norm(p: f64, terms: [f64; 3]) -> f64 {
+    let most = terms.iter().copied().fold(0.0, f64::max);
+    if most <= 0.0 {
+        return 0.0;
+    }
+    let part = |x: f64| {
+        let r = x / most;
+        // What is far below the largest adds nothing that a f64 could hold at p >= 1 and matters to nobody.
+        if r == 1.0 {
+            1.0
+        } else if r < 1e-9 {
+            0.0
+        } else {
+            libm::pow(r, p)
+        }
+    };
+    let sum: f64 = terms.iter().map(|x| part(*x)).sum();
+    if sum == 1.0 { most } else { most * libm::pow(sum, 1.0 / p) }
+}
