@@ -1,5 +1,7 @@
 //! Does the command line keep its promises? Everything here goes through the real binary.
 
+#[path = "cli/calibrate.rs"]
+mod calibrate;
 #[path = "cli/common.rs"]
 mod common;
 #[path = "cli/determinism.rs"]

@@ -12,8 +12,15 @@ fn main() {
 fn experts(bencher: Bencher, experts: usize) {
     let hardware = Hardware::load("h100-8").expect("a preset loads");
     let engine = Engine::gpu(&hardware.device);
-    let mlp =
-        GroupedMlp { hidden: 7168, intermediate: 2048, rank: 0, matrices: 3, weight_bits: 8.0, activation_bits: 8.0 };
+    let mlp = GroupedMlp {
+        hidden: 7168,
+        intermediate: 2048,
+        rank: 0,
+        matrices: 3,
+        weight_bits: 8.0,
+        activation_bits: 8.0,
+        choices: 1.0,
+    };
     let tokens: Vec<u32> = (0..experts as u32).map(|e| e % 7).collect();
     bencher.bench_local(|| grouped_mlp(black_box(&engine), black_box(&mlp), black_box(&tokens)));
 }

@@ -32,6 +32,9 @@ impl Place {
         std::fs::write(self.path(name), text).unwrap();
         self.path(name)
     }
+    pub fn text(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap()
+    }
     /// Names of what is in the folder, hidden ones included.
     pub fn names(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.dir.path()).unwrap();

@@ -7,6 +7,7 @@
 
 pub mod cross;
 pub mod data;
+pub mod device;
 pub mod load;
 pub mod profile;
 pub mod solve;

@@ -3,9 +3,14 @@
 use super::cross::{Cell, Errors};
 use super::solve::{Constant, Solution};
 use crate::form::{Form, FusedMoe, Tiling};
-use moesim_core::{Diag, Result, config};
+use moesim_core::{Diag, Result, config, diag, input};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::Path;
+
+/// Profiles are written by programs, but small.
+const MAX_FILE_BYTES: u64 = 16 << 20;
 
 /// A profile.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,6 +36,9 @@ pub struct Kernel {
     pub precision: String,
     /// How it chooses its tiles.
     pub tiling: Tiling,
+    /// (Experts on the device, intermediate width) for which it ships a tuned tile.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tuned: Vec<[u64; 2]>,
     /// Versions of the framework.
     pub versions: Vec<String>,
     /// Where its times come from.
@@ -137,7 +145,7 @@ impl Kernel {
 }
 
 /// Profiles that ship inside the binary.
-const PRESETS: &[(&str, &str)] = &[];
+const PRESETS: &[(&str, &str)] = &[("a100-sxm", include_str!("../../profiles/a100-sxm.toml"))];
 
 /// The profiles that ship, with their text.
 pub fn presets() -> &'static [(&'static str, &'static str)] {
@@ -151,8 +159,58 @@ impl Profile {
     /// Not a profile, or one with constants that are not sensible.
     pub fn read(text: &str, name: &str) -> Result<Self> {
         let profile: Self = config::from_toml(text, name)?;
+        if profile.fused_moe.iter().any(|k| k.data.sizes.iter().any(|s| !s.is_finite())) {
+            return Err(Diag::input("has sizes that are no numbers")
+                .file(name)
+                .place("data.sizes")
+                .cure("fit it again"));
+        }
         profile.fused_moe.iter().try_for_each(|k| k.values().map(drop).map_err(|d| d.file(name)))?;
         Ok(profile)
+    }
+    /// Reads a profile by name or path.
+    ///
+    /// # Errors
+    /// Neither a name nor a readable file, or as [`Profile::read`].
+    pub fn load(name_or_path: &str) -> Result<Self> {
+        if let Some((name, text)) = PRESETS.iter().find(|p| p.0 == name_or_path) {
+            return Self::read(text, name);
+        }
+        let path = Path::new(name_or_path);
+        if !path.exists() && path.extension().is_none() && path.components().count() <= 1 {
+            let names: Vec<&str> = PRESETS.iter().map(|p| p.0).collect();
+            return Err(diag::unknown("profile or file", name_or_path, &names));
+        }
+        let mut text = String::new();
+        let file = input::open(path)?.take(MAX_FILE_BYTES);
+        std::io::BufReader::new(file).read_to_string(&mut text).map_err(|e| Diag::cannot_read(path, &e))?;
+        Self::read(&text, name_or_path)
+    }
+    /// The kernel of a family and precision; else of the precision; else the first one, which then is a donor (true).
+    pub fn kernel(&self, family: &str, precision: &str) -> Option<(&Kernel, bool)> {
+        let own = self.fused_moe.iter().find(|k| k.family == family && k.precision == precision);
+        let alike = || self.fused_moe.iter().find(|k| k.precision == precision);
+        own.map(|k| (k, false)).or_else(|| alike().or(self.fused_moe.first()).map(|k| (k, true)))
+    }
+    /// The kernel for experts of these bits a weight and activation, of a family if one is asked for: the first in the file.
+    pub fn expert_kernel(&self, weight_bits: f64, activation_bits: f64, family: Option<&str>) -> Option<&Kernel> {
+        let wide = activation_bits > 8.5;
+        let names: &[&str] = if weight_bits > 8.5 {
+            &["bfloat16", "float16", "bf16", "fp16"]
+        } else if weight_bits > 8.0 {
+            &["fp8_block", "fp8"]
+        } else if weight_bits > 4.6 {
+            &["fp8", "fp8_block", "int8", "w8a8"]
+        } else if wide {
+            &["w4a16_mxfp4", "mxfp4", "int4_wo", "w4a16", "int4"]
+        } else {
+            &["w4a8_mxfp4_mxfp8", "w4afp8", "nvfp4"]
+        };
+        let of = |name: &&str| {
+            let same = |k: &&Kernel| k.precision == **name && family.is_none_or(|f| k.family == f);
+            self.fused_moe.iter().find(same)
+        };
+        names.iter().find_map(of)
     }
     /// The file.
     ///

@@ -1,6 +1,6 @@
 //! An engine: what executes kernels, with the rates that they reach.
 
-use super::Cost;
+use super::{Cost, ExpertKernel};
 use crate::hardware::Device;
 
 /// The operand type that a kernel computes in.
@@ -28,7 +28,7 @@ pub enum Family {
 }
 
 /// Executes kernels one after another.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Engine {
     /// Peak rate for operands of at least 16, of 8, and of 4 bits, and the type that it is reached in; a width that the
     /// device lacks has the next wider one's.
@@ -40,6 +40,8 @@ pub struct Engine {
     s_per_byte: f64,
     /// Seconds to start a kernel.
     pub launch_s: f64,
+    /// The kernel of experts, where one was calibrated for the model's precision.
+    pub experts: Option<ExpertKernel>,
 }
 
 impl Engine {
@@ -72,7 +74,7 @@ impl Engine {
 
     fn new(peak: [(Precision, f64); 3], achievable: [f64; 3], bytes_per_s: f64, launch_s: f64) -> Self {
         let s_per_flop = achievable.map(|fraction| peak.map(|(_, rate)| 1.0 / (rate * fraction)));
-        Self { peak, s_per_flop, bytes_per_s, s_per_byte: 1.0 / bytes_per_s, launch_s }
+        Self { peak, s_per_flop, bytes_per_s, s_per_byte: 1.0 / bytes_per_s, launch_s, experts: None }
     }
 
     /// The type that a kernel computes in when its wider operand has `bits`: narrower weights are dequantised to the

@@ -18,6 +18,8 @@ pub struct GroupedMlp {
     pub weight_bits: f64,
     /// Bits per activation.
     pub activation_bits: f64,
+    /// Experts of this device that a token with any selects, in the mean; calibrated kernels choose tiles by tokens.
+    pub choices: f64,
 }
 
 /// What a list of experts asks for: sums over tokens and over experts that have any.
@@ -39,6 +41,8 @@ struct Load {
 /// read once, of the others not at all. Activations: tokens in and the fused product out in `activation_bits`, that
 /// product in again, the result out in at least 16 bits. Without any token nothing is launched.
 ///
+/// Where the engine has a calibrated kernel, its form gives the time.
+///
 /// Factorised matrices take four kernels: hidden to the ranks of gate and up, those to the product, the product to a rank,
 /// that to the result. What is between two factors goes out and in as activations.
 pub fn grouped_mlp(engine: &Engine, mlp: &GroupedMlp, tokens: &[u32]) -> Cost {
@@ -58,6 +62,12 @@ pub fn grouped_mlp(engine: &Engine, mlp: &GroupedMlp, tokens: &[u32]) -> Cost {
     let (hidden, intermediate) = (mlp.hidden as f64, mlp.intermediate as f64);
     let (matrix, input) = (hidden * intermediate, mlp.activation_bits);
     let bits = mlp.weight_bits.max(input);
+    if let Some(kernel) = &engine.experts {
+        let flop = 2.0 * rows * mlp.matrices as f64 * matrix;
+        let traffic = (hidden + 2.0 * intermediate) * input + hidden * output_bits(input);
+        let bytes = (active * mlp.matrices as f64 * matrix * mlp.weight_bits + rows * traffic) / 8.0;
+        return kernel.cost(mlp, tokens, flop as u64, bytes as u64);
+    }
     let kernel = |matrices: f64, activations: f64| {
         let bytes = (active * matrices * matrix * mlp.weight_bits + rows * activations) / 8.0;
         engine.kernel(Family::Grouped, bits, 2.0 * rows * matrices * matrix, bytes)

@@ -5,12 +5,14 @@
 
 mod attention;
 mod engine;
+mod expert_kernel;
 mod gemm;
 mod grouped;
 mod stream;
 
 pub use attention::{AttentionKind, AttentionShape, AttentionWork, attention};
 pub use engine::{Engine, Family, Precision};
+pub use expert_kernel::ExpertKernel;
 pub use gemm::{Gemm, gate, gemm, grouped_gemm};
 pub use grouped::{GroupedMlp, grouped_mlp, grouped_mlp_sized};
 pub use stream::{copy, elementwise};
@@ -59,6 +61,21 @@ impl Cost {
             bytes,
             compute_bound_s: if compute { compute_s } else { 0.0 },
             memory_bound_s: if compute { 0.0 } else { memory_s },
+        }
+    }
+
+    /// A kernel whose time comes from a calibrated form: `body_s` beside the launch, bound by the larger of what compute and
+    /// memory alone would take.
+    pub fn measured(launch_s: f64, body_s: f64, [compute_s, memory_s]: [f64; 2], flop: u64, bytes: u64) -> Self {
+        let compute = compute_s > memory_s;
+        Self {
+            launch_s,
+            compute_s,
+            memory_s,
+            flop,
+            bytes,
+            compute_bound_s: if compute { body_s } else { 0.0 },
+            memory_bound_s: if compute { 0.0 } else { body_s },
         }
     }
 

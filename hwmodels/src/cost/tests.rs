@@ -46,8 +46,15 @@ fn the_bound_changes_at_the_ridge() {
 
 #[test]
 fn experts_by_hand() {
-    let mlp =
-        GroupedMlp { hidden: 7168, intermediate: 2048, rank: 0, matrices: 3, weight_bits: 8.0, activation_bits: 8.0 };
+    let mlp = GroupedMlp {
+        hidden: 7168,
+        intermediate: 2048,
+        rank: 0,
+        matrices: 3,
+        weight_bits: 8.0,
+        activation_bits: 8.0,
+        choices: 1.0,
+    };
     let c = grouped_mlp(&h100(), &mlp, &[5, 0, 3, 0]);
     let matrix = 7168 * 2048u64;
     // Two experts read, three matrices each; eight tokens in, product out and in, result out in BF16.
@@ -80,7 +87,7 @@ fn experts_by_hand() {
 fn attention_by_hand() {
     // gpt-oss-like: 64 heads of 64, 8 key-value heads; one query each in 4 sequences of 1,000 tokens.
     let kind = AttentionKind::Grouped { heads: 64, kv_heads: 8, head_dim: 64 };
-    let shape = AttentionShape { kind, kv_bits: 16.0, activation_bits: 16.0 };
+    let shape = AttentionShape { kind, kv_bits: 16.0, activation_bits: 16.0, choices: 1.0 };
     let work = AttentionWork { query_tokens: 4, query_key_pairs: 4000, kv_tokens_read: 4000, kv_tokens_written: 4 };
     let c = attention(&h100(), &shape, work);
     assert_eq!(shape.kv_bytes_per_token(), 2048.0);
@@ -138,6 +145,7 @@ fn engines_take_the_precision_they_have() {
         matrices: 3,
         weight_bits: 16.0,
         activation_bits: 16.0,
+        choices: 1.0,
     };
     let time = |e: &Engine, t| grouped_mlp(e, &mlp, &[t; 8]).time_s();
     let gpu = Engine::gpu(&duplex);
@@ -151,7 +159,7 @@ proptest! {
         tokens in prop::collection::vec(0u32..5000, 1..40), at in 0usize..40, more in 1u32..5000, bits in 4.0..16.0f64,
     ) {
         let engine = h100();
-        let mlp = GroupedMlp { hidden: 2880, intermediate: 2880, rank: 0, matrices: 3, weight_bits: bits, activation_bits: 16.0 };
+        let mlp = GroupedMlp { hidden: 2880, intermediate: 2880, rank: 0, matrices: 3, weight_bits: bits, activation_bits: 16.0, choices: 1.0 };
         let before = grouped_mlp(&engine, &mlp, &tokens).time_s();
         let mut larger = tokens.clone();
         larger[at % tokens.len()] += more;
@@ -161,7 +169,7 @@ proptest! {
         prop_assert!(dense(u64::from(tokens[0]) + u64::from(more)) > dense(u64::from(tokens[0])));
 
         let kind = AttentionKind::Latent { heads: 16, rank: 512, rope: 64 };
-        let shape = AttentionShape { kind, kv_bits: bits, activation_bits: 16.0 };
+        let shape = AttentionShape { kind, kv_bits: bits, activation_bits: 16.0, choices: 1.0 };
         let cost = |context| attention(&engine, &shape, AttentionWork {
             query_tokens: 1, query_key_pairs: context, kv_tokens_read: context, kv_tokens_written: 1,
         }).time_s();

@@ -284,6 +284,16 @@ impl FusedMoe {
 }
 
 impl MoeTime {
+    /// The term that binds: of the fixed time, the row passes, and what compute or memory alone would take of the GEMMs.
+    pub fn bound(&self) -> &'static str {
+        let terms = [
+            (self.memory_s, "memory"),
+            (self.compute_s, "compute"),
+            (self.passes_s, "row passes"),
+            (self.fixed_s, "launch"),
+        ];
+        terms.into_iter().reduce(|a, b| if b.0 > a.0 { b } else { a }).map_or("launch", |t| t.1)
+    }
     /// Seconds in all.
     pub fn seconds(&self) -> f64 {
         self.fixed_s + self.gemm_s + self.passes_s

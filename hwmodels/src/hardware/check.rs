@@ -64,6 +64,13 @@ impl Hardware {
         {
             peak.iter().try_for_each(|p| rate(place, p, FlopRate::per_second))?;
         }
+        if let Some(units) = &d.units {
+            origin("device.units", units)?;
+            if !(1..=1_000_000).contains(&units.value) {
+                let problem = format!("{} is not a number of processors", units.value);
+                return Err(Diag::input(problem).place("device.units").cure("write a whole number, as in 132"));
+            }
+        }
         d.llc.iter().try_for_each(|c| capacity("device.llc", c))?;
         delay("device.launch", &d.launch)?;
         fraction("device.achievable.compute", &d.achievable.compute)?;

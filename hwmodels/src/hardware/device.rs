@@ -14,6 +14,15 @@ pub struct Device {
     pub memory: Memory,
     /// Dense peak rates.
     pub peak: Peak,
+    /// Processors that run a tile of a kernel each (streaming multiprocessors, AI cores); calibrated costs need it.
+    pub units: Option<Sourced<u32>>,
+    /// Calibrated costs of its kernels: a profile's name (see `moesim list profiles`) or a file that `moesim calibrate fit`
+    /// wrote, relative to the experiment. Kernels that it lacks keep the roofline with the fractions of `achievable`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
+    /// Which of the profile's families of expert kernels runs; unless told, its first in the model's precision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expert_kernels: Option<String>,
     /// Last-level cache.
     pub llc: Option<Sourced<Bytes>>,
     /// Time from one kernel's end to the next one's start, per kernel.

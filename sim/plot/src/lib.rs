@@ -16,6 +16,7 @@ mod number;
 mod palette;
 mod panels;
 mod png;
+mod scatter;
 mod series;
 mod sweep;
 mod timeline;
@@ -24,6 +25,7 @@ mod utilisation;
 pub use data::{Row, RunData, Table};
 pub use panels::{Line, Panel, panels};
 pub use png::png;
+pub use scatter::scatter;
 pub use sweep::{SweepPoint, SweepTable, sweep_plot};
 
 use moesim_core::diag::{Diag, Result, unknown};

@@ -6,6 +6,7 @@ use crate::output::json;
 use crate::registry::Registry;
 use clap::ValueEnum;
 use moesim_core::{Result, config, diag};
+use moesim_hwmodels::calibrate::profile;
 use moesim_hwmodels::hardware;
 use moesim_traces::model;
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum What {
     Hardware,
+    Profiles,
     Models,
     Policies,
     Experiments,
@@ -28,7 +30,7 @@ pub(super) struct ListArgs {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ShowArgs {
-    /// A hardware, model or experiment preset
+    /// A hardware, profile, model or experiment preset
     preset: String,
 }
 
@@ -70,8 +72,8 @@ pub(super) struct CompletionsArgs {
 }
 
 pub(super) fn list(args: &ListArgs, registry: &Registry) -> Result<()> {
-    let all: [What; 6] =
-        [What::Hardware, What::Models, What::Policies, What::Experiments, What::Plots, What::Importers];
+    let all: [What; 7] =
+        [What::Hardware, What::Profiles, What::Models, What::Policies, What::Experiments, What::Plots, What::Importers];
     let asked = args.what.map_or(all.to_vec(), |w| vec![w]);
     let mut out = String::new();
     let key = |text: &str, label: &str, key: &str| {
@@ -82,6 +84,10 @@ pub(super) fn list(args: &ListArgs, registry: &Registry) -> Result<()> {
             What::Hardware => {
                 hardware::presets().iter().map(|p| (p.name.into(), key(p.text, p.name, "description"))).collect()
             }
+            What::Profiles => profile::presets()
+                .iter()
+                .map(|p| (p.0.into(), format!("calibrated costs of {}", key(p.1, p.0, "device"))))
+                .collect(),
             What::Models => model::presets().iter().map(|p| (p.name.into(), key(p.text, p.name, "source"))).collect(),
             What::Policies => {
                 registry.list().iter().map(|(k, n, a)| (format!("{k} = \"{n}\""), (*a).to_string())).collect()
@@ -113,6 +119,7 @@ pub(super) fn show(args: &ShowArgs) -> Result<()> {
     let all = hardware::presets()
         .iter()
         .map(|p| (p.name, p.text))
+        .chain(profile::presets().iter().copied())
         .chain(model::presets().iter().map(|p| (p.name, p.text)))
         .chain(experiments);
     let all: Vec<(&str, &str)> = all.collect();

@@ -1,5 +1,6 @@
 //! The command line. [`main`] is all of the binary; a user's own crate calls it with a registry of its own.
 
+mod calibrate;
 mod counts;
 mod inspect;
 mod model;
@@ -40,6 +41,9 @@ enum Command {
     /// Import model architectures
     #[command(subcommand)]
     Model(model::Command),
+    /// Fit hardware profiles to measured kernels, and check them
+    #[command(subcommand)]
+    Calibrate(calibrate::Command),
     /// Put simulated beside published figures
     Validate(validate::Args),
     /// Draw the plots of a run directory
@@ -124,6 +128,7 @@ fn dispatch(cli: Cli, registry: &Registry) -> Result<()> {
         Command::Sweep(args) => sweep::run(&args, registry),
         Command::Trace(command) => trace::run(&command),
         Command::Model(command) => model::run(&command),
+        Command::Calibrate(command) => calibrate::run(&command),
         Command::Validate(args) => validate::run(&args, registry),
         Command::Plot(args) => inspect::plot(&args),
         Command::List(args) => inspect::list(&args, registry),

@@ -40,6 +40,8 @@ impl Plan {
             matrices: moe.matrices.into(),
             weight_bits: self.model.precision.experts,
             activation_bits: self.model.precision.activation,
+            // Selections of a token spread over the groups.
+            choices: (f64::from(moe.top_k) / self.ranks.ep as f64).max(1.0),
         }
     }
 

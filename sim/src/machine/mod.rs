@@ -10,7 +10,7 @@ pub use ranks::{Deployment, Ranks};
 
 use crate::engine::{LaneId, Resources, SharedId};
 use moesim_core::Result;
-use moesim_hwmodels::cost::Engine;
+use moesim_hwmodels::cost::{Engine, ExpertKernel};
 use moesim_hwmodels::hardware::Hardware;
 use moesim_hwmodels::topology::Topology;
 use std::sync::Arc;
@@ -51,8 +51,17 @@ impl Machine {
     /// # Errors
     /// A topology that cannot be built.
     pub fn new(hardware: Hardware) -> Result<Self> {
+        Self::calibrated(hardware, None)
+    }
+
+    /// The same; experts cost what a calibrated kernel says, if there is one.
+    ///
+    /// # Errors
+    /// As [`Machine::new`].
+    pub fn calibrated(hardware: Hardware, experts: Option<ExpertKernel>) -> Result<Self> {
         let topology = Arc::new(Topology::build(&hardware.topology)?);
-        let gpu = Engine::gpu(&hardware.device);
+        let mut gpu = Engine::gpu(&hardware.device);
+        gpu.experts = experts;
         let pim = Engine::pim(&hardware.device);
         let mut r = Resources::default();
         let devices = hardware.devices();

@@ -46,6 +46,8 @@ pub struct Summary {
     pub selections: Option<Selections>,
     /// How finely was simulated.
     pub fidelity: Fidelity,
+    /// What operations cost: from a calibrated profile, or a roofline with assumed fractions.
+    pub costs: BTreeMap<&'static str, String>,
     /// The measurement window.
     pub window: WindowReport,
     /// Simulated time.
@@ -286,6 +288,10 @@ impl Summary {
             assignments: *s.provenance(),
             selections: Some(*s.selections()).filter(|t| t.routed() != t.computed || t.absent > 0),
             fidelity: x.fidelity,
+            costs: BTreeMap::from([
+                ("experts", s.expert_costs.clone()),
+                ("others", "rooflines with assumed fractions".to_string()),
+            ]),
             window: WindowReport {
                 start_s: start.seconds(),
                 end_s: end.seconds(),
@@ -327,10 +333,18 @@ impl Summary {
 
 fn approximations(plan: &Plan) -> Vec<&'static str> {
     let mut out = vec![
-        "operation costs are rooflines with assumed achievable fractions, not calibrated",
+        match &plan.machine.gpu.experts {
+            None => "operation costs are rooflines with assumed achievable fractions, not calibrated",
+            Some(_) => {
+                "all costs but those of routed experts are rooflines with assumed achievable fractions, not calibrated"
+            }
+        },
         "collectives take their bottleneck bound: a lower bound on contention",
         "a device's attention of one layer is one operation; its kernels run one after the other",
     ];
+    if plan.machine.gpu.experts.as_ref().is_some_and(|e| e.outside() > 0) {
+        out.push("some calls of the experts' kernel had fewer or more tokens than any measurement: extrapolated");
+    }
     if plan.model.decoder.iter().any(|l| l.attention.experts > 0) {
         out.push(
             "selections of attention experts are not replayed: each token takes top_k, and the weights that uniform choice \

@@ -50,6 +50,8 @@ pub struct Simulation {
     pub(crate) recorder: Recorder,
     /// Bytes of weights on the fullest device.
     pub(crate) weight_bytes: u64,
+    /// What experts cost, in words.
+    pub(crate) expert_costs: String,
     scheduler: Box<dyn Scheduler>,
     balancer: Box<dyn LoadBalancer>,
     pub(crate) ranks: Vec<Rank>,
@@ -72,7 +74,7 @@ impl Simulation {
     /// Wrong input: what does not fit, does not match, or cannot be read.
     pub fn new(resolved: &Resolved, registry: &Registry, trace: Option<Arc<Trace>>, tables: Tables) -> Result<Self> {
         let x = &resolved.experiment;
-        let machine = Machine::new(resolved.hardware.clone())?;
+        let machine = Machine::calibrated(resolved.hardware.clone(), resolved.expert_kernel()?)?;
         let plan = Plan::new(resolved.model.clone(), machine, x.deployment.clone())?;
         let trace = match trace {
             Some(t) => t,
@@ -119,6 +121,7 @@ impl Simulation {
             executor,
             source,
             policy,
+            expert_costs: resolved.expert_costs(),
             weight_bytes,
             plan,
         })

@@ -38,29 +38,30 @@ pub fn tiling(family: &str, version: &str, precision: &str) -> Tiling {
 
 /// (Experts on the device, intermediate width) for which vLLM or SGLang ship a tuned table in 16 bits, as far as looked up:
 /// the pairs that public configurations name (`fused_moe/configs`, `E=...,N=...,device_name=...`). Incomplete.
-fn tuned(device: &str, experts: u64, intermediate: u64) -> bool {
-    let list: &[(u64, u64)] = if device.contains("H100") {
+pub fn tuned_shapes(device: &str, tiling: Tiling) -> &'static [[u64; 2]] {
+    if !matches!(tiling, Tiling::Switch | Tiling::Tokens) {
+        &[]
+    } else if device.contains("H100") {
         &[
-            (128, 768),
-            (64, 768),
-            (128, 704),
-            (16, 2688),
-            (64, 2688),
-            (128, 2688),
-            (256, 2688),
-            (512, 2688),
-            (8, 2048),
-            (16, 2048),
-            (16, 1024),
-            (1, 3072),
-            (128, 1856),
+            [128, 768],
+            [64, 768],
+            [128, 704],
+            [16, 2688],
+            [64, 2688],
+            [128, 2688],
+            [256, 2688],
+            [512, 2688],
+            [8, 2048],
+            [16, 2048],
+            [16, 1024],
+            [1, 3072],
+            [128, 1856],
         ]
     } else if device.contains("A100") {
-        &[(16, 2688), (8, 2048), (1, 14336)]
+        &[[16, 2688], [8, 2048], [1, 14336]]
     } else {
         &[]
-    };
-    list.contains(&(experts, intermediate))
+    }
 }
 
 /// The series whose loads are [`Global::filled`], by what their own times say: with every token on every rank, two ranks of
@@ -174,8 +175,7 @@ pub fn read(table: &Table, peaks: PeaksOf) -> Result<Vec<Group<MoeRow>>> {
             weight_bytes,
             activation_bytes,
             tuned: weight_bytes == 2.0
-                && tiling(&group.family, version, &group.precision) != Tiling::Best
-                && tuned(&group.device, local, i),
+                && tuned_shapes(&group.device, tiling(&group.family, version, &group.precision)).contains(&[local, i]),
         };
         let peaks = peaks(&group.device, &group.precision)?;
         let name = format!(

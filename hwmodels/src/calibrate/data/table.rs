@@ -1,6 +1,7 @@
 //! A CSV file with named columns.
 
 use flate2::read::GzDecoder;
+use moesim_core::output::content_hash;
 use moesim_core::{Diag, Result, input};
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -27,7 +28,7 @@ impl Table {
         let file = input::open(path)?;
         let mut packed = Vec::new();
         file.take(MAX_BYTES + 1).read_to_end(&mut packed).map_err(|e| Diag::cannot_read(path, &e))?;
-        let hash = blake3::hash(&packed).to_hex().as_str()[..16].to_string();
+        let hash = content_hash(&packed);
         let mut text = Vec::new();
         if packed.starts_with(&[0x1f, 0x8b]) {
             let unpacked = GzDecoder::new(&packed[..]).take(MAX_BYTES + 1).read_to_end(&mut text);

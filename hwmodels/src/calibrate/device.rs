@@ -1,0 +1,55 @@
+//! Devices as measurements name them, and their peaks.
+
+use crate::form::Peaks;
+use crate::hardware::{Device, Hardware};
+use moesim_core::{Diag, Result};
+
+/// What benchmarks call devices, and the preset with their data sheet; the first that the name contains.
+const NAMES: &[(&str, &str)] = &[
+    ("GB200", "gb200-nvl72"),
+    ("B200", "b200-8"),
+    ("H200", "h200-8"),
+    ("H800", "h800-8"),
+    ("H100", "h100-8"),
+    ("A100", "a100-8"),
+    ("MI300X", "mi300x-8"),
+    ("4090", "rtx4090-offload"),
+];
+
+/// The hardware that a device of this name belongs to.
+///
+/// # Errors
+/// No preset is known for it.
+pub fn hardware(device: &str) -> Result<Hardware> {
+    let known = NAMES.iter().filter(|n| device.contains(n.0) && crate::preset_text(n.1).is_some());
+    let preset = known.map(|n| n.1).next().ok_or_else(|| {
+        Diag::input(format!("no hardware preset is known for the device {device:?}"))
+            .cure("name its hardware with --hardware: a preset or a file with its data sheet's peaks")
+    })?;
+    Hardware::load(preset)
+}
+
+/// The peaks of a device for kernels of a precision as benchmarks name it.
+///
+/// # Errors
+/// The device has no number of units, or no rate for the precision.
+pub fn peaks(device: &Device, precision: &str) -> Result<Peaks> {
+    let lacks = |what: &str, key: &str| {
+        Diag::input(format!("{} has no {what}", device.name))
+            .place(format!("device.{key}"))
+            .cure("add it to the hardware file, with its origin")
+    };
+    let units = device.units.as_ref().ok_or_else(|| lacks("number of processors", "units"))?;
+    let p = &device.peak;
+    let need = |rate: &Option<moesim_core::Sourced<moesim_core::FlopRate>>, what: &str| {
+        rate.as_ref().map(|r| r.value.per_second()).ok_or_else(|| lacks(what, &format!("peak.{what}")))
+    };
+    let flop_per_s = match precision {
+        "fp8" | "fp8_block" | "w4afp8" | "w4a8_mxfp4_mxfp8" => need(&p.fp8, "fp8")?,
+        "int8" | "w8a8" => need(&p.int8, "int8")?,
+        "nvfp4" => need(&p.fp4, "fp4")?,
+        // 16-bit activations compute in 16 bits, whatever the weights.
+        _ => p.bf16.value.per_second(),
+    };
+    Ok(Peaks { flop_per_s, bytes_per_s: device.memory.bandwidth.value.per_second(), units: f64::from(units.value) })
+}
