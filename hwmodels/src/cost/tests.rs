@@ -87,7 +87,7 @@ fn experts_by_hand() {
 fn attention_by_hand() {
     // gpt-oss-like: 64 heads of 64, 8 key-value heads; one query each in 4 sequences of 1,000 tokens.
     let kind = AttentionKind::Grouped { heads: 64, kv_heads: 8, head_dim: 64 };
-    let shape = AttentionShape { kind, kv_bits: 16.0, activation_bits: 16.0, choices: 1.0 };
+    let shape = AttentionShape { kind, kv_bits: 16.0, activation_bits: 16.0 };
     let work = AttentionWork { query_tokens: 4, query_key_pairs: 4000, kv_tokens_read: 4000, kv_tokens_written: 4 };
     let c = attention(&h100(), &shape, work);
     assert_eq!(shape.kv_bytes_per_token(), 2048.0);
@@ -169,7 +169,7 @@ proptest! {
         prop_assert!(dense(u64::from(tokens[0]) + u64::from(more)) > dense(u64::from(tokens[0])));
 
         let kind = AttentionKind::Latent { heads: 16, rank: 512, rope: 64 };
-        let shape = AttentionShape { kind, kv_bits: bits, activation_bits: 16.0, choices: 1.0 };
+        let shape = AttentionShape { kind, kv_bits: bits, activation_bits: 16.0 };
         let cost = |context| attention(&engine, &shape, AttentionWork {
             query_tokens: 1, query_key_pairs: context, kv_tokens_read: context, kv_tokens_written: 1,
         }).time_s();
