@@ -19,9 +19,8 @@ use arrow_array::types::{Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, U
 use arrow_array::{Array, RecordBatch};
 use arrow_schema::{DataType, Schema};
 use bytes::Bytes;
-use moesim_core::{Diag, Result};
+use moesim_core::{Diag, Result, input};
 use std::cell::Cell;
-use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Once};
@@ -48,13 +47,10 @@ pub(super) struct Batches {
 impl Source {
     pub(super) fn open(path: &Path) -> Result<Self> {
         let read = |e: std::io::Error| Diag::cannot_read(path, &e);
-        let file = File::open(path).map_err(read)?;
+        let file = input::open(path)?;
         let wrong = |problem: &str| {
             Diag::input(problem).file(path).place("footer").cure("give a whole Parquet file: copy or write it again")
         };
-        if !file.metadata().map_err(read)?.is_file() {
-            return Err(wrong("is not a file"));
-        }
         if file.metadata().map_err(read)?.len() < 12 {
             return Err(wrong("is too short for Parquet"));
         }

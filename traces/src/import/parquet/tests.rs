@@ -139,6 +139,29 @@ fn flame_files_that_do_not_fit() {
     wrong("has a layer 0");
 }
 
+/// A pipe would keep its reader waiting, so it is read on a thread of its own.
+#[cfg(unix)]
+#[test]
+fn a_layer_that_is_no_file() {
+    for (kind, words) in [("pipe", "a pipe or a device"), ("device", "a pipe or a device"), ("folder", "a folder, not")]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("layer_02.parquet");
+        match kind {
+            "pipe" => assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success()),
+            "device" => std::os::unix::fs::symlink("/dev/zero", &path).unwrap(),
+            _ => std::fs::create_dir(&path).unwrap(),
+        }
+        let (send, receive) = std::sync::mpsc::channel();
+        let source = dir.path().to_path_buf();
+        std::thread::spawn(move || send.send(load(&source, Some("parquet"), &options()).err()));
+        let e = receive.recv_timeout(std::time::Duration::from_secs(20)).expect("an answer").unwrap();
+        let text = e.to_string();
+        assert!(text.contains(&format!("layer_02.parquet: is {words}")) && e.exit_code() == 2, "{text}");
+        assert!(!e.cure.is_empty());
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) })]
 
