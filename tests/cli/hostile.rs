@@ -152,6 +152,9 @@ fn deployments_and_policies() {
         &["model=deepseek-v3"],
         &["deployment", "deepseek-v3 does not fit", "bytes (26.", "are missing", "more devices"],
     );
+    // Before its routing is drawn, which no sequences would refuse.
+    p.set(&["workload.routing.sequences=0"], &["workload.routing", "out of range", "at least one row"]);
+    p.set(&["model=deepseek-v3", "workload.routing.sequences=0"], &["deepseek-v3 does not fit"]);
     p.set(&["deployment.attention_tp=3"], &["deployment.attention_tp", "divisor of 8"]);
     p.set(&["deployment.attention_tp=16"], &["deployment.attention_tp", "divisor of 8"]);
     p.set(&["deployment.attention_dp=3"], &["deployment.attention_dp", "do not cover 8 devices"]);
