@@ -93,7 +93,8 @@ fn wrong_tables_are_named() {
     let columns = [("sequence", &n(0)), ("token", &n(0)), ("layer", &n(0)), ("phase", &n(2)), ("e0", &n(0))];
     wrong(&table(&columns.map(|(n, v)| (n, &v[..]))), &["row 0, phase", "2 is not a phase"]);
     let text = Arc::new(StringArray::from(vec!["a"])) as ArrayRef;
-    let batch = RecordBatch::try_from_iter([("expert0", text.clone()), ("sequence", text)]).unwrap();
+    let columns = ["expert0", "sequence", "position", "layer"].map(|n| (n, text.clone()));
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
     wrong(&write(batch), &["`expert0` has the type Utf8"]);
     wrong(b"", &["too short"]);
     wrong(b"PAR1PAR1PAR1", &["footer"]);
