@@ -7,6 +7,8 @@ mod file;
 mod flame;
 #[cfg(feature = "parquet")]
 mod long;
+#[cfg(feature = "parquet")]
+mod thrift;
 
 use super::{Importer, Options, Sink};
 use moesim_core::{Diag, Result, input};

@@ -114,6 +114,29 @@ fn a_page_of_two_gigabytes() {
     assert!(e.problem.contains("more than 256 MiB") && e.place.unwrap().contains("row group 0"), "{}", e.problem);
 }
 
+/// A list of 2^31 - 1 booleans, which take the decoder no byte, in a page's header and in the footer.
+#[test]
+fn lists_without_end() {
+    let bytes = std::fs::read(golden("long.parquet")).unwrap();
+    let list = [0x19, 0xf1, 0xff, 0xff, 0xff, 0xff, 7, 0];
+    // Behind the first three fields of the first page's header.
+    let mut at = 4;
+    for _ in 0..3 {
+        at += 2 + bytes[at + 1..].iter().position(|b| b & 0x80 == 0).unwrap();
+    }
+    let mut page = bytes.clone();
+    page[at..at + 8].copy_from_slice(&list);
+    let length = u32::from_le_bytes(bytes[bytes.len() - 8..][..4].try_into().unwrap()) as usize;
+    let mut footer = bytes.clone();
+    footer[bytes.len() - 8 - length..][..8].copy_from_slice(&list);
+    for (bytes, place, words) in [(page, "row group 0", "a broken header"), (footer, "footer", "has a broken footer")] {
+        let (send, receive) = std::sync::mpsc::channel();
+        std::thread::spawn(move || send.send(read(&bytes).err()));
+        let e = receive.recv_timeout(std::time::Duration::from_secs(20)).expect("an answer").unwrap();
+        assert!(e.problem.contains(words) && e.place.clone().unwrap().contains(place), "{e}");
+    }
+}
+
 #[test]
 fn flame_files_that_do_not_fit() {
     let dir = tempfile::tempdir().unwrap();
