@@ -348,6 +348,9 @@ fn sweeps() {
     p.sweep("none.toml", "axis = []\n", &["axis", "[[axis]]"]);
     p.sweep("empty.toml", "[[axis]]\nkey = \"seed\"\nvalues = []\n", &["axis 1", "add some"]);
     p.sweep("word.toml", "[[axis]]\nkee = \"seed\"\nvalues = [1]\n", &["did you mean `key`?"]);
+    let below = "set = { \"name.x\" = 1 }\n[[axis]]\nkey = \"seed\"\nvalues = [1]\n";
+    p.sweep("below.toml", below, &["name.x", "`name` is a value, not a table"]);
+    p.set(&["name.x=1"], &["quickstart (with --set): name.x: `name` is a value", "set the key above it"]);
     p.sweep("both.toml", "[[axis]]\nkey = \"seed\"\nname = \"x\"\nvalues = [1]\n", &["axis 1", "write key"]);
     let unknown = "[[axis]]\nkey = \"deployment.max_seqences\"\nvalues = [1]\n";
     p.sweep("key.toml", unknown, &["deployment.max_seqences", "did you mean `max_sequences`?"]);
