@@ -9,6 +9,7 @@ import json
 import pathlib
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 
@@ -109,6 +110,31 @@ for name, c in [("mixtral", config), ("mla", mla), ("window", window), ("wrapped
     seed("hf_config", name, json.dumps(c))
 seed("arrivals", "plain", "arrived_at_s,prompt_tokens,output_tokens\n0,10,3\n0.25,7,1\n1e1,3,3\n")
 seed("arrivals", "azure", "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,374,44\n2023-11-16 18:15:50,396,109\n")
+chat = ",ChatGPT,1087,230,1317,Conversation log\n"
+columns = "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
+seed("burstgpt", "rows", f"{columns}5{chat}45{chat}118,GPT-4,417,276,693,API log\n200.5,GPT-4,1,0,1,API log\n")
+lines = "".join(
+    json.dumps({"timestamp": 3000 * (i // 2), "input_length": 700 * i + 5, "output_length": 7, "hash_ids": list(range(n))}) + "\n"
+    for i, n in enumerate([1, 2, 3, 5])
+)
+seed("mooncake", "lines", lines)
+seed("mooncake", "packed", gzip.compress(lines.encode(), mtime=0))
+windows = "0,0.5,2,Weibull,0.55,1.1\n600,0,0,,0,0\n1200,0.25,0.5,Gamma,4,0.99\n"
+drawn = {"input_tokens": "{10: 0.5, 20: 0.5}", "output_tokens": "{0: 0.25, 7: 0.75}", "reason_ratio": "{0.0: 1}"}
+lengths = json.dumps({"0": drawn, "1200": {"input_tokens": "{}", "output_tokens": "{}"}})
+seed("servegen", "client", f"{windows}\0{lengths}")
+archive = io.BytesIO()
+with tarfile.open(fileobj=archive, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+    for name, text in [("d/chunk-1-trace.csv", windows), ("d/chunk-1-dataset.json", lengths)]:
+        member = tarfile.TarInfo(name)
+        member.size = len(text)
+        tar.addfile(member, io.BytesIO(text.encode()))
+seed("servegen_tar", "archive", archive.getvalue())
+seed("parquet", "golden", (GOLDEN / "parquet" / "long.parquet").read_bytes())
+for name in ["ragged.parquet", "short.parquet", "iter_0001/layer_02.parquet"]:
+    seed("flame", pathlib.Path(name).stem, (GOLDEN / "parquet" / name).read_bytes())
+seed("experiment", "quickstart", (ROOT / "sim" / "presets" / "quickstart.toml").read_bytes())
+seed("sweep", "machines", (ROOT / "sim" / "presets" / "machines.toml").read_bytes())
 with tempfile.TemporaryDirectory() as tmp:
     source, out = pathlib.Path(tmp, "t.csv"), pathlib.Path(tmp, "t.arrow")
     source.write_text(table)

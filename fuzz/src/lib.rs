@@ -3,10 +3,12 @@
 //! A reader takes the input, or refuses it with one line that names the file and a cure, exit status 2. What is taken is
 //! used as the command line would.
 
+use moesim::experiment::Resolved;
+use moesim::machine::{Machine, Plan};
 use moesim_core::Result;
 use moesim_traces::import::{Options, load};
 use moesim_traces::stats::info;
-use moesim_traces::{Trace, counts};
+use moesim_traces::{ArrivalSpec, Arrivals, Trace, counts};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -24,6 +26,7 @@ pub fn folder() -> &'static Path {
 /// The input as a file of [`folder`].
 pub fn file(name: &str, bytes: &[u8]) -> PathBuf {
     let path = folder().join(name);
+    path.parent().map_or(Ok(()), std::fs::create_dir_all).expect("a folder in memory");
     std::fs::write(&path, bytes).expect("a file in memory");
     path
 }
@@ -61,11 +64,54 @@ pub fn count(format: &str, path: &Path) {
     }
 }
 
+/// Opens arrivals and takes the first of them, as `run` would.
+pub fn arrive(spec: &ArrivalSpec, path: &Path) {
+    // Keys of an experiment are in no file of their own.
+    match sound(spec.open(1, folder()).map_err(|d| d.file(path))) {
+        Some(Arrivals::Open(requests) | Arrivals::Closed { requests, .. }) => {
+            let mut last = 0;
+            for r in requests.take(10_000) {
+                let Some(r) = sound(r) else { return };
+                assert!(r.arrival.0 >= last && r.prompt_tokens > 0 && r.output_tokens > 0, "{r:?} after {last}");
+                last = r.arrival.0;
+            }
+        }
+        Some(Arrivals::Sessions(_)) | None => {}
+    }
+}
+
+/// Lays an experiment's model out on its hardware and opens its arrivals, as `run` does before it opens a trace.
+pub fn laid_out(resolved: &Resolved, path: &Path) {
+    let x = &resolved.experiment;
+    let machine = Machine::new(resolved.hardware.clone());
+    let plan = machine.and_then(|m| Plan::new(resolved.model.clone(), m, x.deployment.clone()));
+    if let Some(plan) = sound(plan.map_err(|d| d.file(path))) {
+        assert!(plan.common_weight_bytes() > 0 && plan.kv_bytes(1) > 0);
+        arrive(&x.workload.arrivals, path);
+    }
+}
+
 /// What `trace info` says.
 pub fn describe(trace: &Trace) {
     if let Some(info) = sound(info(trace)) {
         assert!(!format!("{info:?}").is_empty());
     }
+}
+
+/// The headers of a tar archive with the right checksums, so that it is read beyond them: each is followed by its member, in
+/// blocks of 512 bytes. The layout is that of POSIX.1-1988 (ustar).
+pub fn tar(bytes: &[u8]) -> Vec<u8> {
+    let mut archive = bytes.to_vec();
+    let mut at = 0;
+    while let Some(header) = archive.get_mut(at..at + 512).filter(|h| h.iter().any(|b| *b != 0)) {
+        header[148..156].fill(b' ');
+        let sum: u32 = header.iter().map(|b| u32::from(*b)).sum();
+        header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        let octal = header[124..135].iter().filter(|b| b.is_ascii_digit());
+        let size = octal.fold(0usize, |n, b| (n * 8 + usize::from(b - b'0')) % (1 << 30));
+        at += 512 + size.next_multiple_of(512);
+    }
+    archive
 }
 
 /// A file of `torch.save` with this pickle, and storages 0 to 3 of 64, 256, 1024 and 0 bytes.

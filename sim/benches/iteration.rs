@@ -42,7 +42,7 @@ fn run(bencher: Bencher, execution: &str, sequences: u32) {
     let resolved = experiment::load("quickstart", &set).expect("a valid experiment");
     let registry = Registry::builtin();
     let trace = open_trace(&resolved).expect("a valid shape");
-    let new = || Simulation::new(&resolved, &registry, Some(Arc::clone(&trace)), Tables::default());
+    let new = || Simulation::new(&resolved, &registry, || Ok(Arc::clone(&trace)), Tables::default());
     bencher.counter(ItemsCount::new(TOKENS)).with_inputs(|| new().expect("a valid experiment")).bench_local_values(
         |mut simulation| simulation.run(&mut |p| p.iterations == u64::from(TOKENS)).expect("a run"),
     );

@@ -249,9 +249,9 @@ pub type Assignment = (Vec<String>, toml::Value);
 pub fn resolve(label: &str, mut table: toml::Table, base: PathBuf, set: &[Assignment]) -> Result<Resolved> {
     for (path, value) in set {
         if path.len() > 1 && (path[0] == "model" || path[0] == "hardware") {
-            inline(&mut table, &path[0], &base)?;
+            inline(&mut table, &path[0], &base).map_err(|d| d.file(label))?;
         }
-        config::set_path(&mut table, path, value.clone())?;
+        config::set_path(&mut table, path, value.clone()).map_err(|d| d.file(label))?;
     }
     finish(config::from_table(table, label).map_err(example)?, label, base)
 }

@@ -152,6 +152,9 @@ fn deployments_and_policies() {
         &["model=deepseek-v3"],
         &["deployment", "deepseek-v3 does not fit", "bytes (26.", "are missing", "more devices"],
     );
+    // Before its routing is drawn, which no sequences would refuse.
+    p.set(&["workload.routing.sequences=0"], &["workload.routing", "out of range", "at least one row"]);
+    p.set(&["model=deepseek-v3", "workload.routing.sequences=0"], &["deepseek-v3 does not fit"]);
     p.set(&["deployment.attention_tp=3"], &["deployment.attention_tp", "divisor of 8"]);
     p.set(&["deployment.attention_tp=16"], &["deployment.attention_tp", "divisor of 8"]);
     p.set(&["deployment.attention_dp=3"], &["deployment.attention_dp", "do not cover 8 devices"]);
@@ -345,6 +348,9 @@ fn sweeps() {
     p.sweep("none.toml", "axis = []\n", &["axis", "[[axis]]"]);
     p.sweep("empty.toml", "[[axis]]\nkey = \"seed\"\nvalues = []\n", &["axis 1", "add some"]);
     p.sweep("word.toml", "[[axis]]\nkee = \"seed\"\nvalues = [1]\n", &["did you mean `key`?"]);
+    let below = "set = { \"name.x\" = 1 }\n[[axis]]\nkey = \"seed\"\nvalues = [1]\n";
+    p.sweep("below.toml", below, &["name.x", "`name` is a value, not a table"]);
+    p.set(&["name.x=1"], &["quickstart (with --set): name.x: `name` is a value", "set the key above it"]);
     p.sweep("both.toml", "[[axis]]\nkey = \"seed\"\nname = \"x\"\nvalues = [1]\n", &["axis 1", "write key"]);
     let unknown = "[[axis]]\nkey = \"deployment.max_seqences\"\nvalues = [1]\n";
     p.sweep("key.toml", unknown, &["deployment.max_seqences", "did you mean `max_sequences`?"]);

@@ -151,9 +151,11 @@ fn json_is_one_document() {
 #[test]
 fn a_point_that_does_not_fit_is_a_row() {
     let p = Place::new();
+    // No sequences would be refused, if routing were drawn for the one that does not fit.
     let sweep = "name = \"s\"\nbase = \"quickstart\"\nmetrics = [\"throughput.output_tokens_per_s\", \"cache.hit_rate\"]\n\
         [set]\n\"workload.arrivals.requests\" = 2\n\"workload.routing.sequences\" = 2\n\
-        [[axis]]\nkey = \"model\"\nvalues = [\"gpt-oss-20b\", \"deepseek-v3\"]\n";
+        [[axis]]\nname = \"model\"\npoints = [{ label = \"gpt-oss-20b\", set = {} }, \
+        { label = \"deepseek-v3\", set = { model = \"deepseek-v3\", \"workload.routing.sequences\" = 0 } }]\n";
     p.write("s.toml", sweep);
     p.ok(&["sweep", "s.toml", "--out", "out", "--quiet"]);
     let table = std::fs::read_to_string(p.path("out/sweep.csv")).unwrap();

@@ -15,6 +15,7 @@ mod csv_lines;
 pub mod edit;
 pub mod export;
 pub mod import;
+mod json;
 mod map;
 pub mod model;
 mod npy;

@@ -124,7 +124,7 @@ pub fn set_path(tree: &mut toml::Table, path: &[String], value: toml::Value) -> 
     for name in parents {
         let next = at.entry(name.clone()).or_insert_with(|| toml::Value::Table(toml::Table::new()));
         at = next.as_table_mut().ok_or_else(|| {
-            Diag::input(format!("--set {key}: `{name}` is a value, not a table")).cure("set the key above it")
+            Diag::input(format!("`{name}` is a value, not a table")).place(&key).cure("set the key above it")
         })?;
     }
     at.insert(last.clone(), value);

@@ -6,7 +6,7 @@ use crate::metrics::summary::Summary;
 use crate::metrics::tables::Tables;
 use crate::output::{self, MARKER, timeline::Timeline};
 use crate::registry::Registry;
-use crate::simulation::Simulation;
+use crate::simulation::{Simulation, open_trace};
 use moesim_core::Result;
 use moesim_core::output::AtomicDir;
 use moesim_traces::Trace;
@@ -67,7 +67,7 @@ pub(super) fn run(args: &Args, registry: &Registry) -> Result<()> {
     let resolved = experiment::load(&args.experiment, &set)?;
     let line = progress::Line::new(args.quiet);
     let options = Options { out: args.out.as_deref(), timeline: args.timeline };
-    let (summary, timing) = simulate(&resolved, registry, None, &options, &line)?;
+    let (summary, timing) = simulate(&resolved, registry, || open_trace(&resolved), &options, &line)?;
     line.done();
     match args.format {
         Format::Json => {
@@ -87,11 +87,11 @@ pub(super) struct Options<'a> {
     pub(super) timeline: bool,
 }
 
-/// Runs one experiment; its directory appears whole or not at all.
+/// Runs one experiment with the trace that `open` gives; its directory appears whole or not at all.
 pub(super) fn simulate(
     resolved: &Resolved,
     registry: &Registry,
-    trace: Option<Arc<Trace>>,
+    open: impl FnOnce() -> Result<Arc<Trace>>,
     options: &Options,
     line: &progress::Line,
 ) -> Result<(Summary, Timing)> {
@@ -106,7 +106,7 @@ pub(super) fn simulate(
         Some(_) => d,
         None => d.file(&resolved.label),
     };
-    let mut s = Simulation::new(resolved, registry, trace, tables).map_err(label)?;
+    let mut s = Simulation::new(resolved, registry, open, tables).map_err(label)?;
     s.recorder.timeline = options.timeline.then(|| Timeline::new(TIMELINE_OPERATIONS));
     let mut memory = Memory::default();
     let mut next = begin;

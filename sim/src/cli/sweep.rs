@@ -124,11 +124,10 @@ fn prepare(out: &Path, resume: bool) -> Result<()> {
 
 fn point(sweep: &Sweep, index: usize, args: &Args, registry: &Registry) -> Result<Outcome> {
     let resolved = sweep.resolve(&sweep.points[index])?;
-    let trace = sweep.trace(&resolved)?;
     let dir = args.out.as_ref().map(|out| out.join("points").join(format!("{index:04}")));
     if let (true, Some(dir)) = (args.resume || args.shard.is_some(), &dir) {
         // Only a point of the same experiment counts; its directory is whole or absent.
-        let expected = output::experiment(&resolved, trace.hash())?;
+        let expected = output::experiment(&resolved, sweep.trace(&resolved)?.hash())?;
         if std::fs::read_to_string(dir.join("experiment.toml")).is_ok_and(|t| t == expected)
             && let Some(summary) = std::fs::read(dir.join(MARKER)).ok().and_then(|b| serde_json::from_slice(&b).ok())
         {
@@ -137,7 +136,7 @@ fn point(sweep: &Sweep, index: usize, args: &Args, registry: &Registry) -> Resul
     }
     let hidden = progress::Line::new(true);
     let options = Options { out: dir.as_deref(), timeline: false };
-    match simulate(&resolved, registry, Some(trace), &options, &hidden) {
+    match simulate(&resolved, registry, || sweep.trace(&resolved), &options, &hidden) {
         Ok((summary, _)) => {
             let text = output::json(&summary)?;
             let value = serde_json::from_str(&text).map_err(|e| Diag::run(format!("a summary is not JSON: {e}")))?;

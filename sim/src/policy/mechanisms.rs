@@ -30,26 +30,41 @@ fn model(moe: &str) -> Model {
     Model::from_table(text.parse().unwrap(), "t").unwrap()
 }
 
-/// What a layer does on two devices, the experts split in the middle.
+/// What a layer does on two groups of devices, the experts split in the middle.
 #[derive(Debug, PartialEq)]
 struct Done {
     /// FLOP and bytes of memory of each device's experts.
-    experts: [(u64, u64); 2],
+    experts: Vec<(u64, u64)>,
     dispatch_bytes: u64,
     combine_bytes: u64,
+    allreduce_bytes: u64,
     selections: Selections,
     /// Bytes of experts that each device holds.
-    held: [u64; 2],
+    held: Vec<u64>,
 }
 
 /// Executes `rows` of `k` ids on two devices of the hardware `hw`, of which the first `on_first` are tokens of device 0 and the rest of device 1.
 fn on(m: &Model, hw: &str, k: u32, rows: &[&[u16]], on_first: u32, policy: &mut dyn ExecutionPolicy) -> Done {
+    on_groups(m, hw, 1, k, rows, on_first, policy)
+}
+
+/// The same on two groups of `expert_tp` devices, of which each has its part of the group's experts.
+fn on_groups(
+    m: &Model,
+    hw: &str,
+    expert_tp: u32,
+    k: u32,
+    rows: &[&[u16]],
+    on_first: u32,
+    policy: &mut dyn ExecutionPolicy,
+) -> Done {
+    let devices = 2 * expert_tp as usize;
     let mut table: toml::Table = moesim_hwmodels::preset_text(hw).unwrap().parse().unwrap();
     let h100: toml::Table = moesim_hwmodels::preset_text("h100-8").unwrap().parse().unwrap();
     table.insert("topology".into(), h100["topology"].clone());
-    moesim_core::config::set(&mut table, "topology.devices=2").unwrap();
+    moesim_core::config::set(&mut table, &format!("topology.devices={devices}")).unwrap();
     let machine = Machine::new(Hardware::from_table(table, "h").unwrap()).unwrap();
-    let plan = Plan::new(m.clone(), machine, Deployment::default()).unwrap();
+    let plan = Plan::new(m.clone(), machine, Deployment { expert_tp, ..Deployment::default() }).unwrap();
     let meta = Meta {
         model: "t".into(),
         layer_numbers: vec![0],
@@ -75,7 +90,8 @@ fn on(m: &Model, hw: &str, k: u32, rows: &[&[u16]], on_first: u32, policy: &mut 
     assert_eq!(selections.routed(), replay.assigned());
     let (mut graph, mut network) = (Graph::default(), Network::new(&plan));
     let gate = graph.join(0, &[]);
-    let tokens = [u64::from(on_first), u64::from(count - on_first)];
+    let mut tokens = vec![0; devices];
+    tokens[..2].copy_from_slice(&[u64::from(on_first), u64::from(count - on_first)]);
     let view = StateView {
         now: Picos::ZERO,
         iterations: 0,
@@ -93,26 +109,26 @@ fn on(m: &Model, hw: &str, k: u32, rows: &[&[u16]], on_first: u32, policy: &mut 
         layer: 0,
         gate,
         arrived: gate,
-        frontier: &mut [Some(gate); 2],
+        frontier: &mut vec![Some(gate); devices],
         tokens: &tokens,
         done: &mut Vec::new(),
     };
     policy.lower(&view, &replay.reveal(0), &mut ops);
-    let mut experts = [(0, 0); 2];
+    let mut experts = vec![(0, 0); devices];
     for i in (0..graph.len()).filter(|&i| graph.kind(i) == OpKind::Experts) {
         let at = &mut experts[graph.device(i) as usize];
         at.0 += graph.flop(i);
         at.1 += graph.demands(i).iter().map(|d| d.amount).sum::<u64>();
     }
     let common = plan.common_part_bytes(replay.map());
-    let held: Vec<u64> =
-        policy.resident_expert_bytes(&plan, replay.map()).iter().zip(common).map(|(a, b)| a + b).collect();
+    let held = policy.resident_expert_bytes(&plan, replay.map()).iter().zip(common).map(|(a, b)| a + b).collect();
     Done {
         experts,
         dispatch_bytes: network.dispatch_bytes,
         combine_bytes: network.combine_bytes,
+        allreduce_bytes: network.allreduce_bytes,
         selections,
-        held: [held[0], held[1]],
+        held,
     }
 }
 
@@ -144,7 +160,7 @@ fn zero_compute_experts_cost_nothing() {
     assert_eq!(done.held, [2 * 3 * HIDDEN * 32; 2]);
     // With zero-compute experts alone, nothing runs and nothing moves.
     let idle = run(&m, 3, &[&[4, 2, 3], &[3, 4, 2]], 1);
-    assert_eq!((idle.experts, idle.dispatch_bytes), ([(0, 0); 2], 0));
+    assert_eq!((idle.experts, idle.dispatch_bytes), (vec![(0, 0); 2], 0));
     // The router has a row an id; a constant expert three vectors.
     assert_eq!(m.decoder[0].router_weight_bytes(&m), 2 * (5 + 3) * HIDDEN);
     assert_eq!(m.decoder[0].expert_weight_bytes(&m, 2), 0);
@@ -230,7 +246,7 @@ fn factors_and_fewer_bits_make_experts_smaller() {
     let done = run(&with(", expert_rank = 8"), 2, &rows, 3);
     let (weights, between) = (3 * 8 * (HIDDEN + 32), 2 * 3 * 8);
     let small = (2 * 3 * weights, 2 * (2 * weights + 3 * (2 * HIDDEN + 2 * 32 + between)));
-    assert_eq!((done.experts, done.held), ([small; 2], [2 * 2 * weights; 2]));
+    assert_eq!((done.experts, done.held), (vec![small; 2], vec![2 * 2 * weights; 2]));
     // A base of full width: each token once a device. Tokens 0 and 1 are on device 0, tokens 1 and 2 on device 1.
     let based = run(&with(", expert_rank = 8, expert_base = true"), 2, &rows, 3);
     assert_eq!(based.experts, [sum(small, ffn(2, 1, 32)); 2]);
@@ -266,4 +282,44 @@ fn an_expert_takes_no_more_than_its_capacity() {
     let group = ", capacity_factor = 0.5, groups = 1, group_intermediate = 16";
     let grouped = run(&with(group), 2, &rows, 4).experts;
     assert_eq!(grouped, [sum(ffn(3, 1, 32), ffn(3, 1, 16)), sum(ffn(2, 1, 32), ffn(2, 1, 16))]);
+}
+
+/// Tokens of devices 0 and 1, which share the first half of the experts; 2 and 3 share the other.
+#[test]
+fn padded_capacities_on_devices_that_share_experts() {
+    let on_four = |m: &Model, k, rows: &[&[u16]], first| on_groups(m, "h100-8", 2, k, rows, first, &mut ExpertParallel);
+    let with = |more: &str| {
+        model(&format!(
+            "experts = 2, top_k = 2, expert_intermediate = 32, zero_experts = 1, capacity_factor = 0.5{more}"
+        ))
+    };
+    let rows: [&[u16]; 6] = [&[0, 2], &[0, 1], &[0, 2], &[0, 1], &[2, NONE], &[0, NONE]];
+    let done = on_four(&with(", capacity_padding = true"), 2, &rows, 4);
+    // Three rows an expert, of half its width on each device.
+    assert_eq!((done.experts, done.held), (vec![ffn(3, 1, 16); 4], vec![2 * 3 * HIDDEN * 16; 4]));
+    assert_eq!(done.selections, Selections { computed: 5, zero_compute: 3, dropped: 2, absent: 2 });
+    // Of each expert's rows, device 0 sends two to each device of the group but itself, device 1 one: 2 + 2 x 2 + 1 + 2 x 1.
+    assert_eq!(done.dispatch_bytes, 128 * 9);
+    // Back from one device of the group, which for expert 0 is the token's own: 2 + 1.
+    assert_eq!(done.combine_bytes, 128 * 3);
+    // Two devices, two rounds, three rows in both groups.
+    assert_eq!(done.allreduce_bytes, 2 * 2 * 128 * 3);
+    // The common part is on all four, for the tokens that were not dropped: three of expert 0, two of expert 1.
+    let common = on_four(&with(", capacity_padding = true, groups = 1, group_intermediate = 16"), 2, &rows, 4);
+    let (first, other) = (sum(ffn(3, 1, 16), ffn(3, 1, 8)), sum(ffn(3, 1, 16), ffn(2, 1, 8)));
+    assert_eq!((common.experts, common.held), (vec![first, first, other, other], vec![2 * 3 * HIDDEN * (16 + 8); 4]));
+}
+
+#[test]
+fn common_parts_on_devices_that_share_experts() {
+    let m = model("experts = 6, top_k = 3, expert_intermediate = 32, groups = 3, group_intermediate = 16");
+    let rows: [&[u16]; 3] = [&[0, 1, 2], &[2, 3, NONE], &[0, 1, NONE]];
+    let done = on_groups(&m, "h100-8", 2, 3, &rows, 3, &mut ExpertParallel);
+    // As on two devices, half as wide: pair {0, 1} by tokens 0 and 2, pair {2, 3} by tokens 0 and 1, and by token 1.
+    let (first, other) = (sum(ffn(6, 3, 16), ffn(4, 2, 8)), sum(ffn(1, 1, 16), ffn(1, 1, 8)));
+    assert_eq!(done.experts, [first, first, other, other]);
+    assert_eq!(done.held, [2 * 3 * HIDDEN * (3 * 16 + 2 * 8); 4]);
+    // Three tokens to device 1, one to devices 2 and 3; one comes back from device 2.
+    assert_eq!((done.dispatch_bytes, done.combine_bytes), (128 * 5, 128));
+    assert_eq!(done.allreduce_bytes, 2 * 128 * (3 + 1));
 }

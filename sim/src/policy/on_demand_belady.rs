@@ -54,7 +54,7 @@ mod tests {
     use crate::policy::lru::Lru;
     use crate::policy::on_demand::{Wanted, look_up};
     use crate::registry::Registry;
-    use crate::simulation::Simulation;
+    use crate::simulation::{Simulation, open_trace};
     use proptest::prelude::*;
 
     /// Hits and loads of the quickstart on one card with experts in host memory, and whether it says that it is an oracle.
@@ -69,7 +69,8 @@ mod tests {
             "workload.arrivals.output_tokens.mean=64".to_string(),
         ];
         let resolved = crate::experiment::load("quickstart", &set).unwrap();
-        let mut s = Simulation::new(&resolved, &Registry::builtin(), None, Tables::default()).unwrap();
+        let mut s =
+            Simulation::new(&resolved, &Registry::builtin(), || open_trace(&resolved), Tables::default()).unwrap();
         s.run(&mut |_| true).unwrap();
         let summary = crate::metrics::summary::Summary::new(&resolved.experiment, &s);
         (s.policy.cache().unwrap(), summary.oracle)

@@ -68,18 +68,28 @@ pub struct Simulation {
 const CLOCK: Picos = Picos(1 << 63);
 
 impl Simulation {
-    /// Sets up a run of `resolved`; `trace` is its routing trace if it is open already (points of a sweep share it).
+    /// Sets up a run of `resolved`. Its routing trace comes from `open` ([`open_trace`], or one that points of a sweep share), which
+    /// is asked last, because routing may have to be drawn: what does not fit is refused at once.
     ///
     /// # Errors
     /// Wrong input: what does not fit, does not match, or cannot be read.
-    pub fn new(resolved: &Resolved, registry: &Registry, trace: Option<Arc<Trace>>, tables: Tables) -> Result<Self> {
+    pub fn new(
+        resolved: &Resolved,
+        registry: &Registry,
+        open: impl FnOnce() -> Result<Arc<Trace>>,
+        tables: Tables,
+    ) -> Result<Self> {
         let x = &resolved.experiment;
         let machine = Machine::calibrated(resolved.hardware.clone(), resolved.expert_kernel()?)?;
         let plan = Plan::new(resolved.model.clone(), machine, x.deployment.clone())?;
-        let trace = match trace {
-            Some(t) => t,
-            None => open_trace(resolved)?,
-        };
+        let map = place(&plan, &*registry.placement(&x.policy)?, &x.policy.placement)?;
+        let policy = registry.execution(&x.policy)?;
+        policy.check(&plan)?;
+        let held = policy.resident_expert_bytes(&plan, &map).into_iter().zip(plan.common_part_bytes(&map));
+        let experts_resident = held.map(|(own, common)| own + common).max().unwrap_or(0);
+        let weight_bytes = plan.common_weight_bytes() + experts_resident;
+        let kv = kv_room(&plan, weight_bytes)?;
+        let trace = open()?;
         check_trace(&plan, &trace)?;
         let missing = match &x.workload.routing {
             Routing::Trace { missing, .. } | Routing::Synthetic { missing, .. } => *missing,
@@ -97,13 +107,6 @@ impl Simulation {
         if limits.iter().all(|l| *l == limits[0]) {
             limits.clear();
         }
-        let map = place(&plan, &*registry.placement(&x.policy)?, &x.policy.placement)?;
-        let policy = registry.execution(&x.policy)?;
-        policy.check(&plan)?;
-        let held = policy.resident_expert_bytes(&plan, &map).into_iter().zip(plan.common_part_bytes(&map));
-        let experts_resident = held.map(|(own, common)| own + common).max().unwrap_or(0);
-        let weight_bytes = plan.common_weight_bytes() + experts_resident;
-        let kv = kv_room(&plan, weight_bytes)?;
         let executor = Executor::new(plan.machine.resources.clone(), x.fidelity.execution);
         Ok(Self {
             network: Network::new(&plan),

@@ -7,6 +7,7 @@
 //! * `hash_ids` stand for the blocks of 512 tokens of the prompt. They are kept with the request; nothing uses them yet.
 
 use super::{Blocks, Request, Requests, TOKENS, out_of_range, rate_scale_in_range, scaled};
+use crate::json;
 use flate2::bufread::MultiGzDecoder;
 use moesim_core::rng::{draw, purpose_key};
 use moesim_core::{Diag, Picos, Result};
@@ -103,9 +104,7 @@ impl Lines {
 
     fn parse(&self) -> Result<(u64, Request)> {
         let line: Line = serde_json::from_slice(&self.line).map_err(|e| {
-            let words: String = e.to_string().chars().take(200).flat_map(char::escape_default).collect();
-            let words = words.split(" at line ").next().unwrap_or_default().to_string();
-            Diag::input(format!("column {}: {words}", e.column())).cure(
+            Diag::input(format!("column {}: {}", e.column(), json::words(&e))).cure(
                 "write {\"timestamp\": ms, \"input_length\": tokens, \"output_length\": tokens, \"hash_ids\": [whole numbers]}",
             )
         })?;

@@ -5,6 +5,7 @@
 //! The whole table is held in memory: at most 256 MiB of text.
 
 use super::{COUNTS, EXPERTS, ExpertCounts, LAYERS, Reader};
+use crate::json;
 use flate2::read::MultiGzDecoder;
 use moesim_core::{Diag, Result, input};
 use serde::Deserialize;
@@ -87,9 +88,7 @@ impl Reader for Coactivation {
             return Err(Diag::input("is larger than 256 MiB unpacked").place("size").cure("give one model's table"));
         }
         let table: Table = serde_json::from_slice(&json).map_err(|e| {
-            let words: String = e.to_string().chars().take(200).flat_map(char::escape_default).collect();
-            Diag::input(format!("is no table of popularity: {words}"))
-                .place(format!("{}:{}", e.line(), e.column()))
+            json::broken("table of popularity", &e)
                 .cure("write {\"n_expert_per_layer\": 128, \"layers\": [{\"layer\": 0, \"heat\": [...], \"pairs\": [[i, j, count]]}]}")
         })?;
         let experts = table.n_expert_per_layer as usize;

@@ -136,9 +136,7 @@ fn json(path: &Path) -> Result<Grid> {
     if let Ok(all) = many.or_else(|_| serde_json::from_slice::<NamedSteps>(&text).map(|n| n.weight)) {
         return steps(&all);
     }
-    let words: String = first.to_string().chars().take(200).flat_map(char::escape_default).collect();
-    Err(Diag::input(format!("is no list of loads: {words}"))
-        .place(format!("{}:{}", first.line(), first.column()))
+    Err(crate::json::broken("list of loads", &first)
         .cure("write [[load, ...], ...], a list of experts for each layer, or an object with it as \"weight\""))
 }
 

@@ -9,6 +9,7 @@
 
 use super::id_lists::Rows;
 use super::{Declared, Importer, Options, Phase, Sink};
+use crate::json;
 use crate::trace::{Meta, OwnedSequence};
 use moesim_core::{Diag, Result, input};
 use serde::Deserialize;
@@ -129,9 +130,7 @@ fn wrong(problem: impl Into<String>, cure: &str) -> Diag {
 impl Line {
     fn parse(text: &[u8]) -> Result<Self> {
         serde_json::from_slice(text).map_err(|e| {
-            let words = e.to_string();
-            let words: String = words.split(" at line").next().unwrap_or_default().chars().take(200).collect();
-            Diag::input(words)
+            Diag::input(json::words(&e))
                 .place(format!("column {}", e.column()))
                 .cure("write {\"seq\": 0, \"first_pos\": 0, \"experts\": [[expert, ...], ...], ...} in one line")
         })

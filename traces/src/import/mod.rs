@@ -5,6 +5,7 @@ mod id_lists;
 mod json_lines;
 mod npz;
 mod parquet;
+mod rows;
 mod sglang;
 pub(crate) mod tensorrt_llm;
 mod vllm;

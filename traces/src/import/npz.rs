@@ -8,6 +8,7 @@
 //! An array with as many layers as the named model has in all, dense ones included, is cut to its MoE layers.
 
 use super::{Declared, Importer, Options, Phase, SEQUENCE, Sink};
+use crate::json;
 use crate::npy::Header;
 use crate::trace::{MISSING, OwnedSequence};
 use moesim_core::diag::unknown;
@@ -104,9 +105,8 @@ fn read_index(path: &Path) -> Result<Option<Vec<Entry>>> {
     }
     let file = input::open(path)?;
     let entries: Vec<Entry> = serde_json::from_reader(BufReader::new(file.take(INDEX_BYTES))).map_err(|e| {
-        Diag::input(format!("is not an index of sequences: {e}"))
+        json::broken("index of sequences", &e)
             .file(path)
-            .place(format!("{}:{}", e.line(), e.column()))
             .cure("write a list of {\"seq\", \"offset\", \"n_tokens\", \"first_pos\"}")
     })?;
     Ok(Some(entries))

@@ -9,6 +9,7 @@
 //! Files are mapped; one sequence is held in memory, and what the headers say (below 100 MB a file).
 
 use super::{Declared, Importer, Options, SEQUENCE, Sink};
+use crate::json;
 use crate::numbers::{Element, Kind};
 use crate::trace::{Meta, OwnedSequence};
 use moesim_core::{Diag, Result, input};
@@ -173,9 +174,8 @@ impl Folder {
         let reader = input::open(&file)?;
         reader.take(META_BYTES).read_to_end(&mut text).map_err(|e| Diag::cannot_read(&file, &e))?;
         let meta: MetaInfo = serde_json::from_slice(&text).map_err(|e| {
-            Diag::input(format!("is no meta_info.json of TensorRT-LLM: {e}"))
+            json::broken("meta_info.json of TensorRT-LLM", &e)
                 .file(&file)
-                .place(format!("{}:{}", e.line(), e.column()))
                 .cure("write {\"num_experts\": 256, \"num_experts_per_token\": 8}")
         })?;
         let entries = path.read_dir().map_err(|e| Diag::cannot_read(path, &e))?;

@@ -6,6 +6,7 @@
 //! are numbered in the order of their paths, positions start at 0. A list shorter than k, or a -1 in it, is missing experts.
 
 use super::{Declared, Importer, Options, Sink};
+use crate::json;
 use crate::trace::{MISSING, Meta, OwnedSequence};
 use moesim_core::{Diag, Result, input};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
@@ -114,11 +115,8 @@ fn read(path: &Path) -> Result<Vec<Step>> {
         return Err(Diag::input("is larger than 64 MiB").file(path).place("size").cure("give one request a file"));
     }
     let steps: Vec<Step> = serde_json::from_slice(&text).map_err(|e| {
-        let words = e.to_string();
-        let words = words.split(" at line").next().unwrap_or_default().to_string();
-        Diag::input(format!("is not a list of steps: {words}"))
+        json::broken("list of steps", &e)
             .file(path)
-            .place(format!("{}:{}", e.line(), e.column()))
             .cure("write [{\"LAYER\": [[expert, ...], ...] or null, ...}, ...], step 0 the prefill")
     })?;
     if steps.is_empty() {

@@ -5,6 +5,7 @@
 
 use super::stack::{AttentionSpec, Dense, Stack};
 use super::{Heads, ModelFile, Moe, Precision, Published};
+use crate::json;
 use moesim_core::diag::unknown;
 use moesim_core::{Diag, Result, config, input};
 use serde::Deserialize;
@@ -107,10 +108,7 @@ const FILE_BYTES: u64 = 4 << 20;
 pub fn import_config(path: &Path, name: Option<&str>) -> Result<String> {
     let bytes = read(path)?;
     let whole: Config = serde_json::from_slice(&bytes).map_err(|e| {
-        Diag::input(format!("is not a configuration: {e}"))
-            .file(path)
-            .place(format!("{}:{}", e.line(), e.column()))
-            .cure("give the config.json of a Hugging Face model")
+        json::broken("configuration", &e).file(path).cure("give the config.json of a Hugging Face model")
     })?;
     let folder = path.parent().and_then(Path::file_name).map(|n| n.to_string_lossy().to_lowercase());
     let name = name.map(str::to_string).or(folder).filter(|n| !n.is_empty()).unwrap_or_else(|| "imported".into());

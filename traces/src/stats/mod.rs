@@ -19,6 +19,18 @@ use crate::trace::{MISSING, Trace};
 use moesim_core::Result;
 use serde::Serialize;
 
+/// Sequences that are read at a time where every layer reads them: they stay in the cache.
+const SEQUENCES: usize = 64;
+
+/// Calls `each` with the cell (layer x experts + expert) of every selection of some rows.
+pub(crate) fn cells(rows: &[u16], (layers, k, experts): (usize, usize, usize), mut each: impl FnMut(usize)) {
+    for row in rows.chunks_exact(layers * k) {
+        for (l, ids) in row.chunks_exact(k).enumerate() {
+            ids.iter().filter(|e| **e != MISSING).for_each(|e| each(l * experts + usize::from(*e)));
+        }
+    }
+}
+
 /// Exact counts over a whole trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statistics {

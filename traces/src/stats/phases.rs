@@ -1,6 +1,6 @@
 //! Does the prompt foretell the output? Ranks of experts in prompt and output rows, compared.
 
-use super::Part;
+use super::{Part, SEQUENCES};
 use crate::trace::MISSING;
 use rayon::prelude::*;
 use serde::Serialize;
@@ -47,31 +47,46 @@ impl Phases {
             return None;
         }
         let trace = part.trace();
-        let (layers, k, experts, width) = (trace.layers(), trace.k(), trace.experts(), trace.width());
-        let layer = |l: usize| {
-            let add = |rows: &[u16], to: &mut [u32]| {
-                for row in rows.chunks_exact(width) {
-                    for e in row[l * k..(l + 1) * k].iter().filter(|e| **e != MISSING) {
-                        to[usize::from(*e)] += 1;
+        let (k, experts, width) = (trace.k(), trace.experts(), trace.width());
+        let mut figures = vec![Layer::new(experts); trace.layers()];
+        // Few sequences at a time: every layer reads them while they are in the cache.
+        for some in pairs.chunks(SEQUENCES) {
+            figures.par_iter_mut().enumerate().for_each_init(
+                || [Ranking::default(), Ranking::default()],
+                |rankings, (l, layer)| {
+                    let add = |rows: &[u16], to: &mut [u32]| {
+                        for row in rows.chunks_exact(width) {
+                            row[l * k..(l + 1) * k]
+                                .iter()
+                                .filter(|e| **e != MISSING)
+                                .for_each(|e| to[usize::from(*e)] += 1);
+                        }
+                    };
+                    for (prompt, output) in some {
+                        for ((rows, sums), ranking) in
+                            [prompt, output].into_iter().zip(&mut layer.counts).zip(&mut *rankings)
+                        {
+                            ranking.counts.clear();
+                            ranking.counts.resize(experts, 0);
+                            add(rows, &mut ranking.counts);
+                            ranking.rank();
+                            sums.iter_mut().zip(&ranking.counts).for_each(|(s, x)| *s += x);
+                        }
+                        let [a, b] = &*rankings;
+                        layer.correlation += a.correlation(b);
+                        layer.overlap.iter_mut().zip(TOP).for_each(|(o, n)| *o += a.top(b, n));
                     }
-                }
-            };
-            let (mut a, mut b) = (vec![0u32; experts], vec![0u32; experts]);
-            let (mut all_a, mut all_b) = (vec![0u32; experts], vec![0u32; experts]);
-            let (mut correlation, mut overlap) = (0.0, [0.0; 3]);
-            for (prompt, output) in pairs {
-                a.fill(0);
-                b.fill(0);
-                add(prompt, &mut a);
-                add(output, &mut b);
-                correlation += spearman(&a, &b);
-                overlap.iter_mut().zip(TOP).for_each(|(o, n)| *o += top(&a, &b, n));
-                all_a.iter_mut().zip(&a).for_each(|(s, x)| *s += x);
-                all_b.iter_mut().zip(&b).for_each(|(s, x)| *s += x);
-            }
-            (spearman(&all_a, &all_b), TOP.map(|n| top(&all_a, &all_b, n)), correlation, overlap)
-        };
-        let figures: Vec<_> = (0..layers).into_par_iter().map(layer).collect();
+                },
+            );
+        }
+        let layers = figures.len();
+        let figures: Vec<_> = figures
+            .iter()
+            .map(|layer| {
+                let [a, b] = [0, 1].map(|i| Ranking::of(&layer.counts[i]));
+                (a.correlation(&b), TOP.map(|n| a.top(&b, n)), layer.correlation, layer.overlap)
+            })
+            .collect();
         let mean = |f: &dyn Fn(usize) -> f64| (0..layers).map(f).sum::<f64>() / layers as f64;
         let n = pairs.len() as f64;
         Some(Self {
@@ -83,37 +98,114 @@ impl Phases {
     }
 }
 
+/// What is known of a layer so far.
+#[derive(Clone)]
+struct Layer {
+    /// Of the whole trace.
+    counts: [Vec<u32>; 2],
+    /// Sums over sequences.
+    correlation: f64,
+    overlap: [f64; 3],
+}
+
+impl Layer {
+    fn new(experts: usize) -> Self {
+        Self { counts: [vec![0; experts], vec![0; experts]], correlation: 0.0, overlap: [0.0; 3] }
+    }
+}
+
 /// Spearman's rank correlation: Pearson's of the ranks, ties sharing their mean rank; 0 if either has no spread.
 pub(crate) fn spearman(a: &[u32], b: &[u32]) -> f64 {
-    let (a, b) = (ranks(a), ranks(b));
-    let mean = (a.len() as f64 - 1.0) / 2.0;
-    let dot = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| (x - mean) * (y - mean)).sum::<f64>();
-    let spread = (dot(&a, &a) * dot(&b, &b)).sqrt();
-    if spread > 0.0 { dot(&a, &b) / spread } else { 0.0 }
+    Ranking::of(a).correlation(&Ranking::of(b))
 }
 
-fn ranks(values: &[u32]) -> Vec<f64> {
-    let mut order: Vec<usize> = (0..values.len()).collect();
-    order.sort_by_key(|i| values[*i]);
-    let mut ranks = vec![0.0; values.len()];
-    let mut at = 0;
-    while at < order.len() {
-        let end = (at..order.len()).find(|i| values[order[*i]] != values[order[at]]).unwrap_or(order.len());
-        order[at..end].iter().for_each(|i| ranks[*i] = (at + end - 1) as f64 / 2.0);
-        at = end;
+/// Counts in order.
+#[derive(Default)]
+struct Ranking {
+    counts: Vec<u32>,
+    /// Numbers by falling count; among equals, lower numbers first.
+    order: Vec<u32>,
+    /// Where each is in the order.
+    place: Vec<u32>,
+    /// Twice how far the rank of each is from the mean rank, and the sum of its squares.
+    rank: Vec<i64>,
+    squares: i64,
+    /// For sorting: where each count begins in the order.
+    starts: Vec<u32>,
+}
+
+impl Ranking {
+    fn of(counts: &[u32]) -> Self {
+        let mut ranking = Self { counts: counts.to_vec(), ..Self::default() };
+        ranking.rank();
+        ranking
     }
-    ranks
+
+    fn rank(&mut self) {
+        let (n, most) = (self.counts.len(), self.counts.iter().copied().max().unwrap_or(0) as usize);
+        self.order.clear();
+        if most <= 4 * n {
+            // By counting.
+            self.starts.clear();
+            self.starts.resize(most + 2, 0);
+            self.counts.iter().for_each(|c| self.starts[most - *c as usize + 1] += 1);
+            (0..most).for_each(|i| self.starts[i + 1] += self.starts[i]);
+            self.order.resize(n, 0);
+            for (i, c) in self.counts.iter().enumerate() {
+                let at = &mut self.starts[most - *c as usize];
+                self.order[*at as usize] = i as u32;
+                *at += 1;
+            }
+        } else {
+            self.order.extend(0..n as u32);
+            self.order.sort_by_key(|i| std::cmp::Reverse(self.counts[*i as usize]));
+        }
+        self.place.resize(n, 0);
+        self.rank.resize(n, 0);
+        self.squares = 0;
+        let mut at = 0;
+        for equals in self.order.chunk_by(|i, j| self.counts[*i as usize] == self.counts[*j as usize]) {
+            let end = at + equals.len();
+            let rank = n as i64 - (at + end) as i64;
+            for (i, place) in equals.iter().zip(at..) {
+                self.rank[*i as usize] = rank;
+                self.place[*i as usize] = place as u32;
+            }
+            self.squares += rank * rank * equals.len() as i64;
+            at = end;
+        }
+    }
+
+    fn correlation(&self, other: &Self) -> f64 {
+        let spread = (self.squares as f64 * other.squares as f64).sqrt();
+        let dot: i64 = self.rank.iter().zip(&other.rank).map(|(x, y)| x * y).sum();
+        if spread > 0.0 { dot as f64 / spread } else { 0.0 }
+    }
+
+    /// Share of the `n` first that are among the `n` first of `other`.
+    fn top(&self, other: &Self, n: usize) -> f64 {
+        let n = n.min(self.order.len());
+        self.order[..n].iter().filter(|i| (other.place[**i as usize] as usize) < n).count() as f64 / n as f64
+    }
 }
 
-/// Share of the `n` largest of `a` that are among the `n` largest of `b`; among equals, lower numbers first.
-pub(crate) fn top(a: &[u32], b: &[u32], n: usize) -> f64 {
-    let n = n.min(a.len());
-    let largest = |v: &[u32]| {
-        let mut order: Vec<usize> = (0..v.len()).collect();
-        order.sort_by_key(|i| (std::cmp::Reverse(v[*i]), *i));
-        order.truncate(n);
-        order
-    };
-    let b = largest(b);
-    largest(a).iter().filter(|e| b.contains(e)).count() as f64 / n as f64
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Ranks by definition: smaller ones, and half of the equal others. Large counts are sorted in another way.
+        #[test]
+        fn ranks_are_mean_ranks(counts in prop::collection::vec(prop_oneof![0u32..5, 0u32..1000], 1..60)) {
+            let r = Ranking::of(&counts);
+            for (i, c) in counts.iter().enumerate() {
+                let twice: i64 = counts.iter().map(|x| 1 + (x < c) as i64 - (x > c) as i64).sum::<i64>() - 1;
+                prop_assert_eq!(r.rank[i], twice - counts.len() as i64 + 1);
+                let before = counts.iter().enumerate().filter(|(j, x)| *x > c || (*x == c && *j < i)).count();
+                prop_assert_eq!((r.place[i] as usize, r.order[before] as usize), (before, i));
+            }
+            prop_assert_eq!(r.squares, r.rank.iter().map(|x| x * x).sum::<i64>());
+        }
+    }
 }

@@ -9,8 +9,6 @@ use serde::Serialize;
 
 /// Selections of the independent draws at most.
 const INDEPENDENT: u64 = 1 << 26;
-/// Ids that are counted between two looks at the tables.
-const CHUNK: usize = 1 << 20;
 
 /// Routing in figures.
 #[derive(Clone, Debug, Serialize)]
@@ -63,19 +61,8 @@ pub struct Labels {
 pub fn structure(part: &Part) -> Option<Structure> {
     let trace = part.trace();
     let mut structure = Structure::new(trace.layers(), trace.experts(), trace.k())?;
-    let (mut runs, mut ids): (Vec<&[u16]>, usize) = (Vec::new(), 0);
-    for s in part.sequences() {
-        // A prompt's last row is followed by the first row of the output.
-        for run in [s.prefill, s.decode] {
-            // Long sequences in pieces: their rows are read by every layer while they are in the cache.
-            ids += run.len();
-            runs.push(run);
-        }
-        if ids >= CHUNK {
-            structure.count(&runs);
-            (ids, runs) = (0, Vec::new());
-        }
-    }
+    // A prompt's last row is followed by the first row of the output.
+    let runs: Vec<&[u16]> = part.sequences().flat_map(|s| [s.prefill, s.decode]).collect();
     structure.count(&runs);
     Some(structure)
 }

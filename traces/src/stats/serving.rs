@@ -1,7 +1,7 @@
 //! What a serving system feels of a trace's routing: how many experts a batch activates and how uneven its load is, what a
 //! cache of experts hits, how far a token's experts lie apart, what one token tells of the next.
 
-use super::Part;
+use super::{Part, SEQUENCES, cells};
 use crate::trace::MISSING;
 use moesim_core::rng::{below, stream};
 use rand::Rng;
@@ -52,10 +52,9 @@ impl Shape {
     fn width(self) -> usize {
         self.layers * self.k
     }
-    /// Per layer, the experts of a row that are there.
-    fn row(self, row: &[u16]) -> impl Iterator<Item = (usize, usize)> + '_ {
-        let k = self.k;
-        row.iter().enumerate().filter(|(_, e)| **e != MISSING).map(move |(i, e)| (i / k, usize::from(*e)))
+    /// Calls `each` with the cell (layer x experts + expert) of every expert of a row.
+    fn row(self, row: &[u16], each: impl FnMut(usize)) {
+        cells(row, (self.layers, self.k, self.experts), each);
     }
 }
 
@@ -72,8 +71,8 @@ impl Serving {
             batch_imbalance: batches.iter().map(|b| b.1).collect(),
             run_activated: BATCHES.par_iter().map(|n| run(&sequences, s, *n, seed)).collect(),
             lru_hit_rate: lru(&sequences, s, seed),
-            lag_overlap: LAGS.par_iter().map(|lag| overlap(&sequences, s, *lag)).collect(),
-            devices_per_token: DEVICES.par_iter().map(|d| devices(&sequences, s, *d)).collect(),
+            lag_overlap: overlaps(&sequences, s),
+            devices_per_token: devices(&sequences, s),
         }
     }
 }
@@ -98,7 +97,7 @@ fn batch(sequences: &[&[u16]], s: Shape, n: usize, seed: u64) -> (f64, f64) {
             let sequence = ends.partition_point(|e| *e <= at);
             let row = (at - if sequence == 0 { 0 } else { ends[sequence - 1] }) as usize;
             let ids = &sequences[sequence][row * s.width()..(row + 1) * s.width()];
-            s.row(ids).for_each(|(l, e)| counts[l * s.experts + e] += 1);
+            s.row(ids, |cell| counts[cell] += 1);
         }
         for layer in counts.chunks_exact(s.experts) {
             let sum: u32 = layer.iter().sum();
@@ -127,7 +126,7 @@ fn run(sequences: &[&[u16]], s: Shape, n: usize, seed: u64) -> Option<f64> {
         let start = below(r.next_u64(), (rows.len() / s.width() - n + 1) as u64) as usize;
         seen.fill(false);
         for row in rows[start * s.width()..(start + n) * s.width()].chunks_exact(s.width()) {
-            s.row(row).for_each(|(l, e)| seen[l * s.experts + e] = true);
+            s.row(row, |cell| seen[cell] = true);
         }
         activated += seen.iter().filter(|x| **x).count() as u64;
     }
@@ -144,60 +143,194 @@ fn lru(sequences: &[&[u16]], s: Shape, seed: u64) -> Vec<f64> {
         left = left.saturating_sub(sequences[i].len());
         take
     });
-    let layer = |l: usize| {
-        let mut list: Vec<u16> = Vec::with_capacity(s.experts);
-        let mut depths = vec![0u64; s.experts + 1];
-        for &i in &order {
-            for row in sequences[i].chunks_exact(s.width()) {
+    let mut layers = vec![(Recency::new(s.experts), vec![0u64; s.experts + 1]); s.layers];
+    // Few sequences at a time: every layer reads them while they are in the cache.
+    for some in order.chunks(SEQUENCES) {
+        layers.par_iter_mut().enumerate().for_each(|(l, (recency, depths))| {
+            for row in some.iter().flat_map(|i| sequences[*i].chunks_exact(s.width())) {
                 for &e in row[l * s.k..(l + 1) * s.k].iter().filter(|e| **e != MISSING) {
-                    match list.iter().position(|x| *x == e) {
-                        Some(at) => {
-                            depths[at] += 1;
-                            list[..=at].rotate_right(1);
-                        }
-                        None => {
-                            depths[s.experts] += 1;
-                            list.insert(0, e);
-                        }
-                    }
+                    depths[recency.next(e).unwrap_or(s.experts)] += 1;
                 }
             }
-        }
-        depths
-    };
-    let depths: Vec<Vec<u64>> = (0..s.layers).into_par_iter().map(layer).collect();
+        });
+    }
+    let depths: Vec<Vec<u64>> = layers.into_iter().map(|l| l.1).collect();
     let all: u64 = depths.iter().flatten().sum();
     let hits = |size: usize| depths.iter().map(|d| d[..size].iter().sum::<u64>()).sum::<u64>();
     EIGHTHS.iter().map(|n| hits((s.experts * n / 8).max(1)) as f64 / all.max(1) as f64).collect()
 }
 
-/// Share of a row's experts that the row `lag` before it has too.
-fn overlap(sequences: &[&[u16]], s: Shape, lag: usize) -> Option<f64> {
-    let (mut same, mut all) = (0u64, 0u64);
-    for rows in sequences {
-        let shifted = rows.get(lag * s.width()..).unwrap_or_default();
-        for (now, before) in shifted.chunks_exact(s.k).zip(rows.chunks_exact(s.k)) {
-            let present = now.iter().filter(|e| **e != MISSING);
-            all += present.clone().count() as u64;
-            same += present.filter(|e| before.contains(e)).count() as u64;
-        }
-    }
-    (all > 0).then(|| same as f64 / all as f64)
+/// The order in which experts were last used: a bit for each of the last uses, 64 a word. A bit is set if its use is the last
+/// one of its expert, so that the set bits behind it are the experts used since.
+#[derive(Clone)]
+struct Recency {
+    bits: Vec<u64>,
+    /// Set bits of each word.
+    ones: Vec<u8>,
+    /// The expert of each use, and the last use of each expert, [`NEVER`] before the first.
+    expert: Vec<u16>,
+    last: Vec<u32>,
+    now: usize,
 }
 
-/// Distinct devices a token and layer.
-fn devices(sequences: &[&[u16]], s: Shape, devices: usize) -> Option<f64> {
-    if s.experts < devices {
-        return None;
+const NEVER: u32 = u32::MAX;
+
+impl Recency {
+    fn new(experts: usize) -> Self {
+        // Room for some uses beside those that are the last.
+        let words = (4 * experts).div_ceil(64) + 1;
+        let last = vec![NEVER; experts];
+        Self { bits: vec![0; words], ones: vec![0; words], expert: vec![0; 64 * words], last, now: 0 }
     }
-    let (mut distinct, mut tokens) = (0u64, 0u64);
-    for rows in sequences {
-        for ids in rows.chunks_exact(s.k) {
-            let set = ids.iter().filter(|e| **e != MISSING);
-            let bits = set.fold(0u64, |bits, e| bits | 1 << (usize::from(*e) * devices / s.experts));
-            distinct += u64::from(bits.count_ones());
-            tokens += 1;
+    /// Uses `expert`; how many others were used since its last use, nothing at its first.
+    fn next(&mut self, expert: u16) -> Option<usize> {
+        if self.now == self.expert.len() {
+            self.compact();
+        }
+        let last = std::mem::replace(&mut self.last[usize::from(expert)], self.now as u32);
+        let depth = (last != NEVER).then(|| {
+            let (word, bit) = (last as usize / 64, last % 64);
+            self.bits[word] &= !(1 << bit);
+            self.ones[word] -= 1;
+            let later: usize = self.ones[word + 1..=self.now / 64].iter().map(|n| usize::from(*n)).sum();
+            (self.bits[word] >> bit).count_ones() as usize + later
+        });
+        self.bits[self.now / 64] |= 1 << (self.now % 64);
+        self.ones[self.now / 64] += 1;
+        self.expert[self.now] = expert;
+        self.now += 1;
+        depth
+    }
+    /// Forgets uses that are not the last of their expert.
+    fn compact(&mut self) {
+        let uses = std::mem::take(&mut self.now);
+        let bits = self.bits.clone();
+        self.bits.fill(0);
+        self.ones.fill(0);
+        for old in (0..uses).filter(|i| bits[i / 64] >> (i % 64) & 1 == 1) {
+            let expert = self.expert[old];
+            self.last[usize::from(expert)] = NEVER;
+            self.next(expert);
         }
     }
-    (tokens > 0).then(|| distinct as f64 / tokens as f64)
+}
+
+/// For each lag, the share of a row's experts that the row so many before it has too.
+fn overlaps(sequences: &[&[u16]], s: Shape) -> Vec<Option<f64>> {
+    let same = match s.k {
+        1 => same::<1>,
+        2 => same::<2>,
+        4 => same::<4>,
+        6 => same::<6>,
+        8 => same::<8>,
+        _ => same_of_any,
+    };
+    let of = |rows: &&[u16]| {
+        LAGS.map(|lag| {
+            let shifted = rows.get(lag * s.width()..).unwrap_or_default();
+            same(shifted, rows, s.k)
+        })
+    };
+    let add = |a: [(u64, u64); LAGS.len()], b: [(u64, u64); LAGS.len()]| {
+        std::array::from_fn(|i| (a[i].0 + b[i].0, a[i].1 + b[i].1))
+    };
+    let sums = sequences.par_iter().map(of).reduce(|| [(0, 0); LAGS.len()], add);
+    sums.iter().map(|(same, all)| (*all > 0).then(|| *same as f64 / *all as f64)).collect()
+}
+
+/// Of the experts of `now`, those that are in the same group of `k` of `before` too, and all.
+fn same_of_any(now: &[u16], before: &[u16], k: usize) -> (u64, u64) {
+    let (mut same, mut all) = (0u64, 0u64);
+    for (now, before) in now.chunks_exact(k).zip(before.chunks_exact(k)) {
+        let present = now.iter().filter(|e| **e != MISSING);
+        all += present.clone().count() as u64;
+        same += present.filter(|e| before.contains(e)).count() as u64;
+    }
+    (same, all)
+}
+
+/// The same where groups have a length that the compiler knows: they become vectors.
+fn same<const K: usize>(now: &[u16], before: &[u16], _: usize) -> (u64, u64) {
+    let (mut same, mut all) = (0u64, 0u64);
+    for (now, before) in now.as_chunks::<K>().0.iter().zip(before.as_chunks::<K>().0) {
+        let present = now.map(|e| u16::from(e != MISSING));
+        let mut found = [0u16; K];
+        for e in before {
+            (0..K).for_each(|i| found[i] |= u16::from(now[i] == *e));
+        }
+        (0..K).for_each(|i| found[i] &= present[i]);
+        same += u64::from(found.iter().sum::<u16>());
+        all += u64::from(present.iter().sum::<u16>());
+    }
+    (same, all)
+}
+
+/// Distinct devices of a token and layer, for each number of devices.
+fn devices(sequences: &[&[u16]], s: Shape) -> Vec<Option<f64>> {
+    // All numbers of devices in one word: n of them from bit n - 2 on.
+    let device = |e: usize, n: usize| 1u64 << (n - 2 + e * n / s.experts);
+    let mut bits: Vec<u64> = (0..s.experts).map(|e| DEVICES.iter().fold(0, |bits, n| bits | device(e, *n))).collect();
+    bits.resize(usize::from(MISSING) + 1, 0);
+    let of = |rows: &&[u16]| {
+        let mut distinct = [0u64; DEVICES.len()];
+        for ids in rows.chunks_exact(s.k) {
+            let set = ids.iter().fold(0, |set, e| set | bits[usize::from(*e)]);
+            for (sum, n) in distinct.iter_mut().zip(DEVICES) {
+                *sum += u64::from((set >> (n - 2) & ((1 << n) - 1)).count_ones());
+            }
+        }
+        distinct
+    };
+    let add = |a: [u64; DEVICES.len()], b: [u64; DEVICES.len()]| std::array::from_fn(|i| a[i] + b[i]);
+    let distinct = sequences.par_iter().map(of).reduce(|| [0; DEVICES.len()], add);
+    let tokens: usize = sequences.iter().map(|rows| rows.len() / s.k).sum();
+    let figure = |(sum, n): (u64, usize)| (s.experts >= n && tokens > 0).then(|| sum as f64 / tokens as f64);
+    distinct.into_iter().zip(DEVICES).map(figure).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// As a list, most recently used first.
+        #[test]
+        fn depths_are_those_in_a_list(uses in prop::collection::vec(0u16..40, 0..2000)) {
+            let (mut recency, mut list) = (Recency::new(40), Vec::new());
+            for e in uses {
+                let at = list.iter().position(|x| *x == e);
+                prop_assert_eq!(recency.next(e), at);
+                at.map(|at| list.remove(at));
+                list.insert(0, e);
+            }
+        }
+
+        #[test]
+        fn groups_of_a_known_length_are_counted_as_all_are(
+            ids in prop::collection::vec(prop_oneof![0u16..12, Just(MISSING)], 48..200), lag in 0usize..3,
+        ) {
+            let (now, before) = (&ids[48 * lag / 2..], &ids[..]);
+            prop_assert_eq!(same::<1>(now, before, 1), same_of_any(now, before, 1));
+            prop_assert_eq!(same::<4>(now, before, 4), same_of_any(now, before, 4));
+            prop_assert_eq!(same::<6>(now, before, 6), same_of_any(now, before, 6));
+            prop_assert_eq!(same::<8>(now, before, 8), same_of_any(now, before, 8));
+        }
+
+        #[test]
+        fn devices_are_counted_for_all_numbers_at_once(
+            ids in prop::collection::vec(prop_oneof![0u16..20, Just(MISSING)], 3..90),
+        ) {
+            let rows = &ids[..ids.len() / 3 * 3];
+            let found = devices(&[rows], Shape { layers: 1, k: 3, experts: 20 });
+            for (n, found) in DEVICES.into_iter().zip(found) {
+                let distinct = rows.chunks_exact(3).map(|ids| {
+                    let on = ids.iter().filter(|e| **e != MISSING).map(|e| usize::from(*e) * n / 20);
+                    on.collect::<std::collections::BTreeSet<_>>().len()
+                });
+                let mean = distinct.sum::<usize>() as f64 / (rows.len() / 3) as f64;
+                prop_assert_eq!(found, (n <= 20).then_some(mean));
+            }
+        }
+    }
 }

@@ -3,9 +3,13 @@
 use crate::trace::MISSING;
 use rayon::prelude::*;
 use serde::Serialize;
+use std::ops::Range;
 
 /// Entries of one kind of table over all layers (layers x experts x experts); larger ones are not kept.
 const TABLES: usize = 1 << 26;
+
+/// Rows that are counted at a time: each layer's ids of them stay in the cache.
+const ROWS: usize = 1 << 13;
 
 /// Exact counts of pairs, layer by layer. A cell counts a row at most once, so that 2^32 - 1 rows fit.
 pub struct Structure {
@@ -14,7 +18,7 @@ pub struct Structure {
     layers: Vec<Layer>,
 }
 
-/// Tables of `experts x experts`, row by row.
+/// Tables of a row an expert, and in it a column an expert and one for what is missing, which nobody reads.
 #[derive(Clone)]
 struct Layer {
     counts: Vec<u32>,
@@ -22,11 +26,27 @@ struct Layer {
     next_layer: Vec<u32>,
     /// Row: selected here; column: selected by the next token here.
     next_token: Vec<u32>,
-    /// Row below column: selected by one token.
+    /// Selected by one token: above the diagonal, and below it the same again.
     pairs: Vec<u32>,
-    /// Selections whose expert the token before selected too, and those that had a token before.
-    repeats: (u64, u64),
+    /// Selections that had a token before.
+    successors: u64,
 }
+
+/// A layer's ids of some rows one after the other, and the rows of each expert.
+#[derive(Default)]
+struct Column {
+    here: Vec<u16>,
+    /// In the next layer.
+    next: Vec<u16>,
+    /// Selections that have a row before them.
+    successors: u64,
+    /// The rows that selected each expert, and where in the list each expert's end.
+    rows: Vec<u32>,
+    ends: Vec<u32>,
+}
+
+/// Rows one after the other, and the row behind them, if it is of the same run.
+type Piece<'a> = (&'a [u16], &'a [u16]);
 
 /// Figures of one layer.
 #[derive(Clone, Debug, Serialize)]
@@ -56,56 +76,38 @@ impl Structure {
         if layers.checked_mul(experts)?.checked_mul(experts)? > TABLES {
             return None;
         }
-        let table = || vec![0; experts * experts];
-        let layer = Layer {
-            counts: vec![0; experts],
-            next_layer: table(),
-            next_token: table(),
-            pairs: table(),
-            repeats: (0, 0),
-        };
+        let table = || vec![0; experts * (experts + 1)];
+        let layer =
+            Layer { counts: vec![0; experts], next_layer: table(), next_token: table(), pairs: table(), successors: 0 };
         Some(Self { k, experts, layers: vec![layer; layers] })
     }
 
-    /// Counts runs of consecutive rows of one sequence each. Best called with some megabytes at a time: each layer reads
-    /// them once.
+    /// Counts runs of consecutive rows of one sequence each, whose experts differ in a layer of a row.
     pub fn count(&mut self, runs: &[&[u16]]) {
-        let (k, experts, width) = (self.k, self.experts, self.layers.len() * self.k);
-        let last = self.layers.len() - 1;
-        let present = |ids: &'_ [u16], to: &mut Vec<usize>| {
-            to.clear();
-            to.extend(ids.iter().filter(|e| **e != MISSING).map(|e| usize::from(*e)));
-        };
-        self.layers.par_iter_mut().enumerate().for_each(|(l, layer)| {
-            let (mut before, mut now, mut next) = (Vec::<usize>::new(), Vec::new(), Vec::new());
-            for run in runs {
-                before.clear();
-                for (t, row) in run.chunks_exact(width).enumerate() {
-                    present(&row[l * k..(l + 1) * k], &mut now);
-                    for (i, &e) in now.iter().enumerate() {
-                        layer.counts[e] += 1;
-                        for &f in &now[i + 1..] {
-                            layer.pairs[e.min(f) * experts + e.max(f)] += 1;
-                        }
-                    }
-                    if l < last {
-                        present(&row[(l + 1) * k..(l + 2) * k], &mut next);
-                        for &e in &now {
-                            let cells = &mut layer.next_layer[e * experts..(e + 1) * experts];
-                            next.iter().for_each(|f| cells[*f] += 1);
-                        }
-                    }
-                    if t > 0 {
-                        for &e in &before {
-                            let cells = &mut layer.next_token[e * experts..(e + 1) * experts];
-                            now.iter().for_each(|f| cells[*f] += 1);
-                        }
-                        layer.repeats.0 += now.iter().filter(|e| before.contains(e)).count() as u64;
-                        layer.repeats.1 += now.len() as u64;
-                    }
-                    std::mem::swap(&mut before, &mut now);
+        let width = self.layers.len() * self.k;
+        let (mut pieces, mut left): (Vec<Piece>, usize) = (Vec::new(), ROWS);
+        for run in runs {
+            let mut rest = *run;
+            while !rest.is_empty() {
+                let (piece, behind) = rest.split_at(rest.len().min(left * width));
+                pieces.push((piece, &behind[..behind.len().min(width)]));
+                left -= piece.len() / width;
+                rest = behind;
+                if left == 0 {
+                    self.count_pieces(&pieces);
+                    pieces.clear();
+                    left = ROWS;
                 }
             }
+        }
+        self.count_pieces(&pieces);
+    }
+
+    fn count_pieces(&mut self, pieces: &[Piece]) {
+        let (k, experts, layers) = (self.k, self.experts, self.layers.len());
+        self.layers.par_iter_mut().enumerate().for_each_init(Column::default, |column, (l, layer)| {
+            column.read(pieces, l, layers, k, experts);
+            layer.count(column, k, experts);
         });
     }
 
@@ -115,11 +117,11 @@ impl Structure {
     }
     /// Tokens that selected both experts `i < j` of layer `l`.
     pub fn pair(&self, l: usize, i: usize, j: usize) -> u32 {
-        self.layers[l].pairs[i * self.experts + j]
+        self.layers[l].pairs[i * (self.experts + 1) + j]
     }
     /// The same over all pairs.
     pub fn together(&self, l: usize) -> u64 {
-        self.layers[l].pairs.iter().map(|c| u64::from(*c)).sum()
+        self.layers[l].pairs(self.experts).map(|c| u64::from(*c)).sum()
     }
     /// The figures of each layer.
     pub fn figures(&self) -> Vec<LayerFigures> {
@@ -132,14 +134,15 @@ impl Structure {
         let max = l.counts.iter().copied().max().unwrap_or(0);
         let mass = |table: &[u32]| {
             let (mut top, mut all) = (0u64, 0u64);
-            for row in table.chunks_exact(experts) {
+            for row in table.chunks_exact(experts + 1).map(|row| &row[..experts]) {
                 top += largest(row, fifth);
                 all += row.iter().map(|c| u64::from(*c)).sum::<u64>();
             }
             (all > 0).then(|| top as f64 / all as f64)
         };
-        let cells: Vec<u32> =
-            (0..experts).flat_map(|i| l.pairs[i * experts + i + 1..(i + 1) * experts].iter().copied()).collect();
+        let cells: Vec<u32> = l.pairs(experts).copied().collect();
+        // A token that repeats an expert is counted where the table of successors has it follow itself.
+        let repeats: u64 = l.next_token.iter().step_by(experts + 2).map(|c| u64::from(*c)).sum();
         let co: u64 = cells.iter().map(|c| u64::from(*c)).sum();
         // Independent experts of one token: N p_i p_j (1 - 1/k) with p = k x share, in proportion to the pairs there are.
         let shares: f64 = l.counts.iter().map(|c| f64::from(*c) * f64::from(*c)).sum();
@@ -149,7 +152,7 @@ impl Structure {
             for j in i + 1..experts {
                 let expected = f64::from(l.counts[i]) * f64::from(l.counts[j]) / squares.max(1.0) * co as f64;
                 if expected >= 20.0 {
-                    let x = f64::from(l.pairs[i * experts + j]) / expected;
+                    let x = f64::from(l.pairs[i * (experts + 1) + j]) / expected;
                     lift = Some(lift.map_or(x, |y| y.max(x)));
                 }
             }
@@ -160,7 +163,7 @@ impl Structure {
             top_fifth_share: largest(&l.counts, fifth) as f64 / total.max(1) as f64,
             next_layer_mass: mass(&l.next_layer),
             next_token_mass: mass(&l.next_token),
-            next_token_overlap: (l.repeats.1 > 0).then(|| l.repeats.0 as f64 / l.repeats.1 as f64),
+            next_token_overlap: (l.successors > 0).then(|| repeats as f64 / l.successors as f64),
             hottest_pair: some(
                 f64::from(cells.iter().copied().max().unwrap_or(0)) * cells.len() as f64 / co.max(1) as f64,
             ),
@@ -176,8 +179,9 @@ impl Structure {
         let layer = |l: usize| {
             let table = &self.layers[l].next_layer;
             let share: Vec<f32> = table
-                .chunks_exact(experts)
+                .chunks_exact(experts + 1)
                 .flat_map(|row| {
+                    let row = &row[..experts];
                     let sum = row.iter().map(|c| u64::from(*c)).sum::<u64>().max(1) as f32;
                     row.iter().map(move |c| *c as f32 / sum)
                 })
@@ -206,6 +210,85 @@ impl Structure {
         let sums: Vec<(u64, u64)> = (0..self.layers.len() - 1).into_par_iter().map(layer).collect();
         let (hits, all) = sums.iter().fold((0, 0), |s, x| (s.0 + x.0, s.1 + x.1));
         (all > 0).then(|| hits as f64 / all as f64)
+    }
+}
+
+impl Column {
+    /// Reads layer `l` of `pieces`. Missing experts become `experts`; every piece ends with one more row, that behind it or
+    /// one without experts, whose experts are not counted themselves.
+    fn read(&mut self, pieces: &[Piece], l: usize, layers: usize, k: usize, experts: usize) {
+        let fill = |ids: &mut Vec<u16>, l: usize| {
+            ids.clear();
+            for (piece, behind) in pieces {
+                for row in piece.chunks_exact(layers * k).chain(behind.chunks_exact(layers * k)) {
+                    ids.extend(row[l * k..(l + 1) * k].iter().map(|e| (*e).min(experts as u16)));
+                }
+                if behind.is_empty() {
+                    ids.resize(ids.len() + k, experts as u16);
+                }
+            }
+        };
+        fill(&mut self.here, l);
+        if l + 1 < layers {
+            fill(&mut self.next, l + 1);
+        } else {
+            self.next.clear();
+            self.next.resize(self.here.len(), experts as u16);
+        }
+        // Where each piece has its own rows.
+        let mut first = 0;
+        let own: Vec<Range<usize>> = pieces
+            .iter()
+            .map(|(piece, _)| {
+                let rows = first..first + piece.len() / (layers * k);
+                first = rows.end + 1;
+                rows
+            })
+            .collect();
+        let present =
+            |rows: Range<usize>| self.here[rows.start * k..rows.end * k].iter().filter(|e| **e < experts as u16);
+        self.successors = own.iter().map(|r| present(r.start + 1..r.end + 1).count() as u64).sum();
+        // Rows sorted by expert, by counting: an expert's start becomes its end as its rows are put down.
+        self.ends.clear();
+        self.ends.resize(experts + 1, 0);
+        own.iter().flat_map(|r| present(r.clone())).for_each(|e| self.ends[usize::from(*e) + 1] += 1);
+        (0..experts).for_each(|e| self.ends[e + 1] += self.ends[e]);
+        self.rows.resize(self.here.len(), 0);
+        for row in own.into_iter().flatten() {
+            for e in self.here[row * k..(row + 1) * k].iter().map(|e| usize::from(*e)).filter(|e| *e < experts) {
+                self.rows[self.ends[e] as usize] = row as u32;
+                self.ends[e] += 1;
+            }
+        }
+    }
+}
+
+impl Layer {
+    /// One expert after the other, so that what is counted up stays in the first cache.
+    fn count(&mut self, column: &Column, k: usize, experts: usize) {
+        let width = experts + 1;
+        let mut start = 0;
+        self.successors += column.successors;
+        for e in 0..experts {
+            let end = column.ends[e] as usize;
+            let row = e * width..(e + 1) * width;
+            let (pairs, next_token) = (&mut self.pairs[row.clone()], &mut self.next_token[row.clone()]);
+            let next_layer = &mut self.next_layer[row];
+            for &row in &column.rows[start..end] {
+                let at = row as usize * k;
+                let (here, after) = column.here[at..at + 2 * k].split_at(k);
+                here.iter().for_each(|f| pairs[usize::from(*f)] += 1);
+                after.iter().for_each(|f| next_token[usize::from(*f)] += 1);
+                column.next[at..at + k].iter().for_each(|f| next_layer[usize::from(*f)] += 1);
+            }
+            self.counts[e] += (end - start) as u32;
+            start = end;
+        }
+    }
+
+    /// How often each pair of experts was selected by one token.
+    fn pairs(&self, experts: usize) -> impl Iterator<Item = &u32> {
+        self.pairs.chunks_exact(experts + 1).enumerate().flat_map(move |(i, row)| &row[i + 1..experts])
     }
 }
 

@@ -36,6 +36,56 @@ fn structure_by_hand() {
     assert!(Structure::new(4096, 65_534, 8).is_none());
 }
 
+/// Counted one selection after the other, over runs shorter and longer than what is counted at a time.
+#[test]
+fn structure_does_not_depend_on_how_rows_are_cut() {
+    let (experts, k, layers) = (7u16, 3, 2);
+    let id = |i: usize| if i % 11 == 4 { MISSING } else { ((i / k) * 5 + i % k * 2 + i / 97) as u16 % experts };
+    let all: Vec<u16> = (0..20_000 * layers * k).map(id).collect();
+    let width = layers * k;
+    let runs: Vec<&[u16]> = vec![&all[..8191 * width], &[], &all[..width], &all[..3 * width], &all];
+    let mut s = Structure::new(layers, experts.into(), k).unwrap();
+    s.count(&runs);
+    let mut plain = vec![[0u32; 7 * 7 * 3]; layers];
+    let mut repeats = vec![(0u64, 0u64); layers];
+    for run in runs {
+        let rows: Vec<&[u16]> = run.chunks_exact(width).collect();
+        for (t, row) in rows.iter().enumerate() {
+            for l in 0..layers {
+                let of = |row: &[u16], l: usize| -> Vec<usize> {
+                    row[l * k..][..k].iter().filter(|e| **e != MISSING).map(|e| usize::from(*e)).collect()
+                };
+                let here = of(row, l);
+                let next = if l + 1 < layers { of(row, l + 1) } else { Vec::new() };
+                let after = rows.get(t + 1).map_or(Vec::new(), |row| of(row, l));
+                repeats[l].0 += after.iter().filter(|e| here.contains(e)).count() as u64;
+                repeats[l].1 += after.len() as u64;
+                for e in &here {
+                    here.iter().filter(|f| *f > e).for_each(|f| plain[l][e * 7 + f] += 1);
+                    next.iter().for_each(|f| plain[l][49 + e * 7 + f] += 1);
+                    after.iter().for_each(|f| plain[l][98 + e * 7 + f] += 1);
+                }
+            }
+        }
+    }
+    // The likeliest two of seven successors.
+    let mass = |table: &[u32]| {
+        let rows = table.chunks_exact(7).map(|row| {
+            let mut row = row.to_vec();
+            row.sort_unstable();
+            row[5..].iter().sum::<u32>()
+        });
+        rows.sum::<u32>() as f64 / table.iter().sum::<u32>() as f64
+    };
+    for (l, figures) in s.figures().into_iter().enumerate() {
+        (0..7).for_each(|i| (i + 1..7).for_each(|j| assert_eq!(s.pair(l, i, j), plain[l][i * 7 + j], "{l} {i} {j}")));
+        assert_eq!(s.together(l), plain[l][..49].iter().map(|c| u64::from(*c)).sum::<u64>());
+        assert_eq!(figures.next_layer_mass, (l == 0).then(|| mass(&plain[l][49..98])));
+        assert_eq!(figures.next_token_mass, Some(mass(&plain[l][98..])));
+        assert_eq!(figures.next_token_overlap, Some(repeats[l].0 as f64 / repeats[l].1 as f64));
+    }
+}
+
 #[test]
 fn serving_figures_by_hand() {
     // One layer, top-1: 0, 1, 0, 1, ...

@@ -1,7 +1,6 @@
 //! Do topics have experts of their own?
 
-use super::Part;
-use crate::trace::MISSING;
+use super::{Part, cells};
 use moesim_core::rng::stream;
 use rayon::prelude::*;
 use serde::Serialize;
@@ -69,15 +68,12 @@ impl Topics {
 /// Selections by group, layer and expert.
 fn count(part: &Part, group: &[Option<usize>], groups: usize) -> Vec<u32> {
     let trace = part.trace();
-    let (k, experts, cells) = (trace.k(), trace.experts(), trace.layers() * trace.experts());
-    let mut counts = vec![0u32; groups * cells];
+    let shape = (trace.layers(), trace.k(), trace.experts());
+    let mut counts = vec![0u32; groups * shape.0 * shape.2];
     let rows: Vec<&[u16]> = part.all_rows().collect();
-    counts.par_chunks_exact_mut(cells).enumerate().for_each(|(g, counts)| {
-        for (rows, _) in rows.iter().zip(group).filter(|(_, x)| **x == Some(g)) {
-            for (i, &e) in rows.iter().enumerate().filter(|(_, e)| **e != MISSING) {
-                counts[i % trace.width() / k * experts + usize::from(e)] += 1;
-            }
-        }
+    counts.par_chunks_exact_mut(shape.0 * shape.2).enumerate().for_each(|(g, counts)| {
+        let own = rows.iter().zip(group).filter(|(_, x)| **x == Some(g));
+        own.for_each(|(rows, _)| cells(rows, shape, |cell| counts[cell] += 1));
     });
     counts
 }

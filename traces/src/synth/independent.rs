@@ -5,8 +5,8 @@
 //! probability, over an order shuffled every [`ORDER`] tokens, so that no pair is favoured.
 
 use super::shuffle;
-use crate::stats::Part;
-use crate::trace::{MISSING, OwnedSequence, Trace};
+use crate::stats::{Part, cells};
+use crate::trace::{OwnedSequence, Trace};
 use moesim_core::Result;
 use moesim_core::rng::{Stream, below, stream};
 use rand::Rng;
@@ -22,14 +22,10 @@ const ORDER: usize = 64;
 pub(crate) fn independent(part: &Part, limit: u64, seed: u64) -> Result<(Trace, Vec<usize>)> {
     part.check()?;
     let trace = part.trace();
-    let (layers, k, experts, width) = (trace.layers(), trace.k(), trace.experts(), trace.width());
-    let mut counts = vec![0u64; layers * experts];
-    for row in part.all_rows().flat_map(|rows| rows.chunks_exact(width)) {
-        for (i, &e) in row.iter().enumerate().filter(|(_, e)| **e != MISSING) {
-            counts[i / k * experts + usize::from(e)] += 1;
-        }
-    }
-    let popularity: Vec<Vec<u64>> = counts.chunks_exact(experts).map(<[u64]>::to_vec).collect();
+    let shape = (trace.layers(), trace.k(), trace.experts());
+    let mut counts = vec![0u64; shape.0 * shape.2];
+    part.all_rows().for_each(|rows| cells(rows, shape, |cell| counts[cell] += 1));
+    let popularity: Vec<Vec<u64>> = counts.chunks_exact(shape.2).map(<[u64]>::to_vec).collect();
     of(part, &popularity, limit, seed)
 }
 

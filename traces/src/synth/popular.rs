@@ -82,7 +82,7 @@ impl Router {
 
 fn count(rows: &[&[u16]], layers: usize, experts: usize, k: usize) -> Option<Structure> {
     let mut structure = Structure::new(layers, experts, k)?;
-    rows.chunks(64).for_each(|some| structure.count(some));
+    structure.count(rows);
     Some(structure)
 }
 

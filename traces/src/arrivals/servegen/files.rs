@@ -11,6 +11,7 @@
 use super::super::TOKENS;
 use super::super::gaps::Gaps;
 use super::client::{Client, Distribution, Drawing, Lengths, Window};
+use crate::json;
 use flate2::bufread::MultiGzDecoder;
 use moesim_core::{Diag, Result};
 use serde::Deserialize;
@@ -258,10 +259,8 @@ struct Fields {
 /// Lengths in order of their starts; empty ones are left out, as ServeGen does.
 fn dataset(bytes: &[u8]) -> Result<Vec<Lengths>> {
     let rule = "write {\"0\": {\"input_tokens\": \"{44: 0.25, 45: 0.75}\", \"output_tokens\": \"{...}\"}, ...}";
-    let table: BTreeMap<String, Fields> = serde_json::from_slice(bytes).map_err(|e| {
-        let words: String = e.to_string().chars().take(200).flat_map(char::escape_default).collect();
-        Diag::input(format!("is no table of lengths: {words}")).place(format!("{}:{}", e.line(), e.column())).cure(rule)
-    })?;
+    let table: BTreeMap<String, Fields> =
+        serde_json::from_slice(bytes).map_err(|e| json::broken("table of lengths", &e).cure(rule))?;
     let mut all = Vec::new();
     for (key, fields) in table {
         let Some(start) = key.parse::<u32>().ok().filter(|s| *s <= 18_000_000) else {

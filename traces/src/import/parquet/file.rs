@@ -1,10 +1,12 @@
 //! A Parquet file read in batches of rows, checked before anything is decoded.
 //!
-//! * The footer is at most 64 MiB. Column chunks lie inside the file. The header of every page of the columns that are used
-//!   is visited first: no page unpacks to more than 256 MiB, and lists have no more values a row group than the caller allows,
+//! * The footer is at most 64 MiB, a page's header 1 MiB; both are walked over before they are decoded ([`super::thrift`]).
+//!   Column chunks lie inside the file. The header of every page of the columns that are used is visited first: no page
+//!   unpacks to more than 256 MiB, and lists have no more values a row group than the caller allows,
 //!   because one row may hold them all. So memory is bounded by pages, not by the file.
 //! * The crate that decodes has assertions; a panic of it is caught, kept quiet, and becomes a message.
 
+use super::thrift;
 use ::parquet::arrow::ProjectionMask;
 use ::parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
@@ -19,15 +21,15 @@ use arrow_array::types::{Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, U
 use arrow_array::{Array, RecordBatch};
 use arrow_schema::{DataType, Schema};
 use bytes::Bytes;
-use moesim_core::{Diag, Result};
+use moesim_core::{Diag, Result, input};
 use std::cell::Cell;
-use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Once};
 
 const FOOTER: u32 = 64 << 20;
 const PAGE: u64 = 256 << 20;
+const HEADER: usize = 1 << 20;
 const COLUMNS: usize = 65_536;
 
 /// A file and what its footer says.
@@ -48,13 +50,10 @@ pub(super) struct Batches {
 impl Source {
     pub(super) fn open(path: &Path) -> Result<Self> {
         let read = |e: std::io::Error| Diag::cannot_read(path, &e);
-        let file = File::open(path).map_err(read)?;
+        let file = input::open(path)?;
         let wrong = |problem: &str| {
             Diag::input(problem).file(path).place("footer").cure("give a whole Parquet file: copy or write it again")
         };
-        if !file.metadata().map_err(read)?.is_file() {
-            return Err(wrong("is not a file"));
-        }
         if file.metadata().map_err(read)?.len() < 12 {
             return Err(wrong("is too short for Parquet"));
         }
@@ -63,8 +62,13 @@ impl Source {
         if magic != b"PAR1" {
             return Err(wrong("does not end as Parquet does"));
         }
-        if u32::from_le_bytes(length.try_into().unwrap_or_default()) > FOOTER {
+        let length = u32::from_le_bytes(length.try_into().unwrap_or_default());
+        if length > FOOTER {
             return Err(wrong("has a footer of more than 64 MiB"));
+        }
+        let start = bytes.len().checked_sub(8 + length as usize);
+        if start.and_then(|start| thrift::field(&bytes[start..bytes.len() - 8], 1)).is_none() {
+            return Err(wrong("has a broken footer"));
         }
         // The Arrow schema that some writers embed is not needed, and one thing less to believe.
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
@@ -178,7 +182,7 @@ impl ChunkReader for Headers {
         let rest = usize::try_from(start).ok().and_then(|s| self.0.get(s..)).unwrap_or_default();
         match unpacked(rest) {
             Some(size) if size <= PAGE => self.0.get_read(start),
-            _ => Err(ParquetError::General("has a page without a size, or of more than 256 MiB".into())),
+            _ => Err(ParquetError::General("has a page with a broken header, or of more than 256 MiB".into())),
         }
     }
     fn get_bytes(&self, start: u64, length: usize) -> ::parquet::errors::Result<Bytes> {
@@ -186,26 +190,10 @@ impl ChunkReader for Headers {
     }
 }
 
-/// The unpacked size of the page whose header this is: the second field of the structure `PageHeader` in Thrift's compact
-/// protocol, 32 bits in zigzag, as the first (format specification: parquet.thrift). Writers order fields by number.
+/// The unpacked size of the page whose header this is: the second field of the structure `PageHeader` (parquet.thrift).
 fn unpacked(header: &[u8]) -> Option<u64> {
-    const NEXT_I32: u8 = 0x15;
-    let mut bytes = header.iter().copied().take(16);
-    let mut field = || {
-        let mut value = 0u64;
-        (bytes.next()? == NEXT_I32).then_some(())?;
-        for shift in (0..35).step_by(7) {
-            let byte = bytes.next()?;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Some(value);
-            }
-        }
-        None
-    };
-    field()?;
-    // Zigzag: odd numbers are negative.
-    field().filter(|size| size % 2 == 0).map(|size| size / 2)
+    let size = thrift::field(&header[..header.len().min(HEADER)], 2)??;
+    u64::try_from(size).ok()
 }
 
 /// Runs the decoder; a panic of it is its message.

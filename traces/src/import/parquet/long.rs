@@ -7,7 +7,7 @@
 //! * The footer's metadata may say `moesim.model`, `moesim.experts`, `moesim.source` and `moesim.licence`.
 
 use super::file::{NULL, Source, expert, integers, is_integer, shown};
-use crate::import::csv_rows::Rows;
+use crate::import::rows::{self, Rows, known, numbered, wrong_columns};
 use crate::import::{Declared, Options, Phase, Sink};
 use arrow_array::cast::AsArray;
 use arrow_array::types::Float32Type;
@@ -21,8 +21,8 @@ const BATCH: usize = 8192;
 
 pub(super) fn import(path: &Path, options: &Options, sink: &mut dyn Sink) -> Result<()> {
     let source = Source::open(path)?;
-    let columns = Columns::find(source.schema(), options).map_err(|d| d.file(path))?;
-    let mut rows = Rows::new(path, options, sink, columns.experts.len());
+    let columns = Columns::find(source.schema(), options).map_err(|d| d.file(path).place("schema"))?;
+    let mut rows = Rows::new(path, options, sink, columns.rows.experts.len());
     rows.declared = declared(&source).map_err(|d| d.file(path))?;
     let mut batches = source.batches(&columns.all(), BATCH, 0)?;
     let mut values = Values::default();
@@ -57,80 +57,38 @@ fn declared(source: &Source) -> Result<Declared> {
 
 /// Where the columns are in the schema.
 struct Columns {
-    sequence: usize,
-    position: usize,
-    layer: usize,
-    phase: Option<usize>,
-    experts: Vec<usize>,
+    rows: rows::Columns,
     weights: Vec<usize>,
 }
 
 impl Columns {
     fn find(schema: &Schema, options: &Options) -> Result<Self> {
-        let wrong = |problem: String| {
-            Diag::input(problem)
-                .place("schema")
-                .cure("write the columns sequence, position, layer, expert0, expert1, ..., one row a token and layer")
-        };
-        let names: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
-        let known = |n: &str| {
-            matches!(n, "sequence" | "position" | "token" | "layer" | "phase")
-                || n.trim_end_matches(|c: char| c.is_ascii_digit()).len() < n.len()
-        };
-        let mut sorted: Vec<&str> = names.iter().copied().filter(|n| known(n)).collect();
-        sorted.sort_unstable();
-        if let Some(w) = sorted.windows(2).find(|w| w[0] == w[1]) {
-            return Err(wrong(format!("has the column `{}` twice", shown(w[0]))));
+        let known = known(schema.fields().iter().map(|f| f.name().as_str()))?;
+        let rows = rows::Columns::find(&known, options)?;
+        let weights = numbered(&known, &["weight"]);
+        if !weights.is_empty() && weights.len() != rows.experts.len() {
+            let problem = format!("has {} columns of weights and {} of experts", weights.len(), rows.experts.len());
+            return Err(wrong_columns(problem));
         }
-        let typed = |i: usize, good: bool, what: &str| {
-            let problem = || format!("column `{}` has the type {}, not {what}", names[i], schema.field(i).data_type());
-            if good { Ok(i) } else { Err(wrong(problem())) }
-        };
-        let find = |of: &[&str]| {
-            let integer = |i| typed(i, is_integer(schema.field(i).data_type()), "an integer");
-            of.iter().find_map(|n| names.iter().position(|c| c == n)).map(integer).transpose()
-        };
-        let need = |of: &[&str]| find(of)?.ok_or_else(|| wrong(format!("lacks the column `{}`", of[0])));
-        let numbered = |i: usize, prefixes: &[&str]| prefixes.iter().map(|p| format!("{p}{i}")).collect::<Vec<_>>();
-        let (mut experts, mut weights) = (Vec::new(), Vec::new());
-        loop {
-            let of = numbered(experts.len(), &["expert", "expert_", "e"]);
-            let Some(i) = find(&of.iter().map(String::as_str).collect::<Vec<_>>())? else { break };
-            experts.push(i);
+        let columns = Self { rows, weights };
+        let weight = |i: &usize| columns.weights.contains(i);
+        for (i, field) in columns.all().into_iter().map(|i| (i, schema.field(i))) {
+            let (good, what) = match weight(&i) {
+                true => (field.data_type() == &DataType::Float32, "a 32-bit float"),
+                false => (is_integer(field.data_type()), "an integer"),
+            };
+            if !good {
+                let problem = format!("column `{:.40}` has the type {}, not {what}", field.name(), field.data_type());
+                return Err(wrong_columns(problem));
+            }
         }
-        while let Some(i) = names.iter().position(|n| *n == format!("weight{}", weights.len())) {
-            weights.push(typed(i, schema.field(i).data_type() == &DataType::Float32, "a 32-bit float")?);
-        }
-        if experts.is_empty() {
-            return Err(wrong("lacks the column `expert0`".into()));
-        }
-        let beyond = |n: &&&str| {
-            let digits = n.strip_prefix("expert").map(|d| d.trim_start_matches('_'));
-            digits.is_some_and(|d| d.parse::<usize>().is_ok_and(|i| i >= experts.len()))
-        };
-        if let Some(n) = names.iter().find(beyond) {
-            return Err(wrong(format!("has the column `{}`, but no `expert{}`", shown(n), experts.len())));
-        }
-        if !weights.is_empty() && weights.len() != experts.len() {
-            let problem = format!("has {} columns of weights and {} of experts", weights.len(), experts.len());
-            return Err(wrong(problem));
-        }
-        if let Some(k) = options.k.filter(|k| *k as usize != experts.len()) {
-            return Err(wrong(format!("has {} columns of experts, not {k}", experts.len())));
-        }
-        Ok(Self {
-            sequence: need(&["sequence"])?,
-            position: need(&["position", "token"])?,
-            layer: need(&["layer"])?,
-            phase: find(&["phase"])?,
-            experts,
-            weights,
-        })
+        Ok(columns)
     }
     /// Ascending, as batches have them.
     fn all(&self) -> Vec<usize> {
-        let mut all = vec![self.sequence, self.position, self.layer];
-        all.extend(self.phase.iter().chain(&self.experts).chain(&self.weights));
+        let rows = &self.rows;
+        let mut all = vec![rows.sequence, rows.position, rows.layer];
+        all.extend(rows.phase.iter().chain(&rows.experts).chain(&self.weights));
         all.sort_unstable();
         all
     }
@@ -151,14 +109,15 @@ impl Values {
     fn fill(&mut self, columns: &Columns, batch: &RecordBatch) {
         let all = columns.all();
         let array = |column: usize| batch.column(all.binary_search(&column).unwrap_or_default()).as_ref();
-        integers(array(columns.sequence), &mut self.sequence);
-        integers(array(columns.position), &mut self.position);
-        integers(array(columns.layer), &mut self.layer);
-        if let Some(c) = columns.phase {
+        let rows = &columns.rows;
+        integers(array(rows.sequence), &mut self.sequence);
+        integers(array(rows.position), &mut self.position);
+        integers(array(rows.layer), &mut self.layer);
+        if let Some(c) = rows.phase {
             integers(array(c), self.phase.get_or_insert_default());
         }
-        self.experts.resize_with(columns.experts.len(), Vec::new);
-        for (c, out) in columns.experts.iter().zip(&mut self.experts) {
+        self.experts.resize_with(rows.experts.len(), Vec::new);
+        for (c, out) in rows.experts.iter().zip(&mut self.experts) {
             integers(array(*c), out);
         }
         self.weights.resize_with(columns.weights.len(), Vec::new);

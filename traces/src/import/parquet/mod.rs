@@ -7,10 +7,11 @@ mod file;
 mod flame;
 #[cfg(feature = "parquet")]
 mod long;
+#[cfg(feature = "parquet")]
+mod thrift;
 
 use super::{Importer, Options, Sink};
-use moesim_core::{Diag, Result};
-use std::fs::File;
+use moesim_core::{Diag, Result, input};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -30,7 +31,7 @@ impl Importer for Parquet {
             return layer_files(path).is_ok_and(|f| !f.is_empty());
         }
         let mut start = [0; 4];
-        File::open(path).is_ok_and(|mut f| f.read_exact(&mut start).is_ok()) && &start == b"PAR1"
+        input::open(path).is_ok_and(|mut f| f.read_exact(&mut start).is_ok()) && &start == b"PAR1"
     }
     #[cfg(feature = "parquet")]
     fn import(&self, path: &Path, options: &Options, sink: &mut dyn Sink) -> Result<()> {

@@ -93,7 +93,8 @@ fn wrong_tables_are_named() {
     let columns = [("sequence", &n(0)), ("token", &n(0)), ("layer", &n(0)), ("phase", &n(2)), ("e0", &n(0))];
     wrong(&table(&columns.map(|(n, v)| (n, &v[..]))), &["row 0, phase", "2 is not a phase"]);
     let text = Arc::new(StringArray::from(vec!["a"])) as ArrayRef;
-    let batch = RecordBatch::try_from_iter([("expert0", text.clone()), ("sequence", text)]).unwrap();
+    let columns = ["expert0", "sequence", "position", "layer"].map(|n| (n, text.clone()));
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
     wrong(&write(batch), &["`expert0` has the type Utf8"]);
     wrong(b"", &["too short"]);
     wrong(b"PAR1PAR1PAR1", &["footer"]);
@@ -111,6 +112,29 @@ fn a_page_of_two_gigabytes() {
     let huge = [&bytes[..7], b"\xfe\xff\xff\xff\x0f", &bytes[end..]].concat();
     let e = read(&huge).err().unwrap();
     assert!(e.problem.contains("more than 256 MiB") && e.place.unwrap().contains("row group 0"), "{}", e.problem);
+}
+
+/// A list of 2^31 - 1 booleans, which take the decoder no byte, in a page's header and in the footer.
+#[test]
+fn lists_without_end() {
+    let bytes = std::fs::read(golden("long.parquet")).unwrap();
+    let list = [0x19, 0xf1, 0xff, 0xff, 0xff, 0xff, 7, 0];
+    // Behind the first three fields of the first page's header.
+    let mut at = 4;
+    for _ in 0..3 {
+        at += 2 + bytes[at + 1..].iter().position(|b| b & 0x80 == 0).unwrap();
+    }
+    let mut page = bytes.clone();
+    page[at..at + 8].copy_from_slice(&list);
+    let length = u32::from_le_bytes(bytes[bytes.len() - 8..][..4].try_into().unwrap()) as usize;
+    let mut footer = bytes.clone();
+    footer[bytes.len() - 8 - length..][..8].copy_from_slice(&list);
+    for (bytes, place, words) in [(page, "row group 0", "a broken header"), (footer, "footer", "has a broken footer")] {
+        let (send, receive) = std::sync::mpsc::channel();
+        std::thread::spawn(move || send.send(read(&bytes).err()));
+        let e = receive.recv_timeout(std::time::Duration::from_secs(20)).expect("an answer").unwrap();
+        assert!(e.problem.contains(words) && e.place.clone().unwrap().contains(place), "{e}");
+    }
 }
 
 #[test]
@@ -137,6 +161,29 @@ fn flame_files_that_do_not_fit() {
     std::fs::remove_file(dir.path().join("layer_2.parquet")).unwrap();
     put("layer_0.parquet", &good);
     wrong("has a layer 0");
+}
+
+/// A pipe would keep its reader waiting, so it is read on a thread of its own.
+#[cfg(unix)]
+#[test]
+fn a_layer_that_is_no_file() {
+    for (kind, words) in [("pipe", "a pipe or a device"), ("device", "a pipe or a device"), ("folder", "a folder, not")]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("layer_02.parquet");
+        match kind {
+            "pipe" => assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success()),
+            "device" => std::os::unix::fs::symlink("/dev/zero", &path).unwrap(),
+            _ => std::fs::create_dir(&path).unwrap(),
+        }
+        let (send, receive) = std::sync::mpsc::channel();
+        let source = dir.path().to_path_buf();
+        std::thread::spawn(move || send.send(load(&source, Some("parquet"), &options()).err()));
+        let e = receive.recv_timeout(std::time::Duration::from_secs(20)).expect("an answer").unwrap();
+        let text = e.to_string();
+        assert!(text.contains(&format!("layer_02.parquet: is {words}")) && e.exit_code() == 2, "{text}");
+        assert!(!e.cure.is_empty());
+    }
 }
 
 proptest! {
