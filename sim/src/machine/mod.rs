@@ -51,7 +51,7 @@ impl Machine {
     /// # Errors
     /// A topology that cannot be built.
     pub fn new(hardware: Hardware) -> Result<Self> {
-        let topology = Arc::new(Topology::build(&hardware.topology)?);
+        let topology = Arc::new(hardware.build_topology()?);
         let gpu = Engine::gpu(&hardware.device);
         let pim = Engine::pim(&hardware.device);
         let mut r = Resources::default();
