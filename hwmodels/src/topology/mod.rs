@@ -3,17 +3,20 @@
 //! One file per kind builds the graph and states its routing rule; [`Topology::build`] walks the rule once
 //! for every pair and keeps the paths in compressed rows, so that asking for a path is an index.
 
+mod facts;
 mod failed;
 mod full_mesh;
 mod graph;
 mod mesh2d;
 mod pcie;
+mod picture;
 mod planes;
 mod rail;
 mod switch;
 mod torus;
 mod wiring;
 
+pub use facts::Facts;
 pub use wiring::{Link, LinkKind, Vertex};
 
 use crate::hardware::TopologySpec;
@@ -261,4 +264,4 @@ fn limit(what: &str, none: &str, count: usize, max: usize) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

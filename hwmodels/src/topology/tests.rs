@@ -238,3 +238,35 @@ fn tables_without_bound_are_refused() {
     }
     assert_eq!(Topology::build(&TopologySpec::Single {}).unwrap().devices(), 1);
 }
+
+/// Every device that is drawn, every link as often as it should be, and well-formed text from any name.
+#[test]
+fn pictures() {
+    let svg = |spec: &TopologySpec| Topology::build(spec).unwrap().svg("a <name> & \u{1}", spec);
+    let count = |svg: &str, what: &str| svg.matches(what).count();
+    let mesh = svg(&TopologySpec::Mesh2d { x: 3, y: 2, link: link(10.0, 100) });
+    // 7 edges and the legend's line; 6 devices and the background.
+    assert_eq!((count(&mesh, "<path"), count(&mesh, "<rect")), (7 + 1, 6 + 1));
+    assert!(mesh.contains("a &lt;name&gt; &amp; <") && mesh.contains("14 links of 10 GB/s one way, 0.10 us"), "{mesh}");
+    let torus = svg(&TopologySpec::Torus { dims: vec![3, 3], link: link(10.0, 100) });
+    assert_eq!(count(&torus, "<path"), 18 + 1);
+    let full = svg(&TopologySpec::FullMesh { devices: 8, link: link(10.0, 100) });
+    assert_eq!(count(&full, "<path"), 28 + 1);
+    let planes = TopologySpec::Planes {
+        nodes: 48,
+        devices_per_node: 16,
+        planes: 7,
+        link: link(28.0, 650),
+        l2_switches: 16,
+        uplink: Some(link(28.0, 400)),
+        striping: crate::hardware::Striping::Even,
+    };
+    // A node of 16 and its switch, six boxes of a node, one of the rest, level 2; two classes of links.
+    let planes = svg(&planes);
+    assert_eq!((count(&planes, "<rect"), count(&planes, "<path")), (1 + 16 + 1 + 6 + 1 + 1, 16 + 1 + 7 + 2));
+    assert!(planes.contains("+41 nodes"), "{planes}");
+    let mesh = TopologySpec::Mesh2d { x: 3, y: 3, link: link(10.0, 100) };
+    let t = Topology::with_failed(&mesh, &["gpu0>gpu1".into()]).unwrap();
+    assert!(t.svg("x", &mesh).contains("stroke-dasharray"));
+    svg(&TopologySpec::Single {});
+}
