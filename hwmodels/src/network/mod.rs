@@ -6,6 +6,7 @@
 //! its bytes over its slowest link and its latency. Which of the two is longer depends on the transfers.
 
 mod bottleneck;
+mod collective;
 mod flow;
 mod lines;
 mod reserve;
@@ -13,6 +14,7 @@ mod ring;
 mod tree;
 
 pub use bottleneck::Bottleneck;
+pub use collective::{Collective, Effort, Relay};
 pub use flow::Flow;
 pub use reserve::Reserve;
 pub use ring::Ring;
@@ -23,7 +25,7 @@ use std::sync::Arc;
 
 /// A fidelity. Devices of transfers are below [`Topology::devices`]; `link_bytes`, if given, has an entry a link, to which
 /// the link's bytes are added.
-pub trait Network: Send {
+pub trait Network: Send + std::fmt::Debug {
     /// The topology that transfers run on.
     fn topology(&self) -> &Arc<Topology>;
     /// The time of transfers that start together, to the end of the last.

@@ -73,7 +73,7 @@ fn on(m: &Model, hw: &str, k: u32, rows: &[&[u16]], on_first: u32, policy: &mut 
     assert_eq!(came.total(), replay.assigned());
     let selections = replay.selections();
     assert_eq!(selections.routed(), replay.assigned());
-    let (mut graph, mut network) = (Graph::default(), Network::new(&plan));
+    let (mut graph, mut network) = (Graph::default(), Network::new(&plan, Default::default()));
     let gate = graph.join(0, &[]);
     let tokens = [u64::from(on_first), u64::from(count - on_first)];
     let view = StateView {
