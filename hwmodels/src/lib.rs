@@ -2,7 +2,8 @@
 //!
 //! * [`hardware`]: devices, memories, links and hosts as data; presets inside the binary; every constant has an origin.
 //! * [`topology`]: the directed graph of devices, switches and links of a [`TopologySpec`], with a routing rule per kind.
-//! * [`network`]: the time of a phase of transfers on a topology ([`Bottleneck`]), and of a ring all-reduce.
+//! * [`network`]: the time of transfers on a topology in three fidelities ([`Bottleneck`], [`Flow`], [`Reserve`]), and of
+//!   collectives.
 //! * [`cost`]: rooflines with a launch term, in plain shapes: GEMM, grouped experts, attention, copies.
 //!
 //! ```
@@ -32,5 +33,5 @@ pub mod network;
 pub mod topology;
 
 pub use hardware::{Hardware, TopologySpec, preset_text, presets};
-pub use network::{Bottleneck, Phase, Transfer};
+pub use network::{Bottleneck, Flow, Network, Phase, Reserve, Timed, Transfer};
 pub use topology::Topology;

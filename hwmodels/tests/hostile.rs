@@ -94,6 +94,15 @@ fn topologies() {
 }
 
 #[test]
+fn failed_links() {
+    let failed = |names: &str| load("\n[device]\n", &format!("failed_links = {names}\n[device]\n"));
+    says(&failed("[\"gpu0>swich\"]"), "failed_links.0", "\"gpu0>switch\"");
+    says(&failed("[\"\"]"), "failed_links.0", "gpu0>switch");
+    says(&failed("[\"gpu3>switch\"]"), "failed_links", "no path from gpu3 to gpu0");
+    says(&failed("3"), "3:16", "write a sequence");
+}
+
+#[test]
 fn what_is_no_hardware_file() {
     let e = Hardware::load("h100_8").unwrap_err();
     assert!(e.cure.contains("did you mean \"h100-8\"?") && e.cure.contains("wafer-5x5"), "{e}");

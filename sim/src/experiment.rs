@@ -104,7 +104,7 @@ pub enum Routing {
 pub struct Fidelity {
     /// Operations: `op` or `phase`, with the same outcome.
     pub execution: Execution,
-    /// Collectives: `bottleneck`.
+    /// Collectives: `bottleneck`, `flow`, `reserve` or `reserve-head-of-line`.
     pub network: NetworkFidelity,
     /// Selections: `exact`, every token of every layer replayed.
     pub routing: RoutingFidelity,
@@ -117,6 +117,12 @@ pub enum NetworkFidelity {
     /// The larger of the most loaded link and the slowest transfer: a lower bound.
     #[default]
     Bottleneck,
+    /// Transfers share links max-min fairly, event by event.
+    Flow,
+    /// A transfer holds all links of its path; later ones go ahead where their links are free.
+    Reserve,
+    /// As `reserve`, but none goes ahead of an earlier one with which it shares a link.
+    ReserveHeadOfLine,
 }
 
 /// Fidelity of routing.

@@ -234,3 +234,22 @@ fn clients_of_a_folder_are_served_again() {
     let again = p.run("run/experiment.toml", "again", &[]);
     assert_eq!(again.text("requests.csv"), run.text("requests.csv"));
 }
+
+#[test]
+fn show_draws_hardware_and_says_what_its_network_is_like() {
+    let p = Place::new();
+    let text = p.ok(&["show", "cloudmatrix384", "--svg", "c.svg"]);
+    assert!(text.contains("# topology: 768 devices in 48 nodes, 1632 directed links\n"), "{text}");
+    assert!(text.contains("# paths: 2 to 4 links") && text.contains("# bisection: "), "{text}");
+    let svg = std::fs::read_to_string(p.path("c.svg")).unwrap();
+    assert!(svg.starts_with("<svg ") && svg.contains("+41 nodes"));
+    // A file of one's own, with a link that failed.
+    let failed =
+        p.ok(&["show", "wafer-5x5"]).replacen("\n[device]\n", "\nfailed_links = [\"gpu0>gpu1\"]\n[device]\n", 1);
+    p.write("mine.toml", &failed);
+    let text = p.ok(&["show", "mine.toml", "--svg", "m.svg"]);
+    assert!(text.contains("# failed links: gpu0>gpu1"), "{text}");
+    let model = p.command(&["show", "gpt-oss-20b", "--svg", "x.svg"]).output().unwrap();
+    assert!(model.status.code() == Some(2) && String::from_utf8_lossy(&model.stderr).contains("no topology to draw"));
+    assert_eq!(p.names(), ["c.svg", "m.svg", "mine.toml"]);
+}

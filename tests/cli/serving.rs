@@ -208,3 +208,33 @@ fn turns_follow_their_answers() {
     assert_eq!(of("requests.finished") + of("requests.rejected"), of("requests.admitted"));
     assert!(of("sessions.requests_per_session") < session.len() as f64 / 20.0);
 }
+
+/// One batch, so that a slower network cannot change what runs together.
+#[test]
+fn networks_are_slower_than_their_bound_and_move_the_same_bytes() {
+    let p = Place::new();
+    let run = |network: &str| {
+        let fidelity = format!("fidelity.network={network}");
+        let one = [
+            "hardware=h800-2x8",
+            "deployment.attention_tp=2",
+            "workload.arrivals.requests=16",
+            "workload.arrivals.concurrency=16",
+            "workload.arrivals.prompt_tokens={ mean = 32 }",
+            "workload.arrivals.output_tokens={ mean = 4 }",
+        ];
+        let s = p.run("quickstart", network, &[&one[..], &[&fidelity]].concat()).summary();
+        assert_eq!(s["fidelity"]["network"], network);
+        let bytes = ["dispatch", "combine", "allreduce"].map(|k| number(&s, &format!("traffic_bytes.{k}")));
+        (number(&s, "simulated_s"), bytes, s["approximations"].to_string())
+    };
+    let bound = run("bottleneck");
+    let others = ["flow", "reserve", "reserve-head-of-line"].map(run);
+    for other in &others {
+        assert!(other.0 > bound.0 && other.1 == bound.1, "{other:?} {bound:?}");
+        assert!(!other.2.contains("lower bound"), "{}", other.2);
+    }
+    assert!(others[0].0 != others[1].0);
+    let e = p.command(&["run", "quickstart", "--set", "fidelity.network=flows"]).output().unwrap();
+    assert!(e.status.code() == Some(2) && String::from_utf8_lossy(&e.stderr).contains("did you mean `flow`?"));
+}

@@ -1,7 +1,6 @@
 //! What no machine has: zeros, fractions above one, origins left empty.
 
-use super::{Hardware, HostLink, LinkSpec, Memory, TopologySpec};
-use crate::topology::Topology;
+use super::{Hardware, HostLink, LinkSpec, Memory};
 use moesim_core::{Bandwidth, Bytes, Diag, FlopRate, Picos, Result, Sourced};
 
 /// Below any rate of one device or link that a person can mean (1 MB/s, 1 MFLOP/s): slower, and a single kernel could
@@ -39,20 +38,8 @@ impl Hardware {
             delay("host.link.latency", latency)?;
             fraction("host.link.achievable", achievable)?;
         }
-        match &self.topology {
-            TopologySpec::Single {} => {}
-            TopologySpec::Switch { link: l, .. }
-            | TopologySpec::FullMesh { link: l, .. }
-            | TopologySpec::Mesh2d { link: l, .. } => link("topology.link", l)?,
-            TopologySpec::FatTreeRail { link: l, nic, .. } => {
-                link("topology.link", l)?;
-                link("topology.nic", nic)?;
-            }
-            TopologySpec::Graph { edges, .. } => {
-                edges.iter().enumerate().try_for_each(|(i, e)| link(&format!("topology.edges.{i}.link"), &e.link))?;
-            }
-        }
-        Topology::build(&self.topology).map(drop)
+        self.topology.link_specs().into_iter().try_for_each(|(place, l)| link(&place, l))?;
+        self.build_topology().map(drop)
     }
 
     fn check_device(&self) -> Result<()> {

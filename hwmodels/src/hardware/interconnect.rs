@@ -49,6 +49,67 @@ pub enum TopologySpec {
         /// The link from one device to its neighbour.
         link: LinkSpec,
     },
+    /// A ring: every device joined to the next, the last to the first. Routing takes the shorter way round.
+    Ring {
+        /// Number of devices.
+        devices: u32,
+        /// The link from one device to its neighbour.
+        link: LinkSpec,
+    },
+    /// A mesh of any number of dimensions whose rows are closed to rings (two dimensions: a 2D torus). The first dimension
+    /// counts fastest: device = c0 + d0 * (c1 + d1 * c2 ...). Routing is in dimension order, each the shorter way round.
+    Torus {
+        /// Devices along each dimension, as in `[16, 16]`.
+        dims: Vec<u32>,
+        /// The link from one device to its neighbour.
+        link: LinkSpec,
+    },
+    /// A full mesh along every dimension (UB-Mesh, arXiv 2503.20377): each device has a direct link to every device that
+    /// differs in one coordinate. Devices count as in a torus. Routing is in dimension order, one link a dimension.
+    FullMeshNd {
+        /// Devices along each dimension, as in `[8, 8, 4]`.
+        dims: Vec<u32>,
+        /// The link of each dimension, in the same order.
+        links: Vec<LinkSpec>,
+    },
+    /// One host: devices in groups behind PCIe switches, and these under a root complex. Transfers between groups share
+    /// the uplinks; they are oversubscribed where `devices_per_switch` links are faster than one uplink.
+    Pcie {
+        /// Number of PCIe switches.
+        switches: u32,
+        /// Devices behind each.
+        devices_per_switch: u32,
+        /// A device's link to or from its switch.
+        link: LinkSpec,
+        /// A switch's link to or from the root complex.
+        uplink: LinkSpec,
+    },
+    /// Planes of switches: every device has a link into each plane; a plane has one level-1 switch a node, and above these
+    /// level-2 switches. Device = node * devices_per_node + i. Planes are alike, and so is what is above a level-1 switch.
+    ///
+    /// With `striping = "even"` a transfer's bytes are spread evenly over all planes and over the level-2 switches, so
+    /// that each carries the same: the planes are then one network with the sum of their bandwidths, which is how they
+    /// are built here. With `striping = "pair"` planes are built one by one and the transfers from one device to another
+    /// keep to plane (source + destination) modulo planes; inside a plane they are spread over the level-2 switches.
+    Planes {
+        /// Number of nodes.
+        nodes: u32,
+        /// Devices in a node.
+        devices_per_node: u32,
+        /// Number of planes.
+        planes: u32,
+        /// A device's link to or from its node's level-1 switch of one plane.
+        link: LinkSpec,
+        /// Level-2 switches of one plane; nothing with one node.
+        #[serde(default)]
+        l2_switches: u32,
+        /// A level-1 switch's link to or from one level-2 switch of its plane; nothing with one node. Planes are
+        /// oversubscribed where `devices_per_node` links are faster than `l2_switches` uplinks.
+        uplink: Option<LinkSpec>,
+        /// Which planes a transfer takes.
+        #[serde(default)]
+        striping: Striping,
+    },
     /// Nodes with a scale-up switch inside; device i of every node has its network card on rail switch i. Device =
     /// node * devices_per_node + i.
     FatTreeRail {
@@ -94,6 +155,17 @@ pub enum CrossRail {
     Spine,
 }
 
+/// Which planes a transfer takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Striping {
+    /// All, evenly.
+    #[default]
+    Even,
+    /// One, by source and destination.
+    Pair,
+}
+
 /// One edge of a [`TopologySpec::Graph`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -107,14 +179,43 @@ pub struct Edge {
 impl TopologySpec {
     /// Number of devices; may overflow to `usize::MAX` before the specification is checked.
     pub fn devices(&self) -> usize {
-        let product = |a: u32, b: u32| (a as usize).saturating_mul(b as usize);
-        match *self {
+        let product = |dims: &[u32]| dims.iter().fold(1usize, |n, &d| n.saturating_mul(d as usize));
+        match self {
             Self::Single {} => 1,
-            Self::Switch { devices, .. } | Self::FullMesh { devices, .. } | Self::Graph { devices, .. } => {
-                devices as usize
+            Self::Switch { devices, .. }
+            | Self::FullMesh { devices, .. }
+            | Self::Ring { devices, .. }
+            | Self::Graph { devices, .. } => *devices as usize,
+            Self::Mesh2d { x, y, .. } => product(&[*x, *y]),
+            Self::Torus { dims, .. } | Self::FullMeshNd { dims, .. } => product(dims),
+            Self::Pcie { switches, devices_per_switch, .. } => product(&[*switches, *devices_per_switch]),
+            Self::FatTreeRail { nodes, devices_per_node, .. } | Self::Planes { nodes, devices_per_node, .. } => {
+                product(&[*nodes, *devices_per_node])
             }
-            Self::Mesh2d { x, y, .. } => product(x, y),
-            Self::FatTreeRail { nodes, devices_per_node, .. } => product(nodes, devices_per_node),
+        }
+    }
+
+    /// Every link that the file describes, with its place.
+    pub(super) fn link_specs(&self) -> Vec<(String, &LinkSpec)> {
+        let at = |name: &str, link| (format!("topology.{name}"), link);
+        match self {
+            Self::Single {} => Vec::new(),
+            Self::Switch { link, .. }
+            | Self::FullMesh { link, .. }
+            | Self::Ring { link, .. }
+            | Self::Torus { link, .. }
+            | Self::Mesh2d { link, .. } => vec![at("link", link)],
+            Self::FullMeshNd { links, .. } => {
+                links.iter().enumerate().map(|(i, l)| at(&format!("links.{i}"), l)).collect()
+            }
+            Self::FatTreeRail { link, nic, .. } => vec![at("link", link), at("nic", nic)],
+            Self::Pcie { link, uplink, .. } => vec![at("link", link), at("uplink", uplink)],
+            Self::Planes { link, uplink, .. } => {
+                std::iter::once(at("link", link)).chain(uplink.iter().map(|l| at("uplink", l))).collect()
+            }
+            Self::Graph { edges, .. } => {
+                edges.iter().enumerate().map(|(i, e)| at(&format!("edges.{i}.link"), &e.link)).collect()
+            }
         }
     }
 }

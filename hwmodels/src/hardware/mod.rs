@@ -12,9 +12,10 @@ mod preset;
 
 pub use device::{Achievable, Device, Memory, Peak, Pim};
 pub use host::{Host, HostLink};
-pub use interconnect::{CrossRail, Edge, LinkSpec, TopologySpec};
+pub use interconnect::{CrossRail, Edge, LinkSpec, Striping, TopologySpec};
 pub use preset::{Preset, preset_text, presets};
 
+use crate::topology::Topology;
 use moesim_core::{Bytes, Diag, Result, Sourced, config, diag, input};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,10 @@ pub struct Hardware {
     pub description: String,
     /// Price of one device for one hour, in US dollars; without it a run gives no cost.
     pub price_per_device_hour: Option<Sourced<f64>>,
+    /// Links that do not work, by the names that `moesim show` and `links.csv` print, as in `["gpu0>gpu1"]`. Where the
+    /// route of a pair of devices has one, the pair takes the path with the fewest links that work.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed_links: Vec<String>,
     /// Every device.
     pub device: Device,
     /// How the devices are joined.
@@ -85,6 +90,14 @@ impl Hardware {
     /// Number of devices.
     pub fn devices(&self) -> usize {
         self.topology.devices()
+    }
+
+    /// The graph of devices, switches and links, without those that failed.
+    ///
+    /// # Errors
+    /// As [`Topology::with_failed`].
+    pub fn build_topology(&self) -> Result<Topology> {
+        Topology::with_failed(&self.topology, &self.failed_links)
     }
 
     /// Device memory left for weights, KV cache and activations: capacity less the reserve.

@@ -22,11 +22,15 @@ static PRESETS: &[Preset] = embed![
     "h800-2x8",
     "h200-8",
     "b200-8",
+    "gb200-nvl72",
     "mi300x-8",
     "rtx4090-offload",
     "duplex-1",
     "duplex-4",
     "wafer-5x5",
+    "tsmc-sow-3x8",
+    "dojo-enhanced-5x5",
+    "cloudmatrix384",
 ];
 
 /// Every preset, in the order that people should see.

@@ -9,8 +9,9 @@
 //! ones; a path's latency includes the per-message cost. More bytes in a transfer that has some never make a phase
 //! shorter; a transfer added to a phase may, by its latency alone, where its path is shorter than that of the others.
 
-use super::{Phase, Transfer};
+use super::{Network, Phase, Timed, Transfer, real, up};
 use crate::topology::{PathClass, Topology};
+use moesim_core::Picos;
 use std::sync::Arc;
 
 /// Bounds phases on one topology; keeps its tables between calls, so that a call allocates nothing.
@@ -128,12 +129,34 @@ impl Bottleneck {
 
     /// The first among the slowest links of the first transfer that takes `slowest_s` alone.
     fn slowest_link(&self, transfers: &[Transfer], slowest_s: f64) -> Option<u32> {
-        let real = |t: &&Transfer| t.bytes > 0 && t.src != t.dst;
         let class = |t: &Transfer| self.topology.class(t.src as usize, t.dst as usize);
-        let t = transfers.iter().filter(real).find(|t| alone_s(t.bytes, class(t)) == slowest_s)?;
+        let t = transfers.iter().filter(|t| real(t)).find(|t| alone_s(t.bytes, class(t)) == slowest_s)?;
         let at = |l: u32| self.s_per_byte[l as usize];
         let path = self.topology.path(t.src as usize, t.dst as usize);
         path.iter().copied().reduce(|a, b| if at(b) > at(a) { b } else { a })
+    }
+}
+
+impl Network for Bottleneck {
+    fn topology(&self) -> &Arc<Topology> {
+        &self.topology
+    }
+
+    fn phase(&mut self, transfers: &[Transfer], link_bytes: Option<&mut [u64]>) -> Phase {
+        Self::phase(self, transfers, link_bytes)
+    }
+
+    /// Each as if it were alone: a bound from below.
+    fn schedule(&mut self, transfers: &[Timed], ends: &mut Vec<Picos>, mut link_bytes: Option<&mut [u64]>) {
+        ends.clear();
+        for Timed { start, transfer: t, .. } in transfers {
+            let (src, dst) = (t.src as usize, t.dst as usize);
+            let alone_s = if real(t) { alone_s(t.bytes, self.topology.class(src, dst)) } else { 0.0 };
+            ends.push(*start + Picos(up(alone_s * 1e12)));
+            if let Some(total) = link_bytes.as_deref_mut() {
+                self.topology.path(src, dst).iter().for_each(|&l| total[l as usize] += t.bytes);
+            }
+        }
     }
 }
 

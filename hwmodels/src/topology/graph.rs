@@ -1,10 +1,10 @@
 //! Any graph that a user draws. Routing: fewest links; among equals the links that come first in the file.
 
 use super::wiring::{LinkKind, Wiring};
-use super::{MAX_LINKS, Plan, limit};
+use super::{MAX_LINKS, Plan, Vertex, limit};
 use crate::hardware::Edge;
 use moesim_core::{Diag, Result};
-use petgraph::graph::NodeIndex;
+use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::EdgeRef;
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -41,33 +41,46 @@ pub(super) fn plan(devices: u32, edges: &[Edge]) -> Result<Plan> {
     let (mut reached, mut of) = (Vec::new(), usize::MAX);
     let route = move |src: usize, dst: usize, path: &mut Vec<u32>| {
         if of != src {
-            (reached, of) = (breadth_first(&graph, src), src);
+            (reached, of) = (breadth_first(&graph, n, src, |_| true), src);
         }
-        let (start, mut at) = (path.len(), NodeIndex::new(dst));
-        while let Some(edge) = reached[at.index()] {
-            path.push(edge);
-            let Some((from, _)) = graph.edge_endpoints((edge).into()) else { break };
-            at = from;
-        }
-        path[start..].reverse();
+        walk_back(&graph, &reached, dst, path);
     };
     Ok(Plan { wiring, devices: n, devices_per_node: n, route: Box::new(route) })
 }
 
-fn breadth_first(graph: &petgraph::graph::DiGraph<super::Vertex, ()>, src: usize) -> Vec<Option<u32>> {
+/// The link by which each vertex is first reached from `src` over links that `works`, in rounds of one link more and in the
+/// order of their ids; ends when all of the first `devices` vertices are.
+pub(super) fn breadth_first(
+    graph: &DiGraph<Vertex, ()>,
+    devices: usize,
+    src: usize,
+    works: impl Fn(u32) -> bool,
+) -> Vec<Option<u32>> {
     let mut reached = vec![None; graph.node_count()];
     let mut queue = VecDeque::from([NodeIndex::new(src)]);
-    let mut out = Vec::new();
-    while let Some(at) = queue.pop_front() {
+    let (mut out, mut left) = (Vec::new(), devices - 1);
+    while let Some(at) = queue.pop_front().filter(|_| left > 0) {
         out.clear();
         out.extend(graph.edges(at).map(|e| (e.id().index() as u32, e.target())));
         out.sort_unstable();
-        for &(edge, to) in &out {
+        for &(edge, to) in out.iter().filter(|e| works(e.0)) {
             if to.index() != src && reached[to.index()].is_none() {
                 reached[to.index()] = Some(edge);
+                left -= usize::from(to.index() < devices);
                 queue.push_back(to);
             }
         }
     }
     reached
+}
+
+/// Appends the links from the source of `reached` to `dst`; nothing if it was not reached.
+pub(super) fn walk_back(graph: &DiGraph<Vertex, ()>, reached: &[Option<u32>], dst: usize, path: &mut Vec<u32>) {
+    let (start, mut at) = (path.len(), NodeIndex::new(dst));
+    while let Some(edge) = reached[at.index()] {
+        path.push(edge);
+        let Some((from, _)) = graph.edge_endpoints(edge.into()) else { break };
+        at = from;
+    }
+    path[start..].reverse();
 }

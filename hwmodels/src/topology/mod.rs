@@ -3,13 +3,20 @@
 //! One file per kind builds the graph and states its routing rule; [`Topology::build`] walks the rule once
 //! for every pair and keeps the paths in compressed rows, so that asking for a path is an index.
 
+mod facts;
+mod failed;
 mod full_mesh;
 mod graph;
 mod mesh2d;
+mod pcie;
+mod picture;
+mod planes;
 mod rail;
 mod switch;
+mod torus;
 mod wiring;
 
+pub use facts::Facts;
 pub use wiring::{Link, LinkKind, Vertex};
 
 use crate::hardware::TopologySpec;
@@ -26,6 +33,9 @@ const MAX_LINKS: usize = 1 << 20;
 const MAX_PAIRS: usize = 1 << 24;
 /// Links in all paths of the routing table together (256 MiB).
 const MAX_HOPS: usize = 1 << 26;
+
+/// Dimensions of a torus or full mesh: two devices along each are more than the table of pairs holds.
+const MAX_DIMS: usize = 16;
 
 /// A topology with a path for every pair of devices.
 #[derive(Clone, Debug)]
@@ -67,32 +77,52 @@ struct Plan {
 type RouteRule = Box<dyn FnMut(usize, usize, &mut Vec<u32>)>;
 
 impl Topology {
-    /// Builds the graph and the routing table.
+    /// Builds the graph and the routing table, every link working.
+    ///
+    /// # Errors
+    /// As [`Topology::with_failed`].
+    pub fn build(spec: &TopologySpec) -> Result<Self> {
+        Self::with_failed(spec, &[])
+    }
+
+    /// Builds the graph and the routing table. Where a path by the rule has a link of `failed` (names as in
+    /// [`Link::name`]), the pair takes the path with the fewest links that work, among equals the links with the least
+    /// ids; devices forward where that is so.
     ///
     /// # Errors
     /// No devices, more than 65,536, more links or paths than the tables may hold, a pair of devices without a path, or
-    /// a name that does not exist; the place is a key under `topology`.
-    pub fn build(spec: &TopologySpec) -> Result<Self> {
+    /// a name that does not exist; the place is `failed_links` or a key under `topology`.
+    pub fn with_failed(spec: &TopologySpec, failed: &[String]) -> Result<Self> {
         let devices = spec.devices();
         limit("devices", "has no devices", devices, MAX_DEVICES)?;
         limit("pairs of devices", "has no devices", devices.saturating_mul(devices), MAX_PAIRS)?;
         let plan = match spec {
             TopologySpec::Single {} => switch::single(),
             TopologySpec::Switch { devices, link } => switch::plan(*devices, link),
-            TopologySpec::FullMesh { devices, link } => full_mesh::plan(*devices, link)?,
+            TopologySpec::FullMesh { devices, link } => full_mesh::plan(&[*devices], std::slice::from_ref(link))?,
+            TopologySpec::FullMeshNd { dims, links } => full_mesh::plan(dims, links)?,
+            TopologySpec::Ring { devices, link } => torus::plan(&[*devices], link)?,
+            TopologySpec::Torus { dims, link } => torus::plan(dims, link)?,
+            TopologySpec::Pcie { switches, devices_per_switch, link, uplink } => {
+                pcie::plan(*switches, *devices_per_switch, link, uplink)
+            }
+            TopologySpec::Planes { nodes, devices_per_node, planes, link, l2_switches, uplink, striping } => {
+                let above = planes::Above { l2_switches: *l2_switches, uplink: uplink.as_ref() };
+                planes::plan(*nodes, *devices_per_node, *planes, link, above, *striping)?
+            }
             TopologySpec::Mesh2d { x, y, link } => mesh2d::plan(*x, *y, link),
             TopologySpec::FatTreeRail { nodes, devices_per_node, link, nic, cross_rail, spine_oversubscription } => {
                 rail::plan(*nodes, *devices_per_node, link, nic, *cross_rail, *spine_oversubscription)?
             }
             TopologySpec::Graph { devices, edges } => graph::plan(*devices, edges)?,
         };
-        Self::from_plan(plan)
+        Self::from_plan(failed::around(plan, failed)?)
     }
 
     fn from_plan(plan: Plan) -> Result<Self> {
         let Plan { wiring: Wiring { graph, links }, devices, devices_per_node, mut route } = plan;
         let (mut routes, mut hops) = (Vec::with_capacity(devices * devices + 1), Vec::new());
-        let (mut classes, mut known) = (Vec::new(), HashMap::new());
+        let (mut classes, mut known, mut last) = (Vec::new(), HashMap::new(), (0, None));
         for src in 0..devices {
             for dst in 0..devices {
                 let start = hops.len();
@@ -102,16 +132,24 @@ impl Topology {
                 let path = &hops[start..];
                 if src != dst && path.is_empty() {
                     let problem = format!("there is no path from gpu{src} to gpu{dst}");
-                    return Err(Diag::input(problem).place("topology").cure("join them with an edge or a switch"));
+                    let (place, cure) = match links.iter().any(|l| l.failed) {
+                        true => ("failed_links", "leave a way for every device"),
+                        false => ("topology", "join them with an edge or a switch"),
+                    };
+                    return Err(Diag::input(problem).place(place).cure(cure));
                 }
                 debug_assert!(joins(&links, path, src, dst), "route from {src} to {dst}: {path:?}");
                 limit("links in all paths", "", hops.len().max(1), MAX_HOPS)?;
                 let class = class_of(&links, &hops[start..]);
-                let bits = (class.latency_s.to_bits(), class.s_per_byte.to_bits());
-                let class = *known.entry(bits).or_insert_with(|| {
-                    classes.push(class);
-                    classes.len() as u32 - 1
-                });
+                if last.1 != Some(class) {
+                    let bits = (class.latency_s.to_bits(), class.s_per_byte.to_bits());
+                    let id = *known.entry(bits).or_insert_with(|| {
+                        classes.push(class);
+                        classes.len() as u32 - 1
+                    });
+                    last = (id, Some(class));
+                }
+                let class = last.0;
                 routes.push(Route { start: start as u32, class });
             }
         }
@@ -204,6 +242,16 @@ fn joins(links: &[Link], path: &[u32], src: usize, dst: usize) -> bool {
     end == Some(dst as u32)
 }
 
+/// Refuses none, zeros and more dimensions than anything has.
+fn check_dims(dims: &[u32]) -> Result<()> {
+    if dims.is_empty() || dims.len() > MAX_DIMS {
+        return Err(Diag::input(format!("has {} dimensions", dims.len()))
+            .place("topology.dims")
+            .cure(format!("write 1 to {MAX_DIMS} numbers of devices, as in [8, 8, 4]")));
+    }
+    Ok(())
+}
+
 /// Refuses zero and more than `max` of `what`.
 fn limit(what: &str, none: &str, count: usize, max: usize) -> Result<()> {
     match count {
@@ -216,4 +264,4 @@ fn limit(what: &str, none: &str, count: usize, max: usize) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -91,6 +91,144 @@ fn a_graph_takes_the_fewest_links_and_the_first_in_the_file() {
 }
 
 #[test]
+fn rings_and_tori_go_the_shorter_way_round() {
+    let ring = |devices| Topology::build(&TopologySpec::Ring { devices, link: link(100.0, 200) }).unwrap();
+    let t = ring(6);
+    assert_eq!((t.links().len(), t.nodes()), (12, 1));
+    assert_eq!(names(&t, 1, 0), ["gpu1>gpu0"]);
+    assert_eq!(names(&t, 0, 4), ["gpu0>gpu5", "gpu5>gpu4"]);
+    // Three away both ways: up from even devices, down from odd ones.
+    assert_eq!(names(&t, 0, 3), ["gpu0>gpu1", "gpu1>gpu2", "gpu2>gpu3"]);
+    assert_eq!(names(&t, 1, 4), ["gpu1>gpu0", "gpu0>gpu5", "gpu5>gpu4"]);
+    assert_eq!((ring(1).links().len(), ring(2).links().len(), ring(3).links().len()), (0, 2, 6));
+    let torus =
+        |dims: &[u32]| Topology::build(&TopologySpec::Torus { dims: dims.into(), link: link(100.0, 200) }).unwrap();
+    let t = torus(&[5, 4]);
+    assert_eq!((t.devices(), t.links().len()), (20, 4 * 20));
+    // Along the row round the edge, then up the column: (0, 0) to (4, 3).
+    assert_eq!(names(&t, 0, 19), ["gpu0>gpu4", "gpu4>gpu19"]);
+    let around = |a: usize, b: usize, d: usize| a.abs_diff(b).min(d - a.abs_diff(b));
+    for src in 0..20 {
+        for dst in 0..20 {
+            assert_eq!(t.path(src, dst).len(), around(src % 5, dst % 5, 5) + around(src / 5, dst / 5, 4));
+        }
+    }
+    // Uniform traffic loads all links along a dimension alike.
+    let t = torus(&[4, 4, 2]);
+    assert_eq!(t.links().len(), 32 * (2 + 2 + 1));
+    let mut load = vec![0; t.links().len()];
+    (0..32)
+        .flat_map(|s| (0..32).map(move |d| (s, d)))
+        .flat_map(|(s, d)| t.path(s, d))
+        .for_each(|&l| load[l as usize] += 1);
+    assert!(load.iter().all(|&n| n == 16), "{load:?}");
+}
+
+#[test]
+fn a_full_mesh_of_dimensions_takes_a_link_each() {
+    let spec = |dims: &[u32], links: usize| TopologySpec::FullMeshNd {
+        dims: dims.into(),
+        links: vec![link(50.0, 100); links],
+    };
+    let t = Topology::build(&spec(&[8, 8, 4], 3)).unwrap();
+    assert_eq!((t.devices(), t.links().len()), (256, 256 * (7 + 7 + 3)));
+    assert_eq!(names(&t, 0, 255), ["gpu0>gpu7", "gpu7>gpu63", "gpu63>gpu255"]);
+    for (src, dst) in [(0, 1), (200, 13), (77, 255), (255, 0)] {
+        let differ = [(1, 8), (8, 8), (64, 4)].iter().filter(|(s, d)| src / s % d != dst / s % d).count();
+        assert_eq!(t.path(src, dst).len(), differ);
+    }
+    for wrong in [spec(&[8, 8], 3), spec(&[], 0), spec(&[1; 17], 17), spec(&[8, 0], 2), spec(&[u32::MAX; 4], 4)] {
+        let e = Topology::build(&wrong).unwrap_err();
+        assert!(e.place.is_some() && !e.cure.is_empty(), "{e}");
+    }
+}
+
+#[test]
+fn pcie_groups_share_their_uplinks() {
+    let spec = |switches| TopologySpec::Pcie {
+        switches,
+        devices_per_switch: 4,
+        link: link(64.0, 500),
+        uplink: link(64.0, 300),
+    };
+    let t = Topology::build(&spec(2)).unwrap();
+    assert_eq!((t.devices(), t.links().len(), t.nodes()), (8, 16 + 4, 1));
+    assert_eq!(names(&t, 0, 3), ["gpu0>pcie0", "pcie0>gpu3"]);
+    assert_eq!(names(&t, 1, 6), ["gpu1>pcie0", "pcie0>root", "root>pcie1", "pcie1>gpu6"]);
+    assert!((t.latency_s(1, 6) - 1.6e-6).abs() < 1e-15);
+    assert_eq!(Topology::build(&spec(1)).unwrap().links().len(), 8);
+}
+
+#[test]
+fn planes_are_one_network_or_each_its_own() {
+    let spec = |nodes, planes, l2_switches, uplink, striping| TopologySpec::Planes {
+        nodes,
+        devices_per_node: 4,
+        planes,
+        link: link(25.0, 500),
+        l2_switches,
+        uplink,
+        striping,
+    };
+    use crate::hardware::Striping::{Even, Pair};
+    let t = Topology::build(&spec(3, 2, 2, Some(link(20.0, 300)), Even)).unwrap();
+    assert_eq!((t.devices(), t.nodes(), t.links().len()), (12, 3, 24 + 6));
+    assert_eq!(names(&t, 0, 3), ["gpu0>node0", "node0>gpu3"]);
+    assert_eq!(names(&t, 0, 11), ["gpu0>node0", "node0>l2", "l2>node2", "node2>gpu11"]);
+    // 2 x 25 GB/s a device; 2 planes x 2 switches x 20 GB/s a node, for 4 devices: 2.5 times oversubscribed.
+    let bandwidths: Vec<f64> = t.path(0, 11).iter().map(|&l| t.links()[l as usize].bandwidth_per_s / 1e9).collect();
+    assert_eq!(bandwidths, [50.0, 80.0, 80.0, 50.0]);
+    let t = Topology::build(&spec(3, 2, 2, Some(link(20.0, 300)), Pair)).unwrap();
+    assert_eq!(t.links().len(), 2 * (24 + 6));
+    assert_eq!(names(&t, 0, 3), ["gpu0>node0.plane1", "node0.plane1>gpu3"]);
+    assert_eq!(names(&t, 1, 11)[1..3], ["node0.plane0>l2.plane0", "l2.plane0>node2.plane0"]);
+    for wrong in [
+        spec(3, 0, 2, Some(link(20.0, 300)), Even),
+        spec(3, 2, 0, Some(link(20.0, 300)), Even),
+        spec(3, 2, 2, None, Pair),
+    ] {
+        let e = Topology::build(&wrong).unwrap_err();
+        assert!(e.place.is_some() && !e.cure.is_empty(), "{e}");
+    }
+    assert_eq!(Topology::build(&spec(1, 18, 0, None, Even)).unwrap().links().len(), 8);
+}
+
+#[test]
+fn ways_around_failed_links() {
+    let failed = |spec: &TopologySpec, names: &[&str]| {
+        Topology::with_failed(spec, &names.iter().map(|n| n.to_string()).collect::<Vec<_>>())
+    };
+    let mesh = TopologySpec::Mesh2d { x: 3, y: 3, link: link(10.0, 100) };
+    let t = failed(&mesh, &["gpu0>gpu1"]).unwrap();
+    // Pairs that the link does not concern keep their way; the others take the fewest links, the first in order.
+    assert_eq!(names(&t, 1, 0), ["gpu1>gpu0"]);
+    assert_eq!(names(&t, 0, 1), ["gpu0>gpu3", "gpu3>gpu4", "gpu4>gpu1"]);
+    assert_eq!(names(&t, 0, 2), ["gpu0>gpu3", "gpu3>gpu4", "gpu4>gpu5", "gpu5>gpu2"]);
+    assert_eq!(names(&t, 0, 4), ["gpu0>gpu3", "gpu3>gpu4"]);
+    assert_eq!(t.links().iter().filter(|l| l.failed).count(), 1);
+    let used = |t: &Topology, name: &str| (0..81).any(|p| names(t, p / 9, p % 9).contains(&name));
+    assert!(!used(&t, "gpu0>gpu1") && used(&Topology::build(&mesh).unwrap(), "gpu0>gpu1"));
+    let e = failed(&mesh, &["gpu0>gpu1", "gpu0>gpu3"]).unwrap_err();
+    assert!(e.problem.contains("no path from gpu0 to gpu1") && e.place.as_deref() == Some("failed_links"), "{e}");
+    let e = failed(&mesh, &["gpu1>gpu4", "gpu0>gp1"]).unwrap_err();
+    assert!(e.place.as_deref() == Some("failed_links.1") && e.cure.contains("\"gpu0>gpu1\""), "{e}");
+    assert!(failed(&TopologySpec::Single {}, &["x"]).unwrap_err().cure.contains("leave it out"));
+    // A device behind a switch has no other way; a plane has another.
+    assert!(failed(&TopologySpec::Switch { devices: 4, link: link(1.0, 1) }, &["gpu2>switch"]).is_err());
+    let planes = TopologySpec::Planes {
+        nodes: 1,
+        devices_per_node: 4,
+        planes: 2,
+        link: link(25.0, 500),
+        l2_switches: 0,
+        uplink: None,
+        striping: crate::hardware::Striping::Pair,
+    };
+    let t = failed(&planes, &["gpu0>node0.plane1"]).unwrap();
+    assert_eq!(names(&t, 0, 1), ["gpu0>node0.plane0", "node0.plane0>gpu1"]);
+}
+
+#[test]
 fn tables_without_bound_are_refused() {
     let big = |devices| TopologySpec::Switch { devices, link: link(1.0, 1) };
     let mesh = |x, y| TopologySpec::Mesh2d { x, y, link: link(1.0, 1) };
@@ -99,4 +237,36 @@ fn tables_without_bound_are_refused() {
         assert!(e.place.is_some() && !e.cure.is_empty() && e.exit_code() == 2, "{e}");
     }
     assert_eq!(Topology::build(&TopologySpec::Single {}).unwrap().devices(), 1);
+}
+
+/// Every device that is drawn, every link as often as it should be, and well-formed text from any name.
+#[test]
+fn pictures() {
+    let svg = |spec: &TopologySpec| Topology::build(spec).unwrap().svg("a <name> & \u{1}", spec);
+    let count = |svg: &str, what: &str| svg.matches(what).count();
+    let mesh = svg(&TopologySpec::Mesh2d { x: 3, y: 2, link: link(10.0, 100) });
+    // 7 edges and the legend's line; 6 devices and the background.
+    assert_eq!((count(&mesh, "<path"), count(&mesh, "<rect")), (7 + 1, 6 + 1));
+    assert!(mesh.contains("a &lt;name&gt; &amp; <") && mesh.contains("14 links of 10 GB/s one way, 0.10 us"), "{mesh}");
+    let torus = svg(&TopologySpec::Torus { dims: vec![3, 3], link: link(10.0, 100) });
+    assert_eq!(count(&torus, "<path"), 18 + 1);
+    let full = svg(&TopologySpec::FullMesh { devices: 8, link: link(10.0, 100) });
+    assert_eq!(count(&full, "<path"), 28 + 1);
+    let planes = TopologySpec::Planes {
+        nodes: 48,
+        devices_per_node: 16,
+        planes: 7,
+        link: link(28.0, 650),
+        l2_switches: 16,
+        uplink: Some(link(28.0, 400)),
+        striping: crate::hardware::Striping::Even,
+    };
+    // A node of 16 and its switch, six boxes of a node, one of the rest, level 2; two classes of links.
+    let planes = svg(&planes);
+    assert_eq!((count(&planes, "<rect"), count(&planes, "<path")), (1 + 16 + 1 + 6 + 1 + 1, 16 + 1 + 7 + 2));
+    assert!(planes.contains("+41 nodes"), "{planes}");
+    let mesh = TopologySpec::Mesh2d { x: 3, y: 3, link: link(10.0, 100) };
+    let t = Topology::with_failed(&mesh, &["gpu0>gpu1".into()]).unwrap();
+    assert!(t.svg("x", &mesh).contains("stroke-dasharray"));
+    svg(&TopologySpec::Single {});
 }

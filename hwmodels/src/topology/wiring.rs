@@ -46,6 +46,8 @@ pub struct Link {
     pub latency_s: f64,
     /// Seconds that sending a message into links of this kind costs.
     pub per_message_s: f64,
+    /// Whether it does not work; no path has it.
+    pub failed: bool,
     /// The vertex it leaves.
     pub from: u32,
     /// The vertex it enters.
@@ -90,6 +92,7 @@ impl Wiring {
             raw_bandwidth_per_s: raw,
             latency_s: spec.latency.value.seconds(),
             per_message_s: spec.per_message.as_ref().map_or(0.0, |p| p.value.seconds()),
+            failed: false,
             from,
             to,
         });

@@ -343,7 +343,7 @@ fn pictures(dir: &Path, rows: &[Predicted]) -> Result<()> {
     let text = moesim_plot::scatter("Measured and predicted times", below, &panels);
     crate::output::text(&dir.join("check.svg"), &text)?;
     let png = moesim_plot::png(&text)?;
-    std::fs::write(dir.join("check.png"), png).map_err(|e| Diag::cannot_write(&dir.join("check.png"), &e))
+    std::fs::write(dir.join("check.png"), png).map_err(|e| Diag::cannot_write(dir.join("check.png"), &e))
 }
 
 fn report(p: &Profile, checked: &[Checked], out: Option<&Path>) -> String {

@@ -5,11 +5,12 @@ use crate::experiment::{Experiment, PRESETS};
 use crate::output::json;
 use crate::registry::Registry;
 use clap::ValueEnum;
-use moesim_core::{Result, config, diag};
+use moesim_core::output::AtomicFile;
+use moesim_core::{Diag, Result, config, diag};
 use moesim_hwmodels::calibrate::profile;
-use moesim_hwmodels::hardware;
+use moesim_hwmodels::{Hardware, hardware};
 use moesim_traces::model;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum What {
@@ -30,8 +31,11 @@ pub(super) struct ListArgs {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ShowArgs {
-    /// A hardware, profile, model or experiment preset
+    /// A hardware, profile, model or experiment preset, or a hardware file
     preset: String,
+    /// Draw the topology of the hardware
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -123,10 +127,30 @@ pub(super) fn show(args: &ShowArgs) -> Result<()> {
         .chain(model::presets().iter().map(|p| (p.name, p.text)))
         .chain(experiments);
     let all: Vec<(&str, &str)> = all.collect();
-    match all.iter().find(|p| p.0 == args.preset) {
-        Some((_, text)) => print(text),
-        None => Err(diag::unknown("preset", &args.preset, &all.iter().map(|p| p.0).collect::<Vec<_>>())),
+    let preset = all.iter().find(|p| p.0 == args.preset).map(|p| p.1.to_string());
+    let is_hardware = hardware::preset_text(&args.preset).is_some();
+    let is_file = preset.is_none() && Path::new(&args.preset).is_file();
+    if !is_hardware && !is_file {
+        if let (Some(_), Some(_)) = (&preset, &args.svg) {
+            let problem = format!("\"{}\" has no topology to draw", args.preset);
+            return Err(Diag::input(problem).place("--svg").cure("name hardware: see `moesim list hardware`"));
+        }
+        return match preset {
+            Some(text) => print(&text),
+            None => Err(diag::unknown("preset", &args.preset, &all.iter().map(|p| p.0).collect::<Vec<_>>())),
+        };
     }
+    let hardware = Hardware::load(&args.preset)?;
+    let topology = hardware.build_topology()?;
+    let text = match preset {
+        Some(text) => text,
+        None => crate::experiment::read(&args.preset, &[])?.0,
+    };
+    if let Some(path) = &args.svg {
+        AtomicFile::write(path, topology.svg(&hardware.name, &hardware.topology).as_bytes())?;
+    }
+    let facts: String = topology.facts().to_string().lines().map(|l| format!("# {l}\n")).collect();
+    print(&format!("{}\n\n{facts}", text.trim_end()))
 }
 
 pub(super) fn schema(args: &SchemaArgs) -> Result<()> {

@@ -4,6 +4,7 @@ use super::run::{Options, simulate};
 use super::{Format, print, progress};
 use crate::output::json;
 use crate::registry::Registry;
+use crate::simulation::open_trace;
 use crate::validate::{Outcome, Status, experiments, files, outcome, resolve};
 use moesim_core::{Diag, Result};
 use std::collections::BTreeMap;
@@ -44,7 +45,7 @@ pub(super) fn run(args: &Args, registry: &Registry) -> Result<()> {
                     .map_err(|e| Diag::run(format!("cannot make the folder: {e}")).file(parent))?;
             }
             let options = Options { out: out.as_deref(), timeline: false };
-            let (summary, _) = simulate(&resolved, registry, None, &options, &line)?;
+            let (summary, _) = simulate(&resolved, registry, || open_trace(&resolved), &options, &line)?;
             let summary = serde_json::to_value(&summary).map_err(|e| Diag::run(format!("no summary: {e}")))?;
             summaries.insert(name, summary);
         }

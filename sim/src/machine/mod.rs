@@ -59,7 +59,7 @@ impl Machine {
     /// # Errors
     /// As [`Machine::new`].
     pub fn calibrated(hardware: Hardware, experts: Option<ExpertKernel>) -> Result<Self> {
-        let topology = Arc::new(Topology::build(&hardware.topology)?);
+        let topology = Arc::new(hardware.build_topology()?);
         let mut gpu = Engine::gpu(&hardware.device);
         gpu.experts = experts;
         let pim = Engine::pim(&hardware.device);

@@ -3,7 +3,7 @@
 use super::histogram::{Spread, VALUE_ERROR};
 use super::recorder::{Binding, Recorder};
 use crate::engine::OpKind;
-use crate::experiment::{Experiment, Fidelity};
+use crate::experiment::{Experiment, Fidelity, NetworkFidelity};
 use crate::machine::Plan;
 use crate::policy::CacheReport;
 use crate::routing::{Provenance, Selections};
@@ -325,13 +325,13 @@ impl Summary {
             energy_j: None,
             cost_usd_per_million_output_tokens: cost,
             not_reported,
-            approximations: approximations(plan),
+            approximations: approximations(plan, x.fidelity.network),
             notes: s.arrival_notes(),
         }
     }
 }
 
-fn approximations(plan: &Plan) -> Vec<&'static str> {
+fn approximations(plan: &Plan, network: NetworkFidelity) -> Vec<&'static str> {
     let mut out = vec![
         match &plan.machine.gpu.experts {
             None => "operation costs are rooflines with assumed achievable fractions, not calibrated",
@@ -339,7 +339,13 @@ fn approximations(plan: &Plan) -> Vec<&'static str> {
                 "all costs but those of routed experts are rooflines with assumed achievable fractions, not calibrated"
             }
         },
-        "collectives take their bottleneck bound: a lower bound on contention",
+        match network {
+            NetworkFidelity::Bottleneck => "collectives take their bottleneck bound: a lower bound on contention",
+            NetworkFidelity::Flow => "transfers of a collective are fluids that share links max-min fairly",
+            NetworkFidelity::Reserve | NetworkFidelity::ReserveHeadOfLine => {
+                "a transfer holds all links of its path for its whole duration"
+            }
+        },
         "a device's attention of one layer is one operation; its kernels run one after the other",
     ];
     if plan.machine.gpu.experts.as_ref().is_some_and(|e| e.outside() > 0) {

@@ -174,7 +174,7 @@ impl LayerOps<'_> {
         let plan = self.plan;
         if plan.ranks.etp > 1 {
             for g in 0..plan.ranks.ep {
-                if let Some(work) = self.network.group_allreduce(g, routing.tokens_at(g) * plan.token_bytes) {
+                if let Some(work) = self.network.group_allreduce(plan, g, routing.tokens_at(g) * plan.token_bytes) {
                     let devices = plan.ranks.group_devices(g);
                     let inside = |graph: &Graph, op: &OpId| devices.contains(&(graph.device(op.0 as usize) as usize));
                     let mine: Vec<OpId> = self.done.iter().copied().filter(|o| inside(self.graph, o)).collect();
@@ -197,7 +197,7 @@ impl LayerOps<'_> {
             let mut end = all;
             if plan.ranks.tp > 1 {
                 let tokens: u64 = devices.clone().map(|d| self.tokens[d]).sum();
-                if let Some(work) = self.network.ring(plan.rings[rank], 1, tokens * plan.token_bytes) {
+                if let Some(work) = self.network.rank_ring(plan, rank, 1, tokens * plan.token_bytes) {
                     let device = devices.start as u32;
                     end = self.graph.op(OpKind::AllReduce, self.layer, device, work).after(&[all]).id();
                 }

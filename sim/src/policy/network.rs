@@ -1,15 +1,19 @@
 //! Dispatch and combine on the network, with the bytes that they really move.
 
 use crate::engine::{Bound, Work};
+use crate::experiment::NetworkFidelity;
 use crate::machine::Plan;
 use crate::routing::LayerRouting;
 use moesim_core::Picos;
-use moesim_hwmodels::network::{Bottleneck, Phase, Ring, Transfer};
+use moesim_hwmodels::network::{self, Bottleneck, Collective, Effort, Flow, Phase, Reserve, Ring, Transfer};
+use std::ops::Range;
 
 /// Prices collectives and counts what crosses each link.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Network {
-    bottleneck: Bottleneck,
+    fidelity: Box<dyn network::Network>,
+    /// Rings by their closed form: the bound on each of their steps.
+    closed: bool,
     transfers: Vec<Transfer>,
     /// (source device, group, tokens) of the last dispatch: the combine goes the same ways back.
     ways: Vec<(u32, u32, u32)>,
@@ -28,8 +32,9 @@ pub struct Network {
 
 impl Network {
     /// For the collectives of `plan`.
-    pub fn new(plan: &Plan) -> Self {
-        let bottleneck = Bottleneck::new(plan.machine.topology.clone());
+    pub fn new(plan: &Plan, fidelity: NetworkFidelity) -> Self {
+        let topology = &plan.machine.topology;
+        let bottleneck = Bottleneck::new(topology.clone());
         let group_rings = if plan.ranks.etp > 1 {
             (0..plan.ranks.ep)
                 .map(|g| bottleneck.ring(&plan.ranks.group_devices(g).map(|d| d as u32).collect::<Vec<_>>()))
@@ -38,8 +43,14 @@ impl Network {
             Vec::new()
         };
         Self {
-            link_bytes: vec![0; plan.machine.topology.links().len()],
-            bottleneck,
+            link_bytes: vec![0; topology.links().len()],
+            closed: fidelity == NetworkFidelity::Bottleneck,
+            fidelity: match fidelity {
+                NetworkFidelity::Bottleneck => Box::new(bottleneck),
+                NetworkFidelity::Flow => Box::new(Flow::new(topology.clone())),
+                NetworkFidelity::Reserve => Box::new(Reserve::new(topology.clone(), true)),
+                NetworkFidelity::ReserveHeadOfLine => Box::new(Reserve::new(topology.clone(), false)),
+            },
             transfers: Vec::new(),
             ways: Vec::new(),
             group_rings,
@@ -90,15 +101,32 @@ impl Network {
     }
 
     /// All-reduce of `bytes` on every device of expert group `group`.
-    pub fn group_allreduce(&mut self, group: usize, bytes: u64) -> Option<Work> {
+    pub fn group_allreduce(&mut self, plan: &Plan, group: usize, bytes: u64) -> Option<Work> {
         let ring = *self.group_rings.get(group)?;
-        self.ring(ring, 2, bytes)
+        self.ring(ring, plan.ranks.group_devices(group), 2, bytes)
     }
 
-    /// All-reduce (`rounds` 2) or all-gather (`rounds` 1) of `bytes` over `ring`.
-    pub fn ring(&mut self, ring: Ring, rounds: u64, bytes: u64) -> Option<Work> {
-        let phase = if rounds == 2 { ring.allreduce(bytes as f64) } else { ring.allgather(bytes as f64) };
+    /// All-reduce (`rounds` 2) or all-gather (`rounds` 1) of `bytes` over the devices of attention rank `rank`; nothing if it
+    /// has only one.
+    pub fn rank_ring(&mut self, plan: &Plan, rank: usize, rounds: u64, bytes: u64) -> Option<Work> {
+        let ring = *plan.rings.get(rank)?;
+        self.ring(ring, plan.ranks.rank_devices(rank), rounds, bytes)
+    }
+
+    fn ring(&mut self, ring: Ring, devices: Range<usize>, rounds: u64, bytes: u64) -> Option<Work> {
         self.allreduce_bytes += rounds * (ring.devices as u64).saturating_sub(1) * bytes;
+        let phase = match (self.closed, rounds) {
+            (true, 2) => ring.allreduce(bytes as f64),
+            (true, _) => ring.allgather(bytes as f64),
+            (false, _) => {
+                let devices: Vec<u32> = devices.map(|d| d as u32).collect();
+                let steps = match rounds {
+                    2 => Collective::allreduce_ring(&devices, bytes),
+                    _ => Collective::allgather_ring(&devices, bytes),
+                };
+                steps.time(&mut *self.fidelity, Effort::NONE, None)
+            }
+        };
         (phase.time_s > 0.0).then(|| on_the_clock(phase))
     }
 
@@ -111,7 +139,7 @@ impl Network {
             let crosses = |t: &&Transfer| topology.node_of(t.src as usize) != topology.node_of(t.dst as usize);
             self.cross_node_bytes += self.transfers.iter().filter(crosses).map(|t| t.bytes).sum::<u64>();
         }
-        Some(on_the_clock(self.bottleneck.phase(&self.transfers, Some(&mut self.link_bytes))))
+        Some(on_the_clock(self.fidelity.phase(&self.transfers, Some(&mut self.link_bytes))))
     }
 }
 

@@ -257,7 +257,7 @@ impl Iteration {
         if plan.ranks.tp == 1 {
             return;
         }
-        let Some(work) = network.ring(plan.rings[r], 2, self.rank_tokens[r] * plan.token_bytes) else { return };
+        let Some(work) = network.rank_ring(plan, r, 2, self.rank_tokens[r] * plan.token_bytes) else { return };
         let devices = plan.ranks.rank_devices(r);
         self.ops.clear();
         self.ops.extend(devices.clone().filter_map(|d| self.frontier[d]));

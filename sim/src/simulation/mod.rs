@@ -109,7 +109,7 @@ impl Simulation {
         }
         let executor = Executor::new(plan.machine.resources.clone(), x.fidelity.execution);
         Ok(Self {
-            network: Network::new(&plan),
+            network: Network::new(&plan, x.fidelity.network),
             recorder: Recorder::new(&plan, x, tables)?,
             scheduler: registry.scheduler(&x.policy)?,
             balancer: registry.balancer(&x.policy)?,

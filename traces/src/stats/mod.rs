@@ -9,7 +9,7 @@ mod topics;
 
 pub use part::Part;
 pub use phases::Phases;
-pub(crate) use phases::{TOP, spearman, top};
+pub(crate) use phases::{spearman, tops};
 pub use report::{Figures, Labels, Report, structure};
 pub use serving::{BATCHES, DEVICES, EIGHTHS, LAGS, Serving};
 pub use structure::{LayerFigures, Structure};

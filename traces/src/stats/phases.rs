@@ -119,6 +119,12 @@ pub(crate) fn spearman(a: &[u32], b: &[u32]) -> f64 {
     Ranking::of(a).correlation(&Ranking::of(b))
 }
 
+/// Shares of the 5, 10 and 20 largest of `a` that are among as many of `b`.
+pub(crate) fn tops(a: &[u32], b: &[u32]) -> [f64; 3] {
+    let (a, b) = (Ranking::of(a), Ranking::of(b));
+    TOP.map(|n| a.top(&b, n))
+}
+
 /// Counts in order.
 #[derive(Default)]
 struct Ranking {

@@ -8,7 +8,7 @@
 use super::Router;
 use super::settle::{Target, part};
 use super::transfer::normal;
-use crate::stats::{TOP, top};
+use crate::stats::tops;
 use crate::trace::MISSING;
 use moesim_core::rng::stream;
 use rayon::prelude::*;
@@ -71,7 +71,7 @@ impl Router {
             let of = |(p, z): &(Vec<f64>, Vec<f32>)| {
                 let tilted = p.iter().zip(factors(spread, z)).map(|(p, f)| p * f64::from(f));
                 let (prompt, output) = (whole(tilted.collect()), whole(p.clone()));
-                TOP.map(|n| top(&prompt, &output, n)).iter().sum::<f64>()
+                tops(&prompt, &output).iter().sum::<f64>()
             };
             layers.iter().map(of).sum::<f64>() / layers.len() as f64
         };
