@@ -4,6 +4,9 @@
 //! (`their=ours`). What a file declares is believed only as far as it is plausible: every row is checked, and what is wrong
 //! names file, line and column.
 
+pub mod deepgemm;
+pub mod infersim_gemm;
+pub mod llmservingsim;
 pub mod moe;
 mod table;
 
@@ -11,11 +14,25 @@ pub use moe::{read as read_moe, tiling};
 pub use table::Table;
 
 /// The schemas by name, with what they hold.
-pub const SCHEMAS: &[(&str, &str)] = &[(
-    "fused-moe",
-    "aiconfigurator's: framework, version, device, kernel_source, moe_dtype, num_tokens, hidden_size, inter_size, topk, \
-     num_experts, moe_ep_size, distribution, latency_ms, and optionally gated (1 unless told)",
-)];
+pub const SCHEMAS: &[(&str, &str)] = &[
+    (
+        "fused-moe",
+        "aiconfigurator's: framework, version, device, kernel_source, moe_dtype, num_tokens, hidden_size, inter_size, topk, \
+         num_experts, moe_ep_size, distribution, latency_ms, and optionally gated (1 unless told)",
+    ),
+    (
+        "gemm",
+        "DeepGEMM's: kind (dense, grouped_contiguous, grouped_masked), groups, m_per_group, n, k, tflops, and optionally \
+         precision (fp8 unless told)",
+    ),
+    (
+        "infersim-gemm",
+        "InferSim's: m, k, n, latency_us; or num_local_experts, hidden_size, intermediate_size, tokens_per_expert, \
+         up_proj_us, up_mfu, down_proj_us, down_mfu, and batch_size_per_gpu (decode) or seq_len_per_gpu (prefill)",
+    ),
+    ("llmservingsim-dense", "LLMServingSim's: layer, tokens or sequences, time_us; GEMMs alone are read"),
+    ("llmservingsim-moe", "LLMServingSim's: tokens, activated_experts, time_us"),
+];
 
 /// Rows of one kernel family and precision on one device.
 #[derive(Clone, Debug)]
@@ -109,6 +126,25 @@ pub fn group<'a, R: Clone>(
     &mut groups[at]
 }
 
+/// The groups of several files as one list: those of one device, family and precision become one.
+pub fn join<R: Clone>(files: impl IntoIterator<Item = Vec<Group<R>>>) -> Vec<Group<R>> {
+    let mut all: Vec<Group<R>> = Vec::new();
+    for from in files.into_iter().flatten() {
+        let to = group(&mut all, &from.device, &from.family, &from.precision);
+        for (i, row) in from.rows.iter().enumerate() {
+            let [shape, cell] = [&from.shapes[from.shape[i] as usize], &from.cells[from.cell[i] as usize]];
+            to.push(row.clone(), from.seconds[i], &Label { shape, cell, size: from.size[i], version: "" });
+        }
+        for version in &from.versions {
+            index(&mut to.versions, version);
+        }
+        for note in &from.notes {
+            index(&mut to.notes, note);
+        }
+    }
+    all
+}
+
 /// Index of `name` in `names`, added if new. Lists are short.
 fn index(names: &mut Vec<String>, name: &str) -> u32 {
     let at = names.iter().position(|n| n == name).unwrap_or_else(|| {
@@ -117,3 +153,6 @@ fn index(names: &mut Vec<String>, name: &str) -> u32 {
     });
     at as u32
 }
+
+#[cfg(test)]
+mod tests;

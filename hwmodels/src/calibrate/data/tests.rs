@@ -1,0 +1,122 @@
+//! Readers: what is wrong names file, line, column and cure; what is right becomes rows.
+
+use super::llmservingsim::Served;
+use super::*;
+use crate::form::{GemmKernel, Peaks};
+use moesim_core::{Diag, Result};
+use std::path::Path;
+
+const H800: Peaks = Peaks { flop_per_s: 1978.9e12, bytes_per_s: 3.35e12, units: 132.0, l2_bytes: 50e6 };
+const QWEN: Served = Served {
+    device: "rtx",
+    precision: "bf16",
+    hidden: 2048.0,
+    heads: [32.0, 4.0, 128.0],
+    vocabulary: 151_936.0,
+    experts: [8.0, 768.0],
+};
+
+#[expect(clippy::unnecessary_wraps, reason = "the readers' callback")]
+fn peaks(_: &str, _: &str) -> Result<Peaks> {
+    Ok(H800)
+}
+
+/// Reads `text` as a file of this name.
+fn table(name: &str, text: &str) -> Table {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(name);
+    std::fs::write(&path, text).unwrap();
+    Table::read(&path, &[]).unwrap()
+}
+
+/// A table of the public data sets, if they are here.
+fn real(name: &str) -> Option<Table> {
+    let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data/kernels")).join(name);
+    if !path.exists() {
+        println!("skipped: {} is not here", path.display());
+        return None;
+    }
+    Some(Table::read(&path, &[]).unwrap())
+}
+
+/// The message names the place, says `what` in problem or cure, and has a cure.
+#[track_caller]
+fn says<T>(result: Result<T>, place: &str, what: &str) {
+    let Err(e) = result else { panic!("accepted") };
+    let Diag { file, place: at, problem, cure, .. } = &e;
+    assert!(file.is_some() && at.as_deref().unwrap_or_default().starts_with(place), "{e}");
+    assert!((problem.contains(what) || cure.contains(what)) && !cure.is_empty(), "{e}");
+}
+
+#[test]
+fn gemms_as_rates() {
+    let read = |row: &str| {
+        let table = table("g.csv", &format!("kind,groups,m_per_group,n,k,tflops,precision\n{row}\n"));
+        deepgemm::read(&table, "h800", GemmKernel::WIDE, &peaks)
+    };
+    let groups = read("grouped_masked,4,64,4096,7168,100,int8").unwrap();
+    let [row] = groups[0].rows[..] else { panic!("one row") };
+    assert_eq!((row.load.rows, row.load.groups, row.element_bytes), (256.0, 4.0, [1.0, 1.0, 2.0]));
+    assert!((groups[0].seconds[0] / (2.0 * 256.0 * 4096.0 * 7168.0 / 100e12) - 1.0).abs() < 1e-12);
+    says(read("sparse,4,64,4096,7168,100,int8"), "line 2, kind", "write dense");
+    says(read("dense,1,64,4096,7168,100,int3"), "line 2, precision", "int3");
+    says(read("dense,0,64,4096,7168,100,fp8"), "line 2, groups", "from 1");
+    says(read("dense,1,1e300,4096,7168,100,fp8"), "line 2, m_per_group", "from 1");
+    says(read("dense,1,1.5,4096,7168,100,fp8"), "line 2, m_per_group", "whole");
+    says(read("dense,1,1,4096,7168,NaN,fp8"), "line 2, tflops", "NaN");
+    says(deepgemm::read(&table("g.csv", "kind\nx\n"), "h800", GemmKernel::WIDE, &peaks), "line 1", "groups");
+}
+
+#[test]
+fn gemms_of_infersim() {
+    const HEAD: &str = "num_local_experts,hidden_size,intermediate_size,tokens_per_expert,up_proj_us,up_mfu,down_proj_us,\
+                        down_mfu,batch_size_per_gpu";
+    let read = |row: &str| infersim_gemm::read(&table("g.csv", &format!("{HEAD}\n{row}\n")), "h800", &peaks);
+    let groups = read("8,4096,1536,1,10,0.01,10,0.01,32").unwrap();
+    // A nominal row each: those above the middle have one, the others none.
+    assert_eq!((groups[0].rows[0].load.rows, groups[0].rows[0].n, groups[0].rows[1].n), (4.0, 3072.0, 4096.0));
+    says(read("2,4096,1536,1,10,1e-9,10,0.01,32"), "line 2, up_mfu", "no expert computes");
+    says(read("2,4096,1536,1,0,0.01,10,0.01,32"), "line 2, up_proj_us", "from 0.001");
+    says(read("1e9,4096,1536,1,1,0.01,10,0.01,32"), "line 2, num_local_experts", "16384");
+    let dense = infersim_gemm::read(&table("g.csv", "m,k,n,latency_us\n16,7168,1536,16.4\n"), "h800", &peaks).unwrap();
+    assert_eq!((dense[0].rows[0].n, dense[0].cells[0].as_str()), (1536.0, "to 64 rows"));
+}
+
+#[test]
+fn layers_of_llmservingsim() {
+    let dense = |text: &str| llmservingsim::read_dense(&table("d.csv", text), &QWEN, &peaks);
+    let groups = dense("layer,tokens,time_us\nqkv_proj,1,9\nrotary_emb,1,3\no_proj,7,8\n").unwrap();
+    assert_eq!(groups[0].rows.iter().map(|r| [r.n, r.k]).collect::<Vec<_>>(), [[5120.0, 2048.0], [2048.0, 4096.0]]);
+    says(dense("layer,tokens,time_us\nmlp,1,9\n"), "line 2, layer", "mlp");
+    says(dense("layer,time_us\nqkv_proj,9\n"), "line 1", "tokens");
+    says(dense("layer,tokens,time_us\nlayernorm,1,9\n"), "", "no GEMM");
+    let moe = |text: &str| llmservingsim::read_moe(&table("m.csv", text), &QWEN, &peaks);
+    let groups = moe("tokens,activated_experts,time_us\n4,8,50\n").unwrap();
+    assert_eq!(groups[0].rows[0].map(|r| (r.load.rows, r.n, r.k)), [(32.0, 1536.0, 2048.0), (32.0, 2048.0, 768.0)]);
+    says(moe("tokens,activated_experts,time_us\n1,9,50\n"), "line 2, activated_experts", "9 experts for 1 tokens");
+}
+
+/// Files of one family become one group, as if read together.
+#[test]
+fn files_are_joined() {
+    let dense = |text: &str| llmservingsim::read_dense(&table("d.csv", text), &QWEN, &peaks).unwrap();
+    let apart =
+        join([dense("layer,tokens,time_us\nqkv_proj,1,9\n"), dense("layer,sequences,time_us\nlm_head,1,400\n")]);
+    let [one] = &apart[..] else { panic!("one group") };
+    assert_eq!(
+        (one.rows.len(), &one.shape[..], &one.cells[..]),
+        (2, &[0, 1][..], &["qkv_proj".into(), "lm_head".into()][..])
+    );
+}
+
+/// DeepGEMM's README on H800: a shape that the fit has not seen, within 10 %.
+#[test]
+fn deepgemm_is_predicted() {
+    let Some(table) = real("deepgemm_h800_fp8.csv") else { return };
+    let groups = deepgemm::read(&table, "h800", GemmKernel::WIDE, &peaks).unwrap();
+    let (form, group) = (crate::form::Gemm::default(), &groups[0]);
+    let fit = crate::calibrate::cross::fit(&form, &group.rows, &group.seconds);
+    let left = crate::calibrate::cross::leave_shapes_out(&form, group, &fit.values).unwrap();
+    let off = left.iter().zip(&group.seconds).map(|(p, t)| (p / t - 1.0).abs()).sum::<f64>() / left.len() as f64;
+    assert!(off < 0.10, "{off}");
+}
