@@ -4,9 +4,11 @@
 //! A form follows how such kernels work; its constants are efficiencies relative to the peaks, widths and fixed times, so
 //! that a device without measurements can borrow another's. Times are f64 seconds.
 
+mod attention;
 mod fused_moe;
 mod gemm;
 
+pub use attention::{Attention, AttentionClass, AttentionHeads, AttentionKernel, AttentionRow, AttentionTime};
 pub use fused_moe::{FusedMoe, MoeLoad, MoeRow, MoeShape, MoeTime, TILES, Tiling};
 pub use gemm::{Gemm, GemmKernel, GemmLoad, GemmPair, GemmRow, GemmTime};
 

@@ -5,12 +5,16 @@
 //! names file, line and column.
 
 pub mod deepgemm;
+pub mod infersim_attention;
 pub mod infersim_gemm;
 pub mod llmservingsim;
+pub mod llmservingsim_attention;
 pub mod moe;
+mod outlier;
 mod table;
 
 pub use moe::{read as read_moe, tiling};
+pub use outlier::drop_outliers;
 pub use table::Table;
 
 /// The schemas by name, with what they hold.
@@ -31,6 +35,13 @@ pub const SCHEMAS: &[(&str, &str)] = &[
          up_proj_us, up_mfu, down_proj_us, down_mfu, and batch_size_per_gpu (decode) or seq_len_per_gpu (prefill)",
     ),
     ("llmservingsim-dense", "LLMServingSim's: layer, tokens or sequences, time_us; GEMMs alone are read"),
+    (
+        "infersim-attention",
+        "InferSim's, by file name: mha_decode_HEADS-KV_HEADS-WIDTH, mla_decode_HEADS-LATENT-ROPE, \
+         mla_prefill_HEADS-WIDTH-ROPE (batch_size, kv_len or seq_len, latency_us), and the sparse dsa_prefill_attn and \
+         dsa_decode_attn-HEADS-WIDTH-KEYS, dsa_decode_logits and dsa_prefill_logits-HEADS-WIDTH",
+    ),
+    ("llmservingsim-attention", "LLMServingSim's: prefill_chunk, kv_prefill, n_decode, kv_decode, time_us"),
     ("llmservingsim-moe", "LLMServingSim's: tokens, activated_experts, time_us"),
 ];
 
@@ -103,6 +114,18 @@ impl<R: Clone> Group<R> {
         if !label.version.is_empty() {
             index(&mut self.versions, label.version);
         }
+    }
+    /// Leaves only the rows for which `keep` is true; shapes and cells without rows stay named.
+    pub fn retain(&mut self, keep: impl Fn(usize) -> bool) {
+        fn only<T>(list: &mut Vec<T>, keep: impl Fn(usize) -> bool) {
+            let mut at = 0..;
+            list.retain(|_| at.next().is_some_and(&keep));
+        }
+        only(&mut self.rows, &keep);
+        only(&mut self.seconds, &keep);
+        only(&mut self.shape, &keep);
+        only(&mut self.cell, &keep);
+        only(&mut self.size, &keep);
     }
     /// The rows for which `keep` is true.
     pub fn select(&self, keep: impl Fn(usize) -> bool) -> (Vec<R>, Vec<f64>) {
