@@ -5,10 +5,16 @@
 //! that a device without measurements can borrow another's. Times are f64 seconds.
 
 mod attention;
+mod collective;
+mod expert_exchange;
 mod fused_moe;
 mod gemm;
 
 pub use attention::{Attention, AttentionClass, AttentionHeads, AttentionKernel, AttentionRow, AttentionTime};
+pub use collective::{Collective, CollectiveOp, CollectiveRow, LinkPeaks};
+pub use expert_exchange::{
+    Exchange, ExchangeOp, FusedExchange, FusedExchangeRow, LowLatency, LowLatencyRow, Normal, NormalRow, distinct,
+};
 pub use fused_moe::{FusedMoe, MoeLoad, MoeRow, MoeShape, MoeTime, TILES, Tiling};
 pub use gemm::{Gemm, GemmKernel, GemmLoad, GemmPair, GemmRow, GemmTime};
 

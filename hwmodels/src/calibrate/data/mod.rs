@@ -4,12 +4,15 @@
 //! (`their=ours`). What a file declares is believed only as far as it is plausible: every row is checked, and what is wrong
 //! names file, line and column.
 
+pub mod cann;
+pub mod deepep;
 pub mod deepgemm;
 pub mod infersim_attention;
 pub mod infersim_gemm;
 pub mod llmservingsim;
 pub mod llmservingsim_attention;
 pub mod moe;
+pub mod nccl;
 mod outlier;
 mod table;
 
@@ -43,6 +46,20 @@ pub const SCHEMAS: &[(&str, &str)] = &[
     ),
     ("llmservingsim-attention", "LLMServingSim's: prefill_chunk, kv_prefill, n_decode, kv_decode, time_us"),
     ("llmservingsim-moe", "LLMServingSim's: tokens, activated_experts, time_us"),
+    (
+        "fused-exchange",
+        "CANN's fused kernels: device, op_name (dispatch, combine), num_devices, num_token, num_topk, message_bytes, latency_us",
+    ),
+    ("nccl", "aiconfigurator's: device, op_name, nccl_dtype, num_gpus, message_size (elements), latency (ms)"),
+    (
+        "deepep-low-latency",
+        "aiconfigurator's: device, node_num, hidden_size, num_token, num_topk, num_experts, dispatch_avg_t_us, combine_avg_t_us",
+    ),
+    (
+        "deepep-normal",
+        "aiconfigurator's: device, node_num, hidden_size, num_token, num_topk, num_experts, and for dispatch and combine \
+         OP_sms, OP_transmit_us, OP_notify_us",
+    ),
 ];
 
 /// Rows of one kernel family and precision on one device.
