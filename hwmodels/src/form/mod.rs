@@ -9,6 +9,7 @@ mod collective;
 mod expert_exchange;
 mod fused_moe;
 mod gemm;
+mod stream;
 
 pub use attention::{Attention, AttentionClass, AttentionHeads, AttentionKernel, AttentionRow, AttentionTime};
 pub use collective::{Collective, CollectiveOp, CollectiveRow, LinkPeaks};
@@ -17,6 +18,7 @@ pub use expert_exchange::{
 };
 pub use fused_moe::{FusedMoe, MoeLoad, MoeRow, MoeShape, MoeTime, TILES, Tiling};
 pub use gemm::{Gemm, GemmKernel, GemmLoad, GemmPair, GemmRow, GemmTime};
+pub use stream::{Stream, StreamRow};
 
 use crate::calibrate::solve::Constant;
 

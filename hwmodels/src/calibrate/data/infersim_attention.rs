@@ -142,10 +142,11 @@ pub fn read(table: &Table, device: &str, peaks: PeaksOf) -> Result<Vec<Group<Att
                 let keys = whole(row, column("s_kv")?, KEYS)?;
                 if kind == Kind::LogitsPrefill {
                     kernel.causal = true;
-                    (class(1, whole(row, column("s_q")?, KEYS)?, keys), heads, keys)
+                    // New tokens are among the keys.
+                    (class(1, whole(row, column("s_q")?, keys)?, keys), heads, keys)
                 } else {
                     let (batch, next) =
-                        (whole(row, column("batchsize")?, 1 << 16)?, whole(row, column("next_n")?, 64)?);
+                        (whole(row, column("batchsize")?, 1 << 16)?, whole(row, column("next_n")?, keys.min(64))?);
                     (class(batch, next, keys), heads, keys)
                 }
             }

@@ -1,8 +1,8 @@
-//! LLMServingSim's tables of a layer's times under vLLM: dense GEMMs and experts.
+//! LLMServingSim's tables of a layer's times under vLLM: dense GEMMs, experts, and what streams.
 
 use super::moe::{PeaksOf, widths};
 use super::{Group, Label, Table, group};
-use crate::form::{GemmKernel, GemmLoad, GemmRow};
+use crate::form::{GemmKernel, GemmLoad, GemmRow, StreamRow};
 use moesim_core::{Diag, Result};
 
 /// What the tables leave out: the model that was served, on one device.
@@ -22,8 +22,9 @@ pub struct Served<'a> {
     pub experts: [f64; 2],
 }
 
-/// Layers that move bytes and compute little: no GEMMs.
+/// Layers that are no GEMMs.
 const STREAMING: [&str; 6] = ["embedding", "layernorm", "final_layernorm", "qk_norm", "rotary_emb", "sampler"];
+const GEMMS: [&str; 3] = ["qkv_proj", "o_proj", "lm_head"];
 
 fn element_bytes(served: &Served) -> Result<[f64; 3]> {
     let [weight, activation] = widths(served.precision).ok_or_else(|| {
@@ -50,12 +51,7 @@ pub fn read_dense(table: &Table, served: &Served, peaks: PeaksOf) -> Result<Vec<
             "o_proj" => (served.hidden, heads * width),
             "lm_head" => (served.vocabulary, served.hidden),
             _ if STREAMING.contains(&name) => continue,
-            _ => {
-                let problem = format!("{name:?} is not a layer that is known");
-                return Err(table
-                    .wrong(row, layer, problem)
-                    .cure("write qkv_proj, o_proj or lm_head, or leave it out"));
-            }
+            _ => return Err(unknown(table, row, layer)),
         };
         let m = table.whole(row, rows, [1, 1 << 24])? as f64;
         let load = GemmLoad::even(1.0, m);
@@ -66,6 +62,45 @@ pub fn read_dense(table: &Table, served: &Served, peaks: PeaksOf) -> Result<Vec<
     }
     if out.is_empty() {
         return Err(Diag::input("has no GEMM").file(table.path()).cure("give rows of qkv_proj, o_proj or lm_head"));
+    }
+    Ok(out)
+}
+
+fn unknown(table: &Table, row: usize, layer: usize) -> Diag {
+    let problem = format!("{:?} is not a layer that is known", table.text(row, layer));
+    let known = [GEMMS.join(", "), STREAMING.join(", ")].join(", ");
+    table.wrong(row, layer, problem).cure(format!("write one of {known}, or leave it out"))
+}
+
+/// Reads what `dense` tables say of streaming layers: a family each, by name. Bytes a token: the embedding reads and writes a
+/// row; a norm reads and writes a row and its residual; norms of queries and keys and rotary embeddings read and write
+/// those. GEMMs and the sampler, whose bytes the table does not say, are passed over. One fold, one cell.
+///
+/// # Errors
+/// A column that is lacking, a field that is no sensible number, a layer that is not known, no streaming layer at all.
+pub fn read_streams(table: &Table, served: &Served, peaks: PeaksOf) -> Result<Vec<Group<StreamRow>>> {
+    let (layer, time, rows) = (table.column("layer")?, table.column("time_us")?, table.column("tokens")?);
+    let ([element, ..], peaks) = (element_bytes(served)?, peaks(served.device, served.precision)?);
+    let [heads, kv_heads, width] = served.heads;
+    let mut out = Vec::new();
+    for row in 0..table.rows() {
+        let name = table.text(row, layer);
+        let elements = match name {
+            "embedding" => 2.0 * served.hidden,
+            "layernorm" | "final_layernorm" => 4.0 * served.hidden,
+            "qk_norm" | "rotary_emb" => 2.0 * (heads + kv_heads) * width,
+            _ if STREAMING.contains(&name) || GEMMS.contains(&name) => continue,
+            _ => return Err(unknown(table, row, layer)),
+        };
+        let tokens = table.whole(row, rows, [1, 1 << 24])? as f64;
+        let label = Label { shape: name, cell: name, size: tokens, version: "" };
+        let group = group(&mut out, served.device, name, served.precision);
+        group.push(StreamRow { bytes: tokens * elements * element, peaks }, table.micros(row, time)?, &label);
+    }
+    if out.is_empty() {
+        return Err(Diag::input("has no streaming layer")
+            .file(table.path())
+            .cure("give rows of a norm or an embedding"));
     }
     Ok(out)
 }

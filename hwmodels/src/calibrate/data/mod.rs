@@ -37,7 +37,10 @@ pub const SCHEMAS: &[(&str, &str)] = &[
         "InferSim's: m, k, n, latency_us; or num_local_experts, hidden_size, intermediate_size, tokens_per_expert, \
          up_proj_us, up_mfu, down_proj_us, down_mfu, and batch_size_per_gpu (decode) or seq_len_per_gpu (prefill)",
     ),
-    ("llmservingsim-dense", "LLMServingSim's: layer, tokens or sequences, time_us; GEMMs alone are read"),
+    (
+        "llmservingsim-dense",
+        "LLMServingSim's: layer, tokens or sequences, time_us; GEMMs, and norms and embeddings apart",
+    ),
     (
         "infersim-attention",
         "InferSim's, by file name: mha_decode_HEADS-KV_HEADS-WIDTH, mla_decode_HEADS-LATENT-ROPE, \

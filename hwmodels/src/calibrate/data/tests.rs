@@ -2,7 +2,9 @@
 
 use super::llmservingsim::Served;
 use super::*;
-use crate::form::{GemmKernel, LinkPeaks, Peaks};
+use crate::form::{
+    Attention, Collective, Form, Gemm, GemmKernel, GemmPair, LinkPeaks, LowLatency, Normal, Peaks, Stream,
+};
 use moesim_core::{Diag, Result};
 use std::path::Path;
 
@@ -90,6 +92,14 @@ fn layers_of_llmservingsim() {
     says(dense("layer,tokens,time_us\nmlp,1,9\n"), "line 2, layer", "mlp");
     says(dense("layer,time_us\nqkv_proj,9\n"), "line 1", "tokens");
     says(dense("layer,tokens,time_us\nlayernorm,1,9\n"), "", "no GEMM");
+    let streams = |text: &str| llmservingsim::read_streams(&table("d.csv", text), &QWEN, &peaks);
+    let groups = streams("layer,tokens,time_us\nqkv_proj,1,9\nrotary_emb,3,3\nlayernorm,1,4\n").unwrap();
+    assert_eq!(
+        groups.iter().map(|g| g.rows[0].bytes).collect::<Vec<_>>(),
+        [3.0 * 2.0 * 36.0 * 128.0 * 2.0, 4.0 * 2048.0 * 2.0]
+    );
+    says(streams("layer,tokens,time_us\nmlp,1,9\n"), "line 2, layer", "mlp");
+    says(streams("layer,tokens,time_us\no_proj,1,9\n"), "", "no streaming layer");
     let moe = |text: &str| llmservingsim::read_moe(&table("m.csv", text), &QWEN, &peaks);
     let groups = moe("tokens,activated_experts,time_us\n4,8,50\n").unwrap();
     assert_eq!(groups[0].rows[0].map(|r| (r.load.rows, r.n, r.k)), [(32.0, 1536.0, 2048.0), (32.0, 2048.0, 768.0)]);
@@ -120,6 +130,8 @@ fn attention_of_infersim() {
     says(read("mha_decode_32-2-128.csv", sparse), "line 2, kv_dtype", "fp8");
     says(read("mha_decode_32-2-128.csv", &mha.replace("4,1024", "4,1e12")), "line 2, kv_len", "4194304");
     says(read("mha_decode_32-2-128.csv", &mha.replace("bf16,bf16", "fp4,bf16")), "line 2, dtype", "fp4");
+    let logits = read("dsa_prefill_logits-64-128.csv", "s_q,s_kv,latency_us\n4097,4096,30\n");
+    says(logits, "line 2, s_q", "from 1 to 4096");
     says(read("mla_prefill_128-128-64.csv", mha), "line 1", "seq_len");
 }
 
@@ -219,7 +231,6 @@ fn exchanges_of_deepep() {
 #[test]
 fn collectives_and_exchanges_are_predicted() {
     use crate::calibrate::cross::{every_other_size, largest, leave_out};
-    use crate::form::{Collective, LowLatency, Normal};
     if let Some(table) = real("nccl_h100.csv") {
         for group in &nccl::read(&table, &links).unwrap() {
             let (odd, most) = (every_other_size(group), largest(group, |r| r.devices));
@@ -243,6 +254,90 @@ fn collectives_and_exchanges_are_predicted() {
             assert!(sizes < 0.10, "{}: {sizes}", group.family);
         }
     }
+}
+
+/// The times of a form with the constants it starts from.
+fn times<F: Form>(form: &F, groups: &[Group<F::Row>]) -> Vec<f64> {
+    let constants: Vec<f64> = form.constants().iter().map(|c| c.start).collect();
+    groups.iter().flat_map(|g| &g.rows).map(|row| form.seconds(&constants, row)).collect()
+}
+
+/// Whatever stands in a field of whatever reader: a cure with the file's name, or rows whose times are times.
+#[test]
+fn wild_fields_are_refused_or_have_a_time() {
+    const WILD: [&str; 12] =
+        ["", "0", "-1", "0.5", "1e308", "-1e308", "NaN", "inf", "16777216", "18446744073709551616", "x", "\u{1}\u{7f}"];
+    type Reader<'a> = &'a dyn Fn(&Table) -> Result<Vec<f64>>;
+    let attention = |t: &Table| Ok(times(&Attention, &infersim_attention::read(t, "h800", &peaks)?));
+    let gemm = |t: &Table| Ok(times(&Gemm::default(), &infersim_gemm::read(t, "h800", &peaks)?));
+    let exchange = "device,node_num,hidden_size,num_token,num_topk,num_experts";
+    let tokens = "dtype,kv_dtype,batch_size,kv_len,latency_us\nbf16,bf16,4,1024,30";
+    let logits = "batchsize,next_n,s_q,s_kv,latency_us\n64,1,2048,4096,30";
+    let readers: [(&str, String, Reader); 16] = [
+        ("a.csv", "kind,groups,m_per_group,n,k,tflops,precision\ndense,1,64,4096,7168,100,int8".into(), &|t| {
+            Ok(times(&Gemm::default(), &deepgemm::read(t, "h800", GemmKernel::WIDE, &peaks)?))
+        }),
+        ("a.csv", "m,k,n,latency_us\n16,7168,1536,16.4".into(), &gemm),
+        (
+            "a.csv",
+            "num_local_experts,hidden_size,intermediate_size,tokens_per_expert,up_proj_us,up_mfu,down_proj_us,down_mfu,\
+             seq_len_per_gpu\n8,4096,1536,16,10,0.1,10,0.1,32"
+                .into(),
+            &gemm,
+        ),
+        ("a.csv", "layer,tokens,time_us\nqkv_proj,1,9".into(), &|t| {
+            Ok(times(&Gemm { warm: true }, &llmservingsim::read_dense(t, &QWEN, &peaks)?))
+        }),
+        ("a.csv", "layer,tokens,time_us\nlayernorm,1,9".into(), &|t| {
+            Ok(times(&Stream, &llmservingsim::read_streams(t, &QWEN, &peaks)?))
+        }),
+        ("a.csv", "tokens,activated_experts,time_us\n4,8,50".into(), &|t| {
+            Ok(times(&GemmPair, &llmservingsim::read_moe(t, &QWEN, &peaks)?))
+        }),
+        ("a.csv", "prefill_chunk,kv_prefill,n_decode,kv_decode,time_us\n16,512,4,128,9".into(), &|t| {
+            Ok(times(&Attention, &llmservingsim_attention::read(t, &QWEN, &peaks)?))
+        }),
+        ("mha_decode_32-2-128.csv", tokens.into(), &attention),
+        ("mla_decode_128-512-64.csv", tokens.into(), &attention),
+        ("mla_prefill_128-128-64.csv", "dtype,seq_len,latency_us\nbf16,1024,116".into(), &attention),
+        ("dsa_prefill_attn-128-576-2048.csv", "dtype,s_q,s_kv,latency_us\nbf16,4096,8192,3632".into(), &attention),
+        ("dsa_prefill_logits-64-128.csv", logits.into(), &attention),
+        ("dsa_decode_logits-64-128.csv", logits.into(), &attention),
+        ("a.csv", "device,op_name,nccl_dtype,num_gpus,message_size,latency\nh100,all_gather,half,4,256,0.005".into(), &|t| {
+            Ok(times(&Collective, &nccl::read(t, &links)?))
+        }),
+        ("a.csv", format!("{exchange},combine_avg_t_us,dispatch_avg_t_us\nh100,2,7168,128,8,256,80,50"), &|t| {
+            Ok(times(&LowLatency, &deepep::read_low_latency(t, &links)?))
+        }),
+        (
+            "a.csv",
+            format!(
+                "{exchange},dispatch_sms,dispatch_transmit_us,dispatch_notify_us,combine_sms,combine_transmit_us,\
+                 combine_notify_us\nh100,2,7168,128,8,256,20,80,8,20,90,9"
+            ),
+            &|t| Ok(times(&Normal, &deepep::read_normal(t, deepep::Part::Whole, &links)?)),
+        ),
+    ];
+    let mut refused = 0;
+    for (name, text, read) in &readers {
+        read(&table(name, text)).unwrap();
+        let (head, row) = text.split_once('\n').unwrap();
+        let fields: Vec<&str> = row.split(',').collect();
+        for at in 0..fields.len() {
+            for wild in WILD {
+                let mut fields = fields.clone();
+                fields[at] = wild;
+                match read(&table(name, &format!("{head}\n{}\n", fields.join(",")))) {
+                    Ok(times) => assert!(times.iter().all(|t| t.is_finite() && *t > 0.0), "{fields:?}: {times:?}"),
+                    Err(e) => {
+                        assert!(e.file.is_some() && !e.cure.is_empty(), "{e}");
+                        refused += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert!(refused > 700, "{refused}");
 }
 
 /// Files of one family become one group, as if read together.
@@ -275,7 +370,7 @@ fn decode_is_predicted() {
         "{:?}",
         group.notes
     );
-    let form = crate::form::Attention;
+    let form = Attention;
     let fit = crate::calibrate::cross::fit(&form, &group.rows, &group.seconds);
     let left = crate::calibrate::cross::leave_shapes_out(&form, &group, &fit.values).unwrap();
     let off = left.iter().zip(&group.seconds).map(|(p, t)| (p / t - 1.0).abs()).sum::<f64>() / left.len() as f64;
@@ -287,7 +382,7 @@ fn decode_is_predicted() {
 fn deepgemm_is_predicted() {
     let Some(table) = real("deepgemm_h800_fp8.csv") else { return };
     let groups = deepgemm::read(&table, "h800", GemmKernel::WIDE, &peaks).unwrap();
-    let (form, group) = (crate::form::Gemm::default(), &groups[0]);
+    let (form, group) = (Gemm::default(), &groups[0]);
     let fit = crate::calibrate::cross::fit(&form, &group.rows, &group.seconds);
     let left = crate::calibrate::cross::leave_shapes_out(&form, group, &fit.values).unwrap();
     let off = left.iter().zip(&group.seconds).map(|(p, t)| (p / t - 1.0).abs()).sum::<f64>() / left.len() as f64;
