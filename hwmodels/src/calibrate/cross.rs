@@ -66,25 +66,60 @@ fn fit_from<F: Form>(form: &F, rows: &[F::Row], seconds: &[f64], start: Option<&
     };
     let problem =
         Problem { constants: &constants, measured: seconds, predict: &predict, robust: F::ROBUST, noise: F::ROBUST };
-    let start = match start {
-        Some(values) => values.iter().zip(&constants).map(|(v, c)| v / c.start).collect(),
-        None => vec![1.0; constants.len()],
+    let starts = match start {
+        Some(values) => vec![values.iter().zip(&constants).map(|(v, c)| v / c.start).collect()],
+        None => form.starts(),
     };
-    solve(&problem, &[start])
+    solve(&problem, &starts)
 }
 
 /// Predictions for every row by fits that have not seen its shape; `None` for a group of one shape. Fits start from
 /// `all`, the fit on all rows, which spares most of the way and decides nothing.
 pub fn leave_shapes_out<F: Form>(form: &F, group: &Group<F::Row>, all: &[f64]) -> Option<Vec<f64>> {
-    if group.shapes.len() < 2 {
+    leave_each_out(form, group, &group.shape, all)
+}
+
+/// [`leave_shapes_out`] with folds of one's own: rows of one `fold` are left out together; `None` if there is but one.
+pub fn leave_each_out<F: Form>(form: &F, group: &Group<F::Row>, fold: &[u32], all: &[f64]) -> Option<Vec<f64>> {
+    let mut names = fold.to_vec();
+    names.sort_unstable();
+    names.dedup();
+    if names.len() < 2 {
         return None;
     }
-    let fold = |s: u32| {
-        let (rows, seconds) = group.select(|i| group.shape[i] != s);
+    let fit = |name: &u32| {
+        let (rows, seconds) = group.select(|i| fold[i] != *name);
         fit_from(form, &rows, &seconds, Some(all)).values
     };
-    let folds: Vec<Vec<f64>> = (0..group.shapes.len() as u32).into_par_iter().map(fold).collect();
-    Some(group.rows.iter().zip(&group.shape).map(|(row, s)| form.seconds(&folds[*s as usize], row)).collect())
+    let fits: Vec<Vec<f64>> = names.par_iter().map(fit).collect();
+    let own = |name: &u32| &fits[names.partition_point(|n| n < name)];
+    Some(group.rows.iter().zip(fold).map(|(row, name)| form.seconds(own(name), row)).collect())
+}
+
+/// Errors on the rows that `held` names of a fit on the others, which starts from the form's own starts and has seen
+/// nothing else; `None` if either side is empty.
+pub fn leave_out<F: Form>(form: &F, group: &Group<F::Row>, held: impl Fn(usize) -> bool) -> Option<Errors> {
+    let (rows, seconds) = group.select(|i| !held(i));
+    let (left, measured) = group.select(held);
+    if rows.is_empty() || left.is_empty() {
+        return None;
+    }
+    let values = fit(form, &rows, &seconds).values;
+    Errors::of(left.iter().zip(measured).map(|(row, t)| (form.seconds(&values, row) / t - 1.0).abs()).collect())
+}
+
+/// The rows of every other size, the second smallest first: what [`leave_out`] is asked for interpolation in size.
+pub fn every_other_size<R>(group: &Group<R>) -> Vec<bool> {
+    let mut sizes = group.size.clone();
+    sizes.sort_by(f64::total_cmp);
+    sizes.dedup();
+    group.size.iter().map(|s| sizes.partition_point(|t| t < s) % 2 == 1).collect()
+}
+
+/// The rows with the largest `count` (of nodes, of devices): what [`leave_out`] is asked for extrapolation.
+pub fn largest<R>(group: &Group<R>, count: impl Fn(&R) -> f64) -> Vec<bool> {
+    let most = group.rows.iter().map(&count).fold(0.0, f64::max);
+    group.rows.iter().map(|r| count(r) >= most).collect()
 }
 
 /// The cells of a group; `left_out` are predictions of [`leave_shapes_out`].

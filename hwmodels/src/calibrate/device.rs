@@ -51,5 +51,10 @@ pub fn peaks(device: &Device, precision: &str) -> Result<Peaks> {
         // 16-bit activations compute in 16 bits, whatever the weights.
         _ => p.bf16.value.per_second(),
     };
-    Ok(Peaks { flop_per_s, bytes_per_s: device.memory.bandwidth.value.per_second(), units: f64::from(units.value) })
+    Ok(Peaks {
+        flop_per_s,
+        bytes_per_s: device.memory.bandwidth.value.per_second(),
+        units: f64::from(units.value),
+        l2_bytes: device.llc.as_ref().map_or(0.0, |l| l.value.as_f64()),
+    })
 }

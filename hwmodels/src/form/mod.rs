@@ -4,9 +4,21 @@
 //! A form follows how such kernels work; its constants are efficiencies relative to the peaks, widths and fixed times, so
 //! that a device without measurements can borrow another's. Times are f64 seconds.
 
+mod attention;
+mod collective;
+mod expert_exchange;
 mod fused_moe;
+mod gemm;
+mod stream;
 
+pub use attention::{Attention, AttentionClass, AttentionHeads, AttentionKernel, AttentionRow, AttentionTime};
+pub use collective::{Collective, CollectiveOp, CollectiveRow, LinkPeaks};
+pub use expert_exchange::{
+    Exchange, ExchangeOp, FusedExchange, FusedExchangeRow, LowLatency, LowLatencyRow, Normal, NormalRow, distinct,
+};
 pub use fused_moe::{FusedMoe, MoeLoad, MoeRow, MoeShape, MoeTime, TILES, Tiling};
+pub use gemm::{Gemm, GemmKernel, GemmLoad, GemmPair, GemmRow, GemmTime};
+pub use stream::{Stream, StreamRow};
 
 use crate::calibrate::solve::Constant;
 
@@ -19,6 +31,8 @@ pub struct Peaks {
     pub bytes_per_s: f64,
     /// Processors that run a tile each: streaming multiprocessors, AI cores.
     pub units: f64,
+    /// Bytes of the cache in front of memory (L2).
+    pub l2_bytes: f64,
 }
 
 /// A form: constants, and the time of a row of measurements under them.
@@ -29,6 +43,10 @@ pub trait Form: Sync {
     const ROBUST: f64;
     /// The constants, in the order in which [`Form::seconds`] takes them; at most a dozen.
     fn constants(&self) -> Vec<Constant>;
+    /// Where a fit starts: factors of the constants' starts, one list a start. One start, unless a form has valleys.
+    fn starts(&self) -> Vec<Vec<f64>> {
+        vec![vec![1.0; self.constants().len()]]
+    }
     /// Seconds of a row.
     fn seconds(&self, constants: &[f64], row: &Self::Row) -> f64;
     /// The larger of operations over peak and bytes over peak bandwidth: what a bare roofline says.
@@ -56,4 +74,21 @@ pub(crate) fn norm(p: f64, terms: [f64; 3]) -> f64 {
     };
     let sum: f64 = terms.iter().map(|x| part(*x)).sum();
     if sum == 1.0 { most } else { most * libm::pow(sum, 1.0 / p) }
+}
+
+/// [`norm`] of two terms at p = 4, without logarithms.
+pub(crate) fn norm4(a: f64, b: f64) -> f64 {
+    let most = a.max(b);
+    if most <= 0.0 {
+        return 0.0;
+    }
+    let r = a.min(b) / most;
+    most * (1.0 + r * r * r * r).sqrt().sqrt()
+}
+
+/// Four starts: the constants as they are, all larger, and two patterns of larger and smaller ones.
+fn four_starts(constants: usize) -> Vec<Vec<f64>> {
+    const STEP: f64 = 1.6;
+    let patterns: [&[f64]; 4] = [&[1.0], &[STEP], &[STEP, 1.0 / STEP], &[1.0 / STEP, STEP, STEP]];
+    patterns.iter().map(|p| p.iter().copied().cycle().take(constants).collect()).collect()
 }

@@ -86,6 +86,11 @@ fn read(a: &Input) -> Result<(Vec<Group<MoeRow>>, String, Vec<String>)> {
     if !names.contains(&a.schema.as_str()) {
         return Err(diag::unknown("schema", &a.schema, &names));
     }
+    if a.schema != "fused-moe" {
+        let problem =
+            format!("{} is read by the library (moesim_hwmodels::calibrate::data), not by this command yet", a.schema);
+        return Err(Diag::input(problem).place("--schema").cure("give a table of fused MoE layers"));
+    }
     let split = |m: &String| {
         let pair = m.split_once('=').map(|(theirs, ours)| (theirs.trim().to_string(), ours.trim().to_string()));
         pair.ok_or_else(|| Diag::input(format!("--map {m} has no =")).cure("write THEIRS=OURS"))

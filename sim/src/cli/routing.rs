@@ -419,13 +419,16 @@ fn compared(c: &Comparison) -> String {
                 percents(synthetic.sequence_top_overlap)
             );
         }
-        None => t += "the trace has no prompt rows: prompts are drawn only if --prompt-rows asks for them\n",
+        None if c.drawn_phases.is_none() => {
+            t += "the trace has no prompt rows: prompts are drawn only if --prompt-rows asks for them\n";
+        }
+        None => {}
     }
     if let Some(p) = &c.drawn_phases {
         let correlation = p.rank_correlation.iter().sum::<f64>() / p.rank_correlation.len() as f64;
         let _ = writeln!(
             t,
-            "prompts are not like a trace's but like those published of other models (arXiv:2510.05497v4, III, insight 1): rank\n\
+            "the trace has no prompt rows: prompts are like those published of other models (arXiv:2510.05497v4, III, insight 1): rank\n\
              correlation with the output {correlation:.2} (published: 0.7 or more in most layers), top-5, 10, 20 shared {} (published:\n\
              about {}); within a sequence {:.2} and {}",
             percents(p.top_overlap),

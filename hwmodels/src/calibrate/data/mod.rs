@@ -4,18 +4,66 @@
 //! (`their=ours`). What a file declares is believed only as far as it is plausible: every row is checked, and what is wrong
 //! names file, line and column.
 
+pub mod cann;
+pub mod deepep;
+pub mod deepgemm;
+pub mod infersim_attention;
+pub mod infersim_gemm;
+pub mod llmservingsim;
+pub mod llmservingsim_attention;
 pub mod moe;
+pub mod nccl;
+mod outlier;
 mod table;
 
 pub use moe::{read as read_moe, tiling};
+pub use outlier::drop_outliers;
 pub use table::Table;
 
 /// The schemas by name, with what they hold.
-pub const SCHEMAS: &[(&str, &str)] = &[(
-    "fused-moe",
-    "aiconfigurator's: framework, version, device, kernel_source, moe_dtype, num_tokens, hidden_size, inter_size, topk, \
-     num_experts, moe_ep_size, distribution, latency_ms, and optionally gated (1 unless told)",
-)];
+pub const SCHEMAS: &[(&str, &str)] = &[
+    (
+        "fused-moe",
+        "aiconfigurator's: framework, version, device, kernel_source, moe_dtype, num_tokens, hidden_size, inter_size, topk, \
+         num_experts, moe_ep_size, distribution, latency_ms, and optionally gated (1 unless told)",
+    ),
+    (
+        "gemm",
+        "DeepGEMM's: kind (dense, grouped_contiguous, grouped_masked), groups, m_per_group, n, k, tflops, and optionally \
+         precision (fp8 unless told)",
+    ),
+    (
+        "infersim-gemm",
+        "InferSim's: m, k, n, latency_us; or num_local_experts, hidden_size, intermediate_size, tokens_per_expert, \
+         up_proj_us, up_mfu, down_proj_us, down_mfu, and batch_size_per_gpu (decode) or seq_len_per_gpu (prefill)",
+    ),
+    (
+        "llmservingsim-dense",
+        "LLMServingSim's: layer, tokens or sequences, time_us; GEMMs, and norms and embeddings apart",
+    ),
+    (
+        "infersim-attention",
+        "InferSim's, by file name: mha_decode_HEADS-KV_HEADS-WIDTH, mla_decode_HEADS-LATENT-ROPE, \
+         mla_prefill_HEADS-WIDTH-ROPE (batch_size, kv_len or seq_len, latency_us), and the sparse dsa_prefill_attn and \
+         dsa_decode_attn-HEADS-WIDTH-KEYS, dsa_decode_logits and dsa_prefill_logits-HEADS-WIDTH",
+    ),
+    ("llmservingsim-attention", "LLMServingSim's: prefill_chunk, kv_prefill, n_decode, kv_decode, time_us"),
+    ("llmservingsim-moe", "LLMServingSim's: tokens, activated_experts, time_us"),
+    (
+        "fused-exchange",
+        "CANN's fused kernels: device, op_name (dispatch, combine), num_devices, num_token, num_topk, message_bytes, latency_us",
+    ),
+    ("nccl", "aiconfigurator's: device, op_name, nccl_dtype, num_gpus, message_size (elements), latency (ms)"),
+    (
+        "deepep-low-latency",
+        "aiconfigurator's: device, node_num, hidden_size, num_token, num_topk, num_experts, dispatch_avg_t_us, combine_avg_t_us",
+    ),
+    (
+        "deepep-normal",
+        "aiconfigurator's: device, node_num, hidden_size, num_token, num_topk, num_experts, and for dispatch and combine \
+         OP_sms, OP_transmit_us, OP_notify_us",
+    ),
+];
 
 /// Rows of one kernel family and precision on one device.
 #[derive(Clone, Debug)]
@@ -87,6 +135,18 @@ impl<R: Clone> Group<R> {
             index(&mut self.versions, label.version);
         }
     }
+    /// Leaves only the rows for which `keep` is true; shapes and cells without rows stay named.
+    pub fn retain(&mut self, keep: impl Fn(usize) -> bool) {
+        fn only<T>(list: &mut Vec<T>, keep: impl Fn(usize) -> bool) {
+            let mut at = 0..;
+            list.retain(|_| at.next().is_some_and(&keep));
+        }
+        only(&mut self.rows, &keep);
+        only(&mut self.seconds, &keep);
+        only(&mut self.shape, &keep);
+        only(&mut self.cell, &keep);
+        only(&mut self.size, &keep);
+    }
     /// The rows for which `keep` is true.
     pub fn select(&self, keep: impl Fn(usize) -> bool) -> (Vec<R>, Vec<f64>) {
         let at = (0..self.rows.len()).filter(|i| keep(*i));
@@ -109,6 +169,25 @@ pub fn group<'a, R: Clone>(
     &mut groups[at]
 }
 
+/// The groups of several files as one list: those of one device, family and precision become one.
+pub fn join<R: Clone>(files: impl IntoIterator<Item = Vec<Group<R>>>) -> Vec<Group<R>> {
+    let mut all: Vec<Group<R>> = Vec::new();
+    for from in files.into_iter().flatten() {
+        let to = group(&mut all, &from.device, &from.family, &from.precision);
+        for (i, row) in from.rows.iter().enumerate() {
+            let [shape, cell] = [&from.shapes[from.shape[i] as usize], &from.cells[from.cell[i] as usize]];
+            to.push(row.clone(), from.seconds[i], &Label { shape, cell, size: from.size[i], version: "" });
+        }
+        for version in &from.versions {
+            index(&mut to.versions, version);
+        }
+        for note in &from.notes {
+            index(&mut to.notes, note);
+        }
+    }
+    all
+}
+
 /// Index of `name` in `names`, added if new. Lists are short.
 fn index(names: &mut Vec<String>, name: &str) -> u32 {
     let at = names.iter().position(|n| n == name).unwrap_or_else(|| {
@@ -117,3 +196,6 @@ fn index(names: &mut Vec<String>, name: &str) -> u32 {
     });
     at as u32
 }
+
+#[cfg(test)]
+mod tests;

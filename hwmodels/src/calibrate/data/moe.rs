@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 pub type PeaksOf<'a> = &'a dyn Fn(&str, &str) -> Result<Peaks>;
 
 /// Bytes of a weight (with its scales) and of an activation, by the precision's name.
-fn widths(precision: &str) -> Option<[f64; 2]> {
+pub(super) fn widths(precision: &str) -> Option<[f64; 2]> {
     Some(match precision {
         "bfloat16" | "bf16" | "float16" | "fp16" => [2.0, 2.0],
         "fp8" | "fp8_block" | "int8" | "w8a8" => [1.0, 1.0],

@@ -127,6 +127,14 @@ impl Table {
         Ok(value as u64)
     }
 
+    /// A field as a number of microseconds, in seconds: from a nanosecond to an hour.
+    ///
+    /// # Errors
+    /// Anything else.
+    pub fn micros(&self, row: usize, column: usize) -> Result<f64> {
+        Ok(self.number(row, column, [1e-3, 3.6e9])? * 1e-6)
+    }
+
     /// What is wrong with a field.
     pub fn wrong(&self, row: usize, column: usize, problem: String) -> Diag {
         let place = format!("line {}, {}", self.records[row].0, self.header[column]);

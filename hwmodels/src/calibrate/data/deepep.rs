@@ -1,0 +1,136 @@
+//! DeepEP's dispatch and combine with aiconfigurator's columns, for low latency and for throughput.
+
+use super::nccl::LinksOf;
+use super::{Group, Label, Table, group};
+use crate::form::{Exchange, ExchangeOp, LowLatencyRow, NormalRow};
+use moesim_core::Result;
+
+/// Devices of a node in these tables.
+const DEVICES: f64 = 8.0;
+/// Selections of a device that the low-latency benchmark masks: its bytes (time times bandwidth) are those of 8 a token less
+/// about ten; 9.5 fits best.
+const MASKED: f64 = 9.5;
+const OPS: [(&str, ExchangeOp); 2] = [("dispatch", ExchangeOp::Dispatch), ("combine", ExchangeOp::Combine)];
+
+/// Columns that both tables have.
+struct Columns {
+    device: usize,
+    version: Option<usize>,
+    nodes: usize,
+    hidden: usize,
+    tokens: usize,
+    top_k: usize,
+    experts: usize,
+}
+
+impl Columns {
+    fn of(table: &Table) -> Result<Self> {
+        let c = |name: &str| table.column(name);
+        Ok(Self {
+            device: c("device")?,
+            version: table.find("version"),
+            nodes: c("node_num")?,
+            hidden: c("hidden_size")?,
+            tokens: c("num_token")?,
+            top_k: c("num_topk")?,
+            experts: c("num_experts")?,
+        })
+    }
+
+    fn exchange(&self, table: &Table, row: usize) -> Result<Exchange> {
+        let whole = |column, most| table.whole(row, column, [1, most]);
+        let (nodes, experts) = (whole(self.nodes, 1 << 10)?, whole(self.experts, 1 << 14)?);
+        let top_k = whole(self.top_k, 256)?;
+        if top_k > experts {
+            let problem = format!("top-{top_k} of {experts} experts");
+            return Err(table.wrong(row, self.top_k, problem).cure("select at most all experts"));
+        }
+        Ok(Exchange {
+            nodes: nodes as f64,
+            devices: DEVICES,
+            tokens: whole(self.tokens, 1 << 24)? as f64,
+            experts: experts as u32,
+            top_k: top_k as u32,
+            hidden: whole(self.hidden, 1 << 20)? as f64,
+        })
+    }
+
+    /// Adds a row: folds of leave-out and cells are numbers of nodes, sizes are tokens a device.
+    fn push<R: Clone>(
+        &self,
+        table: &Table,
+        (row, out): (usize, &mut Vec<Group<R>>),
+        (family, one): (&str, R),
+        x: &Exchange,
+        seconds: f64,
+    ) {
+        let cell = format!("{} nodes", x.nodes);
+        let version = self.version.map_or("", |v| table.text(row, v));
+        let label = Label { shape: &cell, cell: &cell, size: x.tokens, version };
+        group(out, table.text(row, self.device), family, "fp8").push(one, seconds, &label);
+    }
+}
+
+/// Reads a low-latency table: families `low_latency_dispatch` and `low_latency_combine`. `num_token` is a device's.
+///
+/// # Errors
+/// A column that is lacking, a field that is no sensible number.
+pub fn read_low_latency(table: &Table, links: LinksOf) -> Result<Vec<Group<LowLatencyRow>>> {
+    let columns = Columns::of(table)?;
+    let mut times = [0; 2];
+    for (at, (name, _)) in times.iter_mut().zip(OPS) {
+        *at = table.column(&format!("{name}_avg_t_us"))?;
+    }
+    let mut out = Vec::new();
+    for row in 0..table.rows() {
+        let x = columns.exchange(table, row)?;
+        let peaks = links(table.text(row, columns.device))?;
+        for ((name, op), time) in OPS.into_iter().zip(times) {
+            let one = LowLatencyRow::uniform(&x, op, MASKED, peaks);
+            let seconds = table.micros(row, time)?;
+            columns.push(table, (row, &mut out), (&format!("low_latency_{name}"), one), &x, seconds);
+        }
+    }
+    let note = format!("{MASKED} selections a device are taken for masked, as the printed bandwidths say");
+    out.iter_mut().for_each(|g: &mut Group<LowLatencyRow>| g.notes.push(note.clone()));
+    Ok(out)
+}
+
+/// Which part of a throughput kernel is fitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Transmission alone. At eight nodes it is faster than the NIC can send: some of the transfer hides in the notification.
+    Transmit,
+    /// Notification and transmission.
+    Whole,
+}
+
+/// Reads a throughput table: families `normal_dispatch` and `normal_combine`.
+///
+/// # Errors
+/// A column that is lacking, a field that is no sensible number.
+pub fn read_normal(table: &Table, part: Part, links: LinksOf) -> Result<Vec<Group<NormalRow>>> {
+    let columns = Columns::of(table)?;
+    let mut own = [[0; 3]; 2];
+    for (at, (name, _)) in own.iter_mut().zip(OPS) {
+        *at = [
+            table.column(&format!("{name}_sms"))?,
+            table.column(&format!("{name}_transmit_us"))?,
+            table.column(&format!("{name}_notify_us"))?,
+        ];
+    }
+    let mut out = Vec::new();
+    for row in 0..table.rows() {
+        let x = columns.exchange(table, row)?;
+        let peaks = links(table.text(row, columns.device))?;
+        for ((name, op), [units, transmit, notify]) in OPS.into_iter().zip(own) {
+            let units = table.whole(row, units, [1, 1 << 12])? as f64;
+            let one = NormalRow::uniform(&x, op, units, peaks);
+            // One node has no notification of its own.
+            let notify = if part == Part::Whole { table.number(row, notify, [0.0, 3.6e9])? * 1e-6 } else { 0.0 };
+            let seconds = table.micros(row, transmit)? + notify;
+            columns.push(table, (row, &mut out), (&format!("normal_{name}"), one), &x, seconds);
+        }
+    }
+    Ok(out)
+}

@@ -1,0 +1,285 @@
+//! Attention over cached keys and values: decode, prefill, a chunk behind a cached prefix, and mixes of them; multi-head,
+//! grouped-query, latent (MLA), sparse.
+//!
+//! `t = t0 + norm(q, [tiles, memory])`. A work item is a tile of `bm` query rows of one head (or of all query heads of a KV
+//! head, where the kernel packs them) that walks its keys and values. Items are dealt to the processors; a kernel that splits
+//! the KV gives an item to several processors and combines their results. Of the ways to split, the one that takes least
+//! counts: `waves t_item + U t_key (+ t_split)`, where `U` is the longest walk of a processor, by bounds of list scheduling, and
+//! a key takes `norm(4, [FLOP / (e_c share of the peak), bytes / (r_sm share of the bandwidth)])` with tiles padded to 64 rows.
+//! Memory is keys and values once, queries and outputs; where query heads of a group do not share a tile, keys and values are
+//! read again as far as they left the L2 between two waves (`phi`).
+//!
+//! The structure is that of the public kernels: FlashAttention 2 and 3, FlashDecoding (splits), FlashMLA. Whole waves are plain
+//! in measured chunks: 128, 256, 512, 1 024 items on 188 processors cost 1, 2, 3, 6 of them.
+//!
+//! Left out: the kernels' own rules for the number of splits, paging, windows (give the window as the keys), decode of very
+//! uneven lengths beyond the bounds.
+
+use super::{Form, Peaks, four_starts, norm, norm4};
+use crate::calibrate::solve::Constant;
+
+/// Ways to split keys and values.
+const SPLITS: [u64; 14] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128];
+/// Keys that a split is a multiple of; rows that tiles are padded to.
+const BLOCK: u64 = 64;
+/// Tiles of a class that are told apart; beyond, neighbours count as the longest among them.
+const MOST_TILES: u64 = 1 << 12;
+
+/// Sequences that are alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttentionClass {
+    /// How many.
+    pub sequences: u64,
+    /// New tokens of each.
+    pub tokens: u64,
+    /// Keys of each, those of the new tokens included.
+    pub keys: u64,
+}
+
+/// Heads of a layer on a device.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AttentionHeads {
+    /// Query heads.
+    pub query: u64,
+    /// KV heads: a divisor of the query heads; 1 for MLA with absorbed projections.
+    pub kv: u64,
+    /// Width of keys, and of values.
+    pub width: [f64; 2],
+    /// Bytes of a token's key and value in one KV head; once what serves as both (MLA: 576 elements).
+    pub kv_bytes: f64,
+    /// Bytes of an element of queries and outputs.
+    pub query_bytes: f64,
+}
+
+/// What a kernel family does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttentionKernel {
+    /// Query rows of a tile: 128 in FlashAttention 3, 64 in FlashMLA and FlashAttention 2.
+    pub tile: u64,
+    /// Whether the query heads of a KV head share a tile.
+    pub pack: bool,
+    /// Whether it may split keys and values.
+    pub split: bool,
+    /// Whether new tokens see only those before them.
+    pub causal: bool,
+}
+
+/// What a call comes to under a kernel on a number of processors: all that its time needs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttentionWork {
+    /// Waves, and the longest walk of a processor in keys, by way to split.
+    ways: Vec<[f64; 2]>,
+    /// Operations of a tile at one key.
+    tile_flop: f64,
+    /// Bytes of a key and value.
+    key_bytes: f64,
+    /// Bytes of keys and values, each once.
+    kv_bytes: f64,
+    /// Bytes of queries and outputs.
+    query_bytes: f64,
+    /// How often keys and values are read if the L2 holds none of them.
+    passes: f64,
+    /// Bytes of one KV head's keys and values.
+    resident_bytes: f64,
+    /// Operations that the result needs.
+    flop: f64,
+}
+
+/// One measurement, or one call.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttentionRow {
+    /// The sequences.
+    pub classes: Vec<AttentionClass>,
+    /// The heads.
+    pub heads: AttentionHeads,
+    /// The kernel.
+    pub kernel: AttentionKernel,
+    /// On which device.
+    pub peaks: Peaks,
+    work: AttentionWork,
+}
+
+impl AttentionRow {
+    /// A call. `unique_keys` are those read from memory, where queries share some of what they see (sparse attention); all
+    /// keys of all sequences unless told.
+    pub fn new(
+        classes: Vec<AttentionClass>,
+        heads: AttentionHeads,
+        kernel: AttentionKernel,
+        unique_keys: Option<f64>,
+        peaks: Peaks,
+    ) -> Self {
+        let work = AttentionWork::of(&classes, &heads, kernel, unique_keys, peaks.units);
+        Self { classes, heads, kernel, peaks, work }
+    }
+}
+
+impl AttentionWork {
+    fn of(
+        classes: &[AttentionClass],
+        heads: &AttentionHeads,
+        kernel: AttentionKernel,
+        unique_keys: Option<f64>,
+        units: f64,
+    ) -> Self {
+        let group = (heads.query / heads.kv.max(1)).max(1);
+        let (walks, packed) = if kernel.pack { (heads.kv, group) } else { (heads.query, 1) };
+        let (query, width) = (heads.query as f64, heads.width[0] + heads.width[1]);
+        // (Items, keys of each), and what else the classes sum to.
+        let mut items: Vec<[f64; 2]> = Vec::new();
+        let (mut tail, mut tiles_in_all, mut keys_in_all, mut tokens, mut flop) = (0.0f64, 0.0, 0.0, 0.0, 0.0);
+        let mut rows = 1;
+        let tile = kernel.tile.max(1);
+        for class in classes.iter().filter(|c| c.sequences > 0 && c.tokens > 0) {
+            let (n, q, keys) = (class.sequences as f64, class.tokens as f64, class.keys as f64);
+            let tiles = class.tokens.saturating_mul(packed).div_ceil(tile);
+            rows = rows.max(class.tokens.saturating_mul(packed).min(tile));
+            let each = n * walks as f64;
+            if kernel.causal && tiles > 1 {
+                let cached = class.keys.saturating_sub(class.tokens);
+                let seen = |at: u64| {
+                    let last = at.saturating_add(1).saturating_mul(tile).div_ceil(packed);
+                    (cached + class.tokens.min(last)) as f64
+                };
+                let run = tiles.div_ceil(MOST_TILES);
+                let runs = (0..tiles).step_by(run as usize);
+                items.extend(runs.map(|first| {
+                    let past = first.saturating_add(run).min(tiles);
+                    [each * (past - first) as f64, seen(past - 1)]
+                }));
+                if each * tiles as f64 > units {
+                    tail = tail.max(0.5 * (seen(tiles - 1) - seen(0)));
+                }
+            } else {
+                items.push([each * tiles as f64, keys.max(1.0)]);
+            }
+            tiles_in_all += n * tiles as f64;
+            keys_in_all += n * keys;
+            tokens += n * q;
+            let pairs = q * (keys - q).max(0.0) + if kernel.causal { q * (q + 1.0) / 2.0 } else { q * q };
+            flop += 2.0 * n * query * width * pairs;
+        }
+        items.sort_by(|a, b| b[1].total_cmp(&a[1]));
+        let ways = if kernel.split { &SPLITS[..] } else { &SPLITS[..1] };
+        let shared = if kernel.pack { 1.0 } else { group as f64 };
+        Self {
+            ways: ways.iter().map(|s| schedule(&items, *s, tail, units)).collect(),
+            tile_flop: 2.0 * (rows.div_ceil(BLOCK) * BLOCK) as f64 * width,
+            key_bytes: heads.kv_bytes,
+            kv_bytes: unique_keys.unwrap_or(keys_in_all) * heads.kv as f64 * heads.kv_bytes,
+            query_bytes: tokens * query * width * heads.query_bytes,
+            passes: (shared * tiles_in_all / units).max(1.0).min(shared),
+            resident_bytes: keys_in_all * heads.kv_bytes,
+            flop,
+        }
+    }
+}
+
+/// Waves of items, and the keys that the busiest processor walks at least: an even share of all (with half of what the
+/// lengths of causal tiles differ by, where they take turns and nothing evens them out), and for every length as many items in
+/// turn as are that long. `items` are (number, keys), longest first.
+fn schedule(items: &[[f64; 2]], split: u64, tail: f64, units: f64) -> [f64; 2] {
+    let (split, block) = (split as f64, BLOCK as f64);
+    let (mut number, mut work, mut longest) = (0.0f64, 0.0, 0.0f64);
+    for [n, keys] in items {
+        let keys = if split > 1.0 { (keys / split / block).ceil() * block } else { *keys };
+        number += n * split;
+        work += n * split * keys;
+        longest = longest.max((number / units).ceil() * keys);
+    }
+    let share = work / units + if split > 1.0 { 0.0 } else { tail };
+    [(number / units).ceil(), longest.max(share)]
+}
+
+/// The form.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attention;
+
+/// The time of a call, in parts.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct AttentionTime {
+    /// Launch.
+    pub fixed_s: f64,
+    /// What the tiles alone would take.
+    pub tiles_s: f64,
+    /// What memory alone would take.
+    pub memory_s: f64,
+    /// Seconds in all.
+    pub seconds: f64,
+}
+
+const fn constant(name: &'static str, about: &'static str, unit: &'static str, at: [f64; 4]) -> Constant {
+    let [start, low, high, spread] = at;
+    Constant { name, about, unit, bounds: [low, high], start, spread }
+}
+
+const CONSTANTS: [Constant; 8] = [
+    constant("t0", "launch", "s", [1e-5, 5e-7, 6e-5, 2.0]),
+    constant("t_item", "of a work item: its queries, the end of its softmax, its output", "s", [1e-6, 5e-8, 2e-5, 2.0]),
+    constant("e_c", "fraction of the peak rate of a padded tile, softmax included", "", [0.6, 0.1, 1.0, 2.0]),
+    constant(
+        "r_sm",
+        "rate of keys and values into a processor over its share of the bandwidth",
+        "",
+        [2.5, 0.5, 20.0, 2.0],
+    ),
+    constant("e_m", "fraction of the memory bandwidth", "", [0.88, 0.5, 1.0, 1.0 / 3.0]),
+    constant("q", "overlap of tiles and memory: 1 none, large full", "", [2.5, 1.0, 12.0, 2.0]),
+    constant("t_split", "combination of splits", "s", [3e-6, 5e-8, 3e-5, 2.0]),
+    constant("phi", "share of the L2 that keeps keys and values between query heads", "", [1.0, 0.05, 4.0, 2.0]),
+];
+
+impl Attention {
+    /// The time of a call, in parts.
+    pub fn time(self, constants: &[f64], row: &AttentionRow) -> AttentionTime {
+        let [t0, t_item, e_c, r_sm, e_m, q, t_split, phi] = [0, 1, 2, 3, 4, 5, 6, 7].map(|i| constants[i]);
+        let (work, peaks) = (&row.work, &row.peaks);
+        let key = norm4(
+            work.tile_flop / (e_c * peaks.flop_per_s / peaks.units),
+            work.key_bytes / (r_sm * peaks.bytes_per_s / peaks.units),
+        );
+        let mut tiles = f64::INFINITY;
+        for (i, [waves, keys]) in work.ways.iter().enumerate() {
+            tiles = tiles.min(waves * t_item + keys * key + if i > 0 { t_split } else { 0.0 });
+        }
+        let fill = work.resident_bytes / (phi * peaks.l2_bytes);
+        let fill = fill * fill * fill * fill;
+        // The share that has left the L2 before it is wanted again; 1 where the fill is past counting.
+        let gone = if fill.is_finite() { fill / (1.0 + fill) } else { 1.0 };
+        let bytes = work.kv_bytes * (1.0 + (work.passes - 1.0) * gone) + work.query_bytes;
+        let memory = bytes / (peaks.bytes_per_s * e_m);
+        AttentionTime { fixed_s: t0, tiles_s: tiles, memory_s: memory, seconds: t0 + norm(q, [tiles, memory, 0.0]) }
+    }
+}
+
+impl Form for Attention {
+    type Row = AttentionRow;
+    const ROBUST: f64 = 0.10;
+
+    fn constants(&self) -> Vec<Constant> {
+        CONSTANTS.to_vec()
+    }
+
+    fn starts(&self) -> Vec<Vec<f64>> {
+        four_starts(CONSTANTS.len())
+    }
+
+    fn seconds(&self, constants: &[f64], row: &AttentionRow) -> f64 {
+        self.time(constants, row).seconds
+    }
+
+    fn roofline(&self, row: &AttentionRow) -> f64 {
+        let bytes = row.work.kv_bytes + row.work.query_bytes;
+        (row.work.flop / row.peaks.flop_per_s).max(bytes / row.peaks.bytes_per_s)
+    }
+
+    fn features(&self, row: &AttentionRow) -> [f64; 5] {
+        let sequences: u64 = row.classes.iter().map(|c| c.sequences).sum();
+        let heads = [row.heads.query, row.heads.kv, sequences].map(|h| (h + 1) as f64);
+        let [a, b, c] = heads;
+        [a, b, c, row.work.kv_bytes + 1.0, row.work.query_bytes + 1.0].map(libm::log)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,254 @@
+//! A GEMM, dense or over groups of rows with a matrix each (grouped contiguous, grouped masked).
+//!
+//! `t = t0 + norm(q, [compute, memory])`. Compute is that of the tile (`bm` rows by `bn` columns, and a split of K) that takes
+//! least: `waves (t_tile + K steps t_step + output)`, where a K step moves 128 bytes of every operand row of the tile and takes
+//! `norm(4, [FLOP / (e_c share of the peak), bytes / (r_sm share of the bandwidth)])`. Tiles are dealt to the processors in
+//! whole waves. A split of K writes and reads partial sums in FP32 and is one kernel more. Memory is each operand once, the
+//! weights of every group with rows, at `e_m` of the bandwidth; where a benchmark repeats itself (`warm`), what the L2 still
+//! holds comes `k_warm` times as fast.
+//!
+//! The structure is that of the public persistent kernels: DeepGEMM (tiles of 64 or 128 rows, two of them with multicast;
+//! columns in steps of 16; 128 bytes of K a step; the shape with the fewest waves), CUTLASS and cuBLAS (an autotuned or tabled
+//! tile, split K), Triton. The tile that is cheapest in the model stands for their tables, and keeps time monotone in rows,
+//! columns and K.
+//!
+//! Left out: the cost of offsets and alignment of contiguous groups, scales, power throttling of very large GEMMs, operand
+//! panels read again when they exceed the L2, gaps between kernels.
+
+use super::{Form, Peaks, TILES, four_starts, norm, norm4};
+use crate::calibrate::solve::Constant;
+
+/// Columns of a tile.
+const COLUMNS: [f64; 11] = [16.0, 32.0, 48.0, 64.0, 80.0, 96.0, 112.0, 128.0, 160.0, 192.0, 256.0];
+/// Largest tile: its sums fill the registers of a processor.
+const TILE: f64 = 256.0 * 128.0;
+/// Bytes of K that a step moves of every operand row.
+const STEP: f64 = 128.0;
+/// Ways to split K.
+const SPLITS: [f64; 4] = [1.0, 2.0, 4.0, 8.0];
+
+/// What a list of row counts comes to.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct GemmLoad {
+    /// Rows in all.
+    pub rows: f64,
+    /// Groups with rows.
+    pub groups: f64,
+    /// Row tiles over all groups, by tile height ([`TILES`]).
+    pub tiles: [f64; 5],
+}
+
+impl GemmLoad {
+    /// Sums over the rows of each group.
+    pub fn of(counts: impl IntoIterator<Item = u32>) -> Self {
+        let mut load = Self::default();
+        counts.into_iter().for_each(|n| load.add(1.0, f64::from(n)));
+        load
+    }
+    /// `groups` groups of `rows` each; a mean may be no whole number.
+    pub fn even(groups: f64, rows: f64) -> Self {
+        let mut load = Self::default();
+        load.add(groups, rows);
+        load
+    }
+    fn add(&mut self, groups: f64, rows: f64) {
+        if rows > 0.0 {
+            self.rows += groups * rows;
+            self.groups += groups;
+            self.tiles.iter_mut().zip(TILES).for_each(|(t, height)| *t += groups * (rows / height).ceil());
+        }
+    }
+}
+
+/// What a kernel family can choose.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GemmKernel {
+    /// Rows of its smallest tile: 64 in DeepGEMM and CANN, 16 in cuBLAS and Triton.
+    pub least_tile: f64,
+    /// Whether it may split K: cuBLAS.
+    pub split_k: bool,
+}
+
+impl GemmKernel {
+    /// DeepGEMM on Hopper, and CANN: 64 rows or more.
+    pub const WIDE: Self = Self { least_tile: 64.0, split_k: false };
+    /// Grouped GEMM in Triton: 16 rows or more.
+    pub const TRITON: Self = Self { least_tile: 16.0, split_k: false };
+    /// cuBLAS: any tile, and splits of K.
+    pub const CUBLAS: Self = Self { least_tile: 16.0, split_k: true };
+}
+
+/// One measurement, or one call: `rows x k` times `k x n` of every group.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GemmRow {
+    /// Rows of the groups.
+    pub load: GemmLoad,
+    /// Columns of the weights.
+    pub n: f64,
+    /// The inner dimension.
+    pub k: f64,
+    /// Bytes of an element that enters, of a weight, of an element that leaves.
+    pub element_bytes: [f64; 3],
+    /// With which kernel.
+    pub kernel: GemmKernel,
+    /// On which device.
+    pub peaks: Peaks,
+}
+
+impl GemmRow {
+    /// Operations.
+    pub fn flop(&self) -> f64 {
+        2.0 * self.load.rows * self.n * self.k
+    }
+    /// Bytes, each operand once: the convention of DeepGEMM's and CANN's printed GB/s.
+    pub fn bytes(&self) -> f64 {
+        let [a, w, out] = self.element_bytes;
+        self.load.rows * self.k * a + self.load.groups * self.n * self.k * w + self.load.rows * self.n * out
+    }
+}
+
+/// The form.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gemm {
+    /// Whether operands may lie in L2 since the call before: benchmarks that repeat one call without a flush. One constant
+    /// more, the last; without it the others serve a cold call.
+    pub warm: bool,
+}
+
+/// The time of a call, in parts.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct GemmTime {
+    /// Launch and first fill.
+    pub fixed_s: f64,
+    /// What the tiles alone would take.
+    pub compute_s: f64,
+    /// What memory alone would take.
+    pub memory_s: f64,
+    /// Seconds in all.
+    pub seconds: f64,
+}
+
+const fn constant(name: &'static str, about: &'static str, unit: &'static str, at: [f64; 4]) -> Constant {
+    let [start, low, high, spread] = at;
+    Constant { name, about, unit, bounds: [low, high], start, spread }
+}
+
+const CONSTANTS: [Constant; 7] = [
+    constant("t0", "launch, start of the grid, first fill", "s", [3e-6, 2e-7, 3e-5, 2.0]),
+    constant("e_c", "fraction of the peak rate inside the main loop", "", [0.8, 0.2, 1.0, 2.0]),
+    constant("t_tile", "prologue and epilogue of a tile that nothing hides", "s", [1e-6, 5e-8, 1e-5, 2.0]),
+    constant("e_m", "fraction of the memory bandwidth", "", [0.88, 0.5, 1.0, 1.0 / 3.0]),
+    constant("r_sm", "rate of a processor from and to L2 over its share of the bandwidth", "", [3.5, 0.5, 20.0, 2.0]),
+    constant("q", "overlap of compute and memory: 1 none, large full", "", [2.5, 1.0, 12.0, 2.0]),
+    constant("k_warm", "rate of L2 over that of memory, where a benchmark repeats itself", "", [2.5, 1.0, 8.0, 2.0]),
+];
+
+impl Gemm {
+    /// The time of a call, in parts.
+    pub fn time(self, constants: &[f64], row: &GemmRow) -> GemmTime {
+        let [t0, e_c, t_tile, e_m, r_sm, q] = [0, 1, 2, 3, 4, 5].map(|i| constants[i]);
+        let GemmRow { load, peaks, .. } = *row;
+        let bytes = row.bytes();
+        let mut memory = bytes / (peaks.bytes_per_s * e_m);
+        if self.warm {
+            let over = (bytes / peaks.l2_bytes) * (bytes / peaks.l2_bytes);
+            let held = 1.0 / (1.0 + over * over);
+            memory *= 1.0 - held + held / constants[6];
+        }
+        let compute = if load.rows > 0.0 { tiles([e_c, t_tile, r_sm], row) } else { 0.0 };
+        GemmTime { fixed_s: t0, compute_s: compute, memory_s: memory, seconds: t0 + norm(q, [compute, memory, 0.0]) }
+    }
+}
+
+/// The tiles of the cheapest shape.
+fn tiles([e_c, t_tile, r_sm]: [f64; 3], row: &GemmRow) -> f64 {
+    let GemmRow { load, n, k, element_bytes: [a, w, out], kernel, peaks } = *row;
+    let wide = a.max(w);
+    let steps = (k * wide / STEP).ceil();
+    let flop_s = 2.0 * (STEP / wide) / (e_c * peaks.flop_per_s / peaks.units);
+    let byte_s = 1.0 / (r_sm * peaks.bytes_per_s / peaks.units);
+    let splits = &SPLITS[..if kernel.split_k { 4 } else { 1 }];
+    let mut best = f64::INFINITY;
+    for columns in COLUMNS.into_iter().rev() {
+        let wide = (n / columns).ceil();
+        let open = |t: &(f64, f64)| t.0 >= kernel.least_tile && t.0 * columns <= TILE;
+        for (height, tiles) in TILES.into_iter().zip(load.tiles).filter(open) {
+            let area = height * columns;
+            let (flop, moved) = (area * flop_s, (height + columns) * STEP * byte_s);
+            let fixed = t_tile + area * out * byte_s;
+            let share = tiles * wide / peaks.units;
+            for split in splits {
+                // Splits are powers of two: their products are exact.
+                let (waves, part) = (split * share, steps / split);
+                // What it takes at least, before any rounding up.
+                if waves.max(1.0) * (fixed + part * flop.max(moved)) >= best {
+                    continue;
+                }
+                let mut time = waves.ceil() * (fixed + part.ceil() * norm4(flop, moved));
+                if *split > 1.0 {
+                    // Partial sums, four bytes written and four read.
+                    time += t_tile + 8.0 * split * load.rows * n * byte_s / peaks.units;
+                }
+                best = best.min(time);
+            }
+        }
+    }
+    best
+}
+
+impl Form for Gemm {
+    type Row = GemmRow;
+    const ROBUST: f64 = 0.10;
+
+    fn constants(&self) -> Vec<Constant> {
+        CONSTANTS[..if self.warm { 7 } else { 6 }].to_vec()
+    }
+
+    fn starts(&self) -> Vec<Vec<f64>> {
+        four_starts(self.constants().len())
+    }
+
+    fn seconds(&self, constants: &[f64], row: &GemmRow) -> f64 {
+        self.time(constants, row).seconds
+    }
+
+    fn roofline(&self, row: &GemmRow) -> f64 {
+        (row.flop() / row.peaks.flop_per_s).max(row.bytes() / row.peaks.bytes_per_s)
+    }
+
+    fn features(&self, row: &GemmRow) -> [f64; 5] {
+        [row.n, row.k, row.load.groups + 1.0, row.load.rows + 1.0, row.element_bytes[1]].map(libm::log)
+    }
+}
+
+/// Two GEMMs one after the other, timed as one: the two grouped GEMMs of experts, cold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GemmPair;
+
+impl Form for GemmPair {
+    type Row = [GemmRow; 2];
+    const ROBUST: f64 = Gemm::ROBUST;
+
+    fn constants(&self) -> Vec<Constant> {
+        Gemm::default().constants()
+    }
+
+    fn starts(&self) -> Vec<Vec<f64>> {
+        Gemm::default().starts()
+    }
+
+    fn seconds(&self, constants: &[f64], row: &[GemmRow; 2]) -> f64 {
+        row.iter().map(|r| Gemm::default().seconds(constants, r)).sum()
+    }
+
+    fn roofline(&self, row: &[GemmRow; 2]) -> f64 {
+        row.iter().map(|r| Gemm::default().roofline(r)).sum()
+    }
+
+    fn features(&self, row: &[GemmRow; 2]) -> [f64; 5] {
+        Gemm::default().features(&row[0])
+    }
+}
+
+#[cfg(test)]
+mod tests;
