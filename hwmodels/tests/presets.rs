@@ -16,7 +16,7 @@ fn walk(path: &str, value: &toml::Value, f: &mut impl FnMut(&str, &toml::Value, 
             (Some(value), Some(origin)) => f(path, value, origin.as_str().expect("an origin is text")),
             _ => t.iter().for_each(|(k, v)| walk(&format!("{path}.{k}"), v, f)),
         },
-        toml::Value::String(_) if [".name", ".description", ".kind"].iter().any(|k| path.ends_with(k)) => {}
+        toml::Value::String(_) if [".name", ".description", ".kind", ".profile"].iter().any(|k| path.ends_with(k)) => {}
         toml::Value::Integer(_) if path.starts_with(".topology.") => {}
         bare => panic!("{path} = {bare} has no origin"),
     }
@@ -43,6 +43,22 @@ fn every_constant_has_an_origin_that_is_no_figure() {
         });
     }
     assert!(count > 200, "{count}");
+}
+
+/// Constants of profiles come from data with a hash, and errors are those of shapes left out.
+#[test]
+fn every_profile_is_sound_and_belongs_to_a_preset() {
+    use moesim_hwmodels::calibrate::profile::{self, Profile};
+    for (name, text) in profile::presets() {
+        let p = Profile::load(name).unwrap();
+        assert!(p.name == *name && !names_a_figure(text), "{name}");
+        let hardware = Hardware::load(&p.hardware).unwrap();
+        assert_eq!(hardware.device.profile.as_deref(), Some(*name));
+        for k in &p.fused_moe {
+            assert!(k.data.hash.len() == 16 && k.data.source.is_some() && k.left_out().is_some(), "{name} {}", k.family);
+            assert!(k.constants.len() <= 12, "{name} {}", k.family);
+        }
+    }
 }
 
 #[test]

@@ -83,27 +83,34 @@ fn io_words(e: &std::io::Error) -> String {
     text.split(" (os error").next().unwrap_or(&text).to_lowercase()
 }
 
-/// The most characters that a part of a message has.
-const SHOWN: usize = 500;
+/// The most characters that a part of a message has: its file, place and problem; its cure, which may list names.
+const SHOWN: usize = 250;
+const CURE: usize = 500;
 
 /// What a file says of itself may be quoted in a message: it stays one line, sends a terminal no commands, and is short.
-fn shown(f: &mut fmt::Formatter, text: &str) -> fmt::Result {
-    for c in text.chars().take(SHOWN) {
+fn shown(f: &mut fmt::Formatter, text: &str, most: usize) -> fmt::Result {
+    let mut left = most;
+    for c in text.chars() {
+        let wide = if c.is_control() { c.escape_default().len() } else { 1 };
+        if wide > left {
+            return f.write_str("...");
+        }
+        left -= wide;
         if c.is_control() { write!(f, "{}", c.escape_default())? } else { f.write_char(c)? }
     }
-    if text.chars().nth(SHOWN).is_some() { f.write_str("...") } else { Ok(()) }
+    Ok(())
 }
 
 impl fmt::Display for Diag {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         for part in [&self.file, &self.place].into_iter().flatten() {
-            shown(f, part)?;
+            shown(f, part, SHOWN)?;
             f.write_str(": ")?;
         }
-        shown(f, &self.problem)?;
+        shown(f, &self.problem, SHOWN)?;
         if !self.cure.is_empty() {
             f.write_str("; ")?;
-            shown(f, &self.cure)?;
+            shown(f, &self.cure, CURE)?;
         }
         Ok(())
     }
@@ -141,5 +148,7 @@ mod tests {
             Diag::input("has \u{1b}[2J\nand").file("a\tb").place("x".repeat(9999)).cure("correct it").to_string();
         assert!(text.starts_with("a\\tb: xxx") && text.len() < 600, "{text}");
         assert!(text.ends_with("x...: has \\u{1b}[2J\\nand; correct it"), "{text}");
+        // Escapes count as what they are written as.
+        assert!(Diag::input("\t".repeat(9999)).to_string().len() < 260);
     }
 }
