@@ -88,10 +88,20 @@ const SHOWN: usize = 500;
 
 /// What a file says of itself may be quoted in a message: it stays one line, sends a terminal no commands, and is short.
 fn shown(f: &mut fmt::Formatter, text: &str) -> fmt::Result {
-    for c in text.chars().take(SHOWN) {
-        if c.is_control() { write!(f, "{}", c.escape_default())? } else { f.write_char(c)? }
+    let mut left = SHOWN;
+    for c in text.chars() {
+        let escaped = c.is_control().then(|| c.escape_default());
+        let length = escaped.as_ref().map_or(1, ExactSizeIterator::len);
+        if length > left {
+            return f.write_str("...");
+        }
+        left -= length;
+        match escaped {
+            Some(e) => write!(f, "{e}")?,
+            None => f.write_char(c)?,
+        }
     }
-    if text.chars().nth(SHOWN).is_some() { f.write_str("...") } else { Ok(()) }
+    Ok(())
 }
 
 impl fmt::Display for Diag {
@@ -140,6 +150,8 @@ mod tests {
         let text =
             Diag::input("has \u{1b}[2J\nand").file("a\tb").place("x".repeat(9999)).cure("correct it").to_string();
         assert!(text.starts_with("a\\tb: xxx") && text.len() < 600, "{text}");
+        let controls = Diag::input("\u{1b}".repeat(999)).cure("\t".repeat(999)).to_string();
+        assert_eq!(controls, format!("{}...; {}...", "\\u{1b}".repeat(500 / 6), "\\t".repeat(250)));
         assert!(text.ends_with("x...: has \\u{1b}[2J\\nand; correct it"), "{text}");
     }
 }
