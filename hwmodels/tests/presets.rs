@@ -55,7 +55,11 @@ fn every_profile_is_sound_and_belongs_to_a_preset() {
         let hardware = Hardware::load(&p.hardware).unwrap();
         assert_eq!(hardware.device.profile.as_deref(), Some(*name));
         for k in &p.fused_moe {
-            assert!(k.data.hash.len() == 16 && k.data.source.is_some() && k.left_out().is_some(), "{name} {}", k.family);
+            assert!(
+                k.data.hash.len() == 16 && k.data.source.is_some() && k.left_out().is_some(),
+                "{name} {}",
+                k.family
+            );
             assert!(k.constants.len() <= 12, "{name} {}", k.family);
         }
     }

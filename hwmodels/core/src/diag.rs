@@ -147,6 +147,8 @@ mod tests {
         let text =
             Diag::input("has \u{1b}[2J\nand").file("a\tb").place("x".repeat(9999)).cure("correct it").to_string();
         assert!(text.starts_with("a\\tb: xxx") && text.len() < 600, "{text}");
+        let controls = Diag::input("\u{1b}".repeat(999)).cure("\t".repeat(999)).to_string();
+        assert_eq!(controls, format!("{}...; {}...", "\\u{1b}".repeat(250 / 6), "\\t".repeat(250)));
         assert!(text.ends_with("x...: has \\u{1b}[2J\\nand; correct it"), "{text}");
         // Escapes count as what they are written as.
         assert!(Diag::input("\t".repeat(9999)).to_string().len() < 260);

@@ -1,6 +1,7 @@
 //! A calibrated kernel for the experts of a device, in place of two rooflines.
 
 use super::{Cost, GroupedMlp};
+use crate::calibrate::data::moe::widths;
 use crate::calibrate::profile::Kernel;
 use crate::form::{FusedMoe, MoeLoad, MoeRow, MoeShape, Peaks};
 use moesim_core::Result;
@@ -29,9 +30,8 @@ impl ExpertKernel {
     /// # Errors
     /// Constants that are not sensible.
     pub fn new(kernel: &Kernel, peaks: Peaks) -> Result<Self> {
-        // Kernels of 8-bit weights quantise their own activations.
-        let activation_bytes =
-            if kernel.precision.contains("fp8") || kernel.precision.contains("int8") { 1.0 } else { 2.0 };
+        // As it was fitted: kernels of 8-bit weights quantise their own activations.
+        let activation_bytes = widths(&kernel.precision).map_or(2.0, |w| w[1]);
         Ok(Self {
             form: kernel.form(),
             constants: kernel.values()?,

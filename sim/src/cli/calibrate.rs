@@ -125,7 +125,7 @@ fn read(a: &Input) -> Result<(Vec<Group<MoeRow>>, String, Vec<String>)> {
         }
     }
     let hardware = groups.iter().map(|g| match &given {
-        Some(_) => a.hardware.clone().unwrap_or_default(),
+        Some(h) => h.name.clone(),
         None => {
             let at = hardware_of.borrow().iter().find(|(n, _)| *n == g.device).map_or(0, |(_, i)| *i);
             used.borrow()[at].name.clone()
@@ -158,7 +158,7 @@ fn fit(a: &FitArgs) -> Result<()> {
             family: g.family.clone(),
             precision: g.precision.clone(),
             tiling: form.tiling,
-            tuned: data::moe::tuned_shapes(&g.device, form.tiling).to_vec(),
+            tuned: data::moe::tuned_shapes(&g.device, &g.precision, form.tiling).to_vec(),
             versions: g.versions.clone(),
             data: Data {
                 file: file_name(&a.input.data),

@@ -25,6 +25,14 @@ impl Sizes {
     }
 }
 
+/// Experts of a group that a token with any of them selects, in the mean, were its `k` selections dealt to the groups evenly
+/// and independently: k / groups over the probability of at least one.
+fn choices(k: u32, groups: usize) -> f64 {
+    let other = 1.0 - 1.0 / groups as f64;
+    let none: f64 = (0..k).map(|_| other).product();
+    (f64::from(k) / groups as f64 / (1.0 - none)).max(1.0)
+}
+
 impl Plan {
     pub(super) fn moe(&self, moe_layer: usize) -> &Moe {
         self.model.decoder[self.moe_layers[moe_layer]].moe().expect("an MoE layer")
@@ -40,8 +48,7 @@ impl Plan {
             matrices: moe.matrices.into(),
             weight_bits: self.model.precision.experts,
             activation_bits: self.model.precision.activation,
-            // Selections of a token spread over the groups.
-            choices: (f64::from(moe.top_k) / self.ranks.ep as f64).max(1.0),
+            choices: choices(moe.top_k, self.ranks.ep),
         }
     }
 
@@ -51,7 +58,7 @@ impl Plan {
         let moe = self.moe(moe_layer);
         let part = |has: bool, width: u32| {
             let intermediate = u64::from(width).div_ceil(self.ranks.etp as u64);
-            has.then(|| GroupedMlp { intermediate, rank: 0, ..self.experts(moe_layer) })
+            has.then(|| GroupedMlp { intermediate, rank: 0, choices: 1.0, ..self.experts(moe_layer) })
         };
         (part(moe.groups > 0, moe.group_intermediate), part(moe.expert_base, moe.expert_intermediate))
     }

@@ -254,7 +254,8 @@ fn split(segments: &[Segment]) -> Vec<Segment> {
         let mut done = 0;
         while done < s.count {
             // Whole turns of the spread, so that each token keeps its device.
-            let n = (s.count - done).min(CHUNK_TOKENS / s.spread.max(1) * s.spread.max(1));
+            let spread = s.spread.max(1);
+            let n = (s.count - done).min((CHUNK_TOKENS / spread * spread).max(spread));
             out.push(Segment { from: s.from + done, count: n, ..*s });
             done += n;
         }

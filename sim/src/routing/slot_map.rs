@@ -25,7 +25,8 @@ pub struct Capacity {
 impl Capacity {
     /// Tokens that an expert takes of a batch of `tokens`: never more than all, as none comes twice.
     pub fn of(&self, tokens: u64) -> u32 {
-        (self.per_token * tokens as f64).ceil().min(tokens as f64).max(1.0) as u32
+        // A product that is whole may come out a rounding above.
+        (self.per_token * tokens as f64 * (1.0 - 1e-12)).ceil().min(tokens as f64).max(1.0) as u32
     }
 }
 

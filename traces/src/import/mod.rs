@@ -12,7 +12,7 @@ mod vllm;
 mod wafer_json;
 
 use crate::model::{Model, Moe, presets};
-use crate::trace::{Meta, OwnedSequence, Summary, Trace, Writer};
+use crate::trace::{LAYERS, Meta, OwnedSequence, Summary, Trace, Writer};
 use moesim_core::diag::unknown;
 use moesim_core::{Diag, Result, input};
 use serde::{Deserialize, Serialize};
@@ -115,6 +115,11 @@ impl Options {
     }
     /// Describes a source of so many layers, which says this of itself.
     fn describe(&self, path: &Path, layers: usize, k: u32, declared: Declared) -> Result<Meta> {
+        // A shape may declare any number where it declares no tokens.
+        if layers > LAYERS {
+            let d = Diag::input(format!("{layers} MoE layers are out of range")).file(path).place("layers");
+            return Err(d.cure("give from 1 to 4096"));
+        }
         let model = self.load_model()?;
         let from_model = model.as_ref().map(|m| m.moe_layers().iter().map(|l| *l as u32).collect::<Vec<_>>());
         // As a trace of it has them: all ids that a gate can select, and the most of all layers.

@@ -1,13 +1,10 @@
 //! Tables of one row a token and layer, whatever they are written in: their columns, and their rows put together to sequences.
 
 use super::{Declared, Options, Phase, SEQUENCE, Sink};
-use crate::trace::{Meta, OwnedSequence};
+use crate::trace::{LAYERS, Meta, OwnedSequence};
 use moesim_core::{Diag, Result};
 use std::collections::BTreeMap;
 use std::path::Path;
-
-/// As many as a trace can have.
-const LAYERS: usize = 4096;
 
 /// (Sequence, phase, position): what identifies a token.
 pub(super) type TokenKey = (u32, Phase, u32);

@@ -5,7 +5,7 @@
 //! The form is that of the public data set of the wafer-scale paper. It has no request numbers and no positions: files
 //! are numbered in the order of their paths, positions start at 0. A list shorter than k, or a -1 in it, is missing experts.
 
-use super::{Declared, Importer, Options, Sink};
+use super::{Declared, Importer, Options, SEQUENCE, Sink};
 use crate::json;
 use crate::trace::{MISSING, Meta, OwnedSequence};
 use moesim_core::{Diag, Result, input};
@@ -168,6 +168,11 @@ impl Request<'_> {
                 .cure("import requests of one model only, with every layer in every step"));
         }
         let tokens = layers.first().map_or(0, |l| l.1.len());
+        // Every list has a token's entry in the file, but a token without experts is two bytes there.
+        if tokens as u64 * width as u64 > SEQUENCE {
+            let problem = format!("has {tokens} tokens, which is more than is read of one sequence");
+            return Err(Diag::input(problem).place(format!("step {number}")).cure("split the request"));
+        }
         let mut rows = vec![MISSING; tokens * width];
         for (l, (layer, lists)) in layers.iter().enumerate() {
             let place = format!("step {number}, layer {layer}");

@@ -30,10 +30,12 @@ struct Config {
     intermediate_size_mlp: Option<u32>,
     moe_intermediate_size: Option<u32>,
     shared_expert_intermediate_size: Option<u32>,
-    #[serde(alias = "num_experts", alias = "n_routed_experts")]
+    // Spellings that stand beside each other in one file, as in gpt-oss's: fields of their own, not aliases.
     num_local_experts: Option<u32>,
-    #[serde(alias = "experts_per_token")]
+    num_experts: Option<u32>,
+    n_routed_experts: Option<u32>,
     num_experts_per_tok: Option<u32>,
+    experts_per_token: Option<u32>,
     n_shared_experts: Option<u32>,
     first_k_dense_replace: Option<u32>,
     moe_layer_freq: Option<u32>,
@@ -55,8 +57,8 @@ struct Config {
     layer_types: Option<Vec<String>>,
     attention_bias: Option<bool>,
     tie_word_embeddings: Option<bool>,
-    #[serde(alias = "dtype")]
     torch_dtype: Option<String>,
+    dtype: Option<String>,
     quantization_config: Option<Quantization>,
     attn_config: Option<DbrxAttention>,
     ffn_config: Option<DbrxFfn>,
@@ -128,6 +130,18 @@ fn read(path: &Path) -> Result<Vec<u8>> {
         return Err(Diag::input("is larger than 4 MiB").file(path).cure("give the config.json of a model"));
     }
     Ok(bytes)
+}
+
+/// The value of a key with several spellings, which must agree.
+fn one<const N: usize>(spellings: [(&str, Option<u32>); N]) -> Result<Option<u32>> {
+    let mut given = spellings.into_iter().filter_map(|(name, value)| value.map(|v| (name, v)));
+    let Some((name, value)) = given.next() else { return Ok(None) };
+    match given.find(|(_, other)| *other != value) {
+        None => Ok(Some(value)),
+        Some((other, differs)) => Err(Diag::input(format!("says {name} {value}, but {other} {differs}"))
+            .place(other)
+            .cure("keep the one that is right")),
+    }
 }
 
 fn need<T>(value: Option<T>, key: &str) -> Result<T> {
@@ -202,8 +216,18 @@ fn experts(c: &Config, family: &str) -> Result<(Moe, Option<u32>)> {
         _ => (own()?, None, 0, 0),
     };
     let moe = Moe {
-        experts: need(c.num_local_experts, "num_local_experts")?,
-        top_k: need(c.num_experts_per_tok, "num_experts_per_tok")?,
+        experts: need(
+            one([
+                ("num_local_experts", c.num_local_experts),
+                ("num_experts", c.num_experts),
+                ("n_routed_experts", c.n_routed_experts),
+            ])?,
+            "num_local_experts",
+        )?,
+        top_k: need(
+            one([("num_experts_per_tok", c.num_experts_per_tok), ("experts_per_token", c.experts_per_token)])?,
+            "num_experts_per_tok",
+        )?,
         expert_intermediate,
         matrices: 3,
         shared_experts,
@@ -323,7 +347,10 @@ fn file(whole: &Config, c: &Config, name: String, hidden: u32, decoder: Stack) -
 
 /// Bits per element from the element type and the quantisation.
 fn precision(whole: &Config, c: &Config) -> Result<Precision> {
-    let dtype = c.torch_dtype.as_deref().or(whole.torch_dtype.as_deref()).unwrap_or("bfloat16");
+    let dtype = [&c.torch_dtype, &c.dtype, &whole.torch_dtype, &whole.dtype]
+        .into_iter()
+        .find_map(|d| d.as_deref())
+        .unwrap_or("bfloat16");
     let plain = match dtype {
         "float32" => 32.0,
         "float16" | "bfloat16" => 16.0,

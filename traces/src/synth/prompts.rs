@@ -16,6 +16,8 @@ use rayon::prelude::*;
 /// Share of the 5, 10 and 20 most selected experts of the prompts that are among as many of the outputs: four models, more
 /// than 24,000 requests each, about ("Patterns behind Chaos", arXiv:2510.05497v4, III, insight 1).
 pub const PUBLISHED: [f64; 3] = [0.60, 0.75, 0.90];
+/// The largest spread: about what 32 experts take, the fewest for which the published numbers of experts say something.
+const MOST: f32 = 0.5;
 /// Halvings of the interval in which the spread lies.
 const HALVINGS: usize = 24;
 
@@ -75,7 +77,8 @@ impl Router {
             };
             layers.iter().map(of).sum::<f64>() / layers.len() as f64
         };
-        let (mut low, mut high) = (0.0f32, 4.0f32);
+        // Of few experts, 10 or 20 are all there are, whatever the spread: the figures say nothing of them.
+        let (mut low, mut high) = (0.0f32, MOST);
         for _ in 0..HALVINGS {
             let middle = (low + high) / 2.0;
             if shared(middle) > PUBLISHED.iter().sum() { low = middle } else { high = middle }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub const MISSING: u16 = 0xFFFF;
 
 /// Bounds on what a file can declare: as many layers and experts as a model file can.
-const LAYERS: usize = 4096;
+pub(crate) const LAYERS: usize = 4096;
 const EXPERTS: u32 = 65_534;
 /// A row must be a length that Arrow can state.
 const WIDTH: u64 = 1 << 24;

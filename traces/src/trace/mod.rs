@@ -19,6 +19,7 @@ mod meta;
 mod read;
 mod write;
 
+pub(crate) use meta::LAYERS;
 pub use meta::{MISSING, Meta, OwnedSequence};
 pub(crate) use read::check_rows;
 pub use read::{Sequence, Trace};

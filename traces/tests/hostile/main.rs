@@ -251,6 +251,8 @@ fn numpy_files() {
     bad.case("header.npy", b"\x93NUMPY\x02\x00\xff\xff\xff\xff", "4294967295", read);
     bad.case("ids.npy", npy("|i1", "False", "(1, 1, 2)", &[1, 0xFE]), "-2 is not an expert id", read);
     bad.case("beyond.npy", array("(1, 1, 2)", &[1, 4]), "position 0, layer 0: expert 4 of 4", read);
+    let wide = npy("<i2", "False", "(0, 2, 900000000000000000, 4)", &[]);
+    bad.case("wide.npy", wide, "900000000000000000 MoE layers", read);
     bad.case("control.npz", npz("a\u{1b}[2J\n.npy", b"x"), "three or four dimensions", read);
     bad.case("control.npy", npy("<\u{1}\n", "False", "(1, 1, 1)", &[0]), "<\\u{1}\\n", read);
     bad.case("twice.npy", array("(2, 1, 2)", &[0, 1, 3, 3]), "position 1, layer 0: expert 3 is selected twice", read);

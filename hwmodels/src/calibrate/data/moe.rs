@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 pub type PeaksOf<'a> = &'a dyn Fn(&str, &str) -> Result<Peaks>;
 
 /// Bytes of a weight (with its scales) and of an activation, by the precision's name.
-pub(super) fn widths(precision: &str) -> Option<[f64; 2]> {
+pub(crate) fn widths(precision: &str) -> Option<[f64; 2]> {
     Some(match precision {
         "bfloat16" | "bf16" | "float16" | "fp16" => [2.0, 2.0],
         "fp8" | "fp8_block" | "int8" | "w8a8" => [1.0, 1.0],
@@ -38,8 +38,8 @@ pub fn tiling(family: &str, version: &str, precision: &str) -> Tiling {
 
 /// (Experts on the device, intermediate width) for which vLLM or SGLang ship a tuned table in 16 bits, as far as looked up:
 /// the pairs that public configurations name (`fused_moe/configs`, `E=...,N=...,device_name=...`). Incomplete.
-pub fn tuned_shapes(device: &str, tiling: Tiling) -> &'static [[u64; 2]] {
-    if !matches!(tiling, Tiling::Switch | Tiling::Tokens) {
+pub fn tuned_shapes(device: &str, precision: &str, tiling: Tiling) -> &'static [[u64; 2]] {
+    if !matches!(tiling, Tiling::Switch | Tiling::Tokens) || widths(precision).is_none_or(|w| w[0] < 2.0) {
         &[]
     } else if device.contains("H100") {
         &[
@@ -174,8 +174,8 @@ pub fn read(table: &Table, peaks: PeaksOf) -> Result<Vec<Group<MoeRow>>> {
             experts: local as f64,
             weight_bytes,
             activation_bytes,
-            tuned: weight_bytes == 2.0
-                && tuned_shapes(&group.device, tiling(&group.family, version, &group.precision)).contains(&[local, i]),
+            tuned: tuned_shapes(&group.device, &group.precision, tiling(&group.family, version, &group.precision))
+                .contains(&[local, i]),
         };
         let peaks = peaks(&group.device, &group.precision)?;
         let name = format!(

@@ -8,7 +8,7 @@
 
 use super::file::{Batches, Source, expert, integers, is_integer, shown};
 use crate::import::{Declared, Options, Phase, Sink};
-use crate::trace::{Meta, OwnedSequence};
+use crate::trace::{LAYERS, Meta, OwnedSequence};
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, RecordBatch};
 use arrow_schema::DataType;
@@ -20,9 +20,6 @@ const SEQUENCE: usize = 2048;
 
 /// Ids of a row group over all files; a million rows of 17 layers have 107 million.
 const LIST_VALUES: u64 = 1 << 28;
-
-/// As many as a trace can have.
-const LAYERS: usize = 4096;
 
 pub(super) fn import(folder: &Path, files: &[(u32, PathBuf)], options: &Options, sink: &mut dyn Sink) -> Result<()> {
     let named = |problem: &str| {

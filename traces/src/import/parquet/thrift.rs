@@ -65,9 +65,8 @@ impl Walk<'_> {
                 return Some(());
             }
             id = if delta == 0 { self.zigzag()? } else { id + delta };
-            match self.value(kind, depth)? {
-                Some(value) => each(id, value),
-                None => {}
+            if let Some(value) = self.value(kind, depth)? {
+                each(id, value);
             }
         }
     }

@@ -64,7 +64,7 @@ fn every_family_gives_its_preset() {
             "gpt-oss-20b",
             r#"{"model_type": "gpt_oss", "hidden_size": 2880, "num_hidden_layers": 24, "num_attention_heads": 64,
             "num_key_value_heads": 8, "head_dim": 64, "vocab_size": 201088, "intermediate_size": 2880,
-            "num_local_experts": 32, "num_experts_per_tok": 4, "sliding_window": 128, "attention_bias": true,
+            "num_local_experts": 32, "num_experts_per_tok": 4, "experts_per_token": 4, "sliding_window": 128, "attention_bias": true,
             "quantization_config": {"quant_method": "mxfp4"}}"#,
         ),
         (
@@ -126,6 +126,10 @@ fn what_is_no_configuration_is_refused_with_file_place_and_cure() {
         (&MIXTRAL.replace("\"num_experts_per_tok\": 2", "\"num_experts_per_tok\": 9"), "top_k"),
         (&MIXTRAL.replace("\"num_hidden_layers\": 32", "\"num_hidden_layers\": 4000000000"), "layers"),
         (&MIXTRAL.replace("bfloat16", "int3"), "torch_dtype"),
+        (
+            &MIXTRAL.replace("\"num_experts_per_tok\": 2", "\"num_experts_per_tok\": 2, \"experts_per_token\": 4"),
+            "but experts_per_token 4",
+        ),
         (&MIXTRAL.replace("\"tie_word", "\"quantization_config\": {\"quant_method\": \"x\"}, \"tie_word"), "fp8"),
         (&"[".repeat(10_000), "config.json"),
     ];
