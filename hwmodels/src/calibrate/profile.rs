@@ -145,7 +145,10 @@ impl Kernel {
 }
 
 /// Profiles that ship inside the binary.
-const PRESETS: &[(&str, &str)] = &[("a100-sxm", include_str!("../../profiles/a100-sxm.toml"))];
+const PRESETS: &[(&str, &str)] = &[
+    ("a100-sxm", include_str!("../../profiles/a100-sxm.toml")),
+    ("h100-sxm", include_str!("../../profiles/h100-sxm.toml")),
+];
 
 /// The profiles that ship, with their text.
 pub fn presets() -> &'static [(&'static str, &'static str)] {

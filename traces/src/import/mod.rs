@@ -157,11 +157,6 @@ impl Options {
             let cure = format!("give --experts, or --model ({})", names.join(", "));
             Diag::input("does not say how many experts a layer has").file(path).place("experts").cure(cure)
         })?;
-        // Before the layers are listed: a header of a few bytes may promise billions.
-        if layers as u128 * u128::from(experts) > 1 << 24 {
-            let problem = format!("{layers} MoE layers of {experts} experts are more than 2^24 experts");
-            return Err(Diag::input(problem).file(path).place("layers").cure("give a trace of one model's MoE layers"));
-        }
         let numbers = declared.layer_numbers.or_else(|| self.layer_numbers.clone()).or(from_model);
         let layer_numbers = numbers.unwrap_or_else(|| (0..layers as u32).collect());
         if layer_numbers.len() != layers {
