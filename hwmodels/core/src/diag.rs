@@ -129,7 +129,10 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
 
 /// "`x` is not a KIND", with the nearest name or all of them.
 pub fn unknown(kind: &str, word: &str, known: &[&str]) -> Diag {
-    let cure = match nearest(word, known.iter().copied()) {
+    // A name that is longer than any known is quoted in part.
+    let short: String = word.chars().take(100).collect();
+    let word = if short.len() < word.len() { short + "..." } else { short };
+    let cure = match nearest(&word, known.iter().copied()) {
         Some(near) => format!("did you mean \"{near}\"? (known: {})", known.join(", ")),
         None => format!("known: {}", known.join(", ")),
     };
@@ -148,6 +151,7 @@ mod tests {
         assert!(text.starts_with("a\\tb: xxx") && text.len() < 600, "{text}");
         let controls = Diag::input("\u{1b}".repeat(999)).cure("\t".repeat(999)).to_string();
         assert_eq!(controls, format!("{}...; {}...", "\\u{1b}".repeat(500 / 6), "\\t".repeat(250)));
+        assert!(unknown("model", &"x".repeat(9999), &["a"]).to_string().len() < 200);
         assert!(text.ends_with("x...: has \\u{1b}[2J\\nand; correct it"), "{text}");
     }
 }
