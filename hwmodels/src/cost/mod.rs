@@ -52,16 +52,7 @@ pub enum Bound {
 impl Cost {
     /// One kernel.
     pub fn kernel(launch_s: f64, compute_s: f64, memory_s: f64, flop: u64, bytes: u64) -> Self {
-        let compute = compute_s > memory_s;
-        Self {
-            launch_s,
-            compute_s,
-            memory_s,
-            flop,
-            bytes,
-            compute_bound_s: if compute { compute_s } else { 0.0 },
-            memory_bound_s: if compute { 0.0 } else { memory_s },
-        }
+        Self::measured(launch_s, compute_s.max(memory_s), [compute_s, memory_s], flop, bytes)
     }
 
     /// A kernel whose time comes from a calibrated form: `body_s` beside the launch, bound by the larger of what compute and
