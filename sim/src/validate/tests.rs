@@ -17,7 +17,7 @@ fn every_experiment_can_be_read_and_every_number_is_there_once() {
     assert!(ids.len() == all && all > 80, "{all}");
 }
 
-/// No published figure is an input: not its number, nor, in an origin, its source's table of results.
+/// No experiment names a published figure by its number. That a value was not copied without its number cannot be tested.
 #[test]
 fn no_figure_is_an_input() {
     let (mut ids, mut texts) = (Vec::new(), Vec::new());
