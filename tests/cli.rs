@@ -6,6 +6,8 @@ mod calibrate;
 mod common;
 #[path = "cli/determinism.rs"]
 mod determinism;
+#[path = "cli/explain.rs"]
+mod explain;
 #[path = "cli/hostile.rs"]
 mod hostile;
 #[path = "cli/hostile_files.rs"]

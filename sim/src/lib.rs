@@ -7,11 +7,13 @@
 //! * [`policy`]: how a layer's experts are executed; [`registry`]: every policy by name.
 //! * [`engine`]: operations on resources, advanced by events or in one pass.
 //! * [`simulation`]: one run; [`metrics`] and [`output`]: what it reports; [`sweep`]: many runs.
+//! * [`explain`]: where the time of one iteration goes.
 //! * [`cli`]: the command line.
 
 pub mod cli;
 pub mod engine;
 pub mod experiment;
+pub mod explain;
 pub mod machine;
 pub mod metrics;
 pub mod output;

@@ -2,6 +2,7 @@
 
 mod calibrate;
 mod counts;
+mod explain;
 mod inspect;
 mod model;
 mod progress;
@@ -44,6 +45,8 @@ enum Command {
     /// Fit hardware profiles to measured kernels, and check them
     #[command(subcommand)]
     Calibrate(calibrate::Command),
+    /// Say where the time of an iteration goes, and what binds
+    Explain(explain::Args),
     /// Put simulated beside published figures
     Validate(validate::Args),
     /// Draw the plots of a run directory
@@ -90,7 +93,11 @@ pub fn main(registry: Registry) -> ExitCode {
     // Runs and generators stop at the next occasion; other commands, and a second Ctrl-C, end at once.
     if matches!(
         cli.command,
-        Command::Run(_) | Command::Sweep(_) | Command::Validate(_) | Command::Trace(trace::Command::Synth(_))
+        Command::Run(_)
+            | Command::Sweep(_)
+            | Command::Explain(_)
+            | Command::Validate(_)
+            | Command::Trace(trace::Command::Synth(_))
     ) {
         let _ = ctrlc::set_handler(|| {
             if INTERRUPTED.swap(true, Ordering::Relaxed) {
@@ -129,6 +136,7 @@ fn dispatch(cli: Cli, registry: &Registry) -> Result<()> {
         Command::Trace(command) => trace::run(&command),
         Command::Model(command) => model::run(&command),
         Command::Calibrate(command) => calibrate::run(&command),
+        Command::Explain(args) => explain::run(&args, registry),
         Command::Validate(args) => validate::run(&args, registry),
         Command::Plot(args) => inspect::plot(&args),
         Command::List(args) => inspect::list(&args, registry),

@@ -288,10 +288,7 @@ impl Summary {
             assignments: *s.provenance(),
             selections: Some(*s.selections()).filter(|t| t.routed() != t.computed || t.absent > 0),
             fidelity: x.fidelity,
-            costs: BTreeMap::from([
-                ("experts", s.expert_costs.clone()),
-                ("others", "rooflines with assumed fractions".to_string()),
-            ]),
+            costs: s.costs(),
             window: WindowReport {
                 start_s: start.seconds(),
                 end_s: end.seconds(),

@@ -28,6 +28,25 @@ pub struct Network {
     pub cross_node_bytes: u64,
     /// Bytes of all-reduces and all-gathers, as sent over their rings.
     pub allreduce_bytes: u64,
+    /// What was priced since the iteration began, if anybody asks: see [`Network::keep_log`].
+    log: Option<Log>,
+}
+
+/// Every collective of an iteration, in the order of its operations.
+#[derive(Debug, Default)]
+struct Log {
+    entries: Vec<Sent>,
+    /// Bytes over each link before the next entry.
+    seen: Vec<u64>,
+}
+
+/// A collective: what bound it, and what it sent.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sent {
+    /// The link that bound it.
+    pub(crate) link: Option<u32>,
+    /// (Link, bytes) of every link that carried any.
+    pub(crate) bytes: Vec<(u32, u64)>,
 }
 
 impl Network {
@@ -58,7 +77,27 @@ impl Network {
             combine_bytes: 0,
             cross_node_bytes: 0,
             allreduce_bytes: 0,
+            log: None,
         }
+    }
+
+    /// Keeps, from the next iteration on, what every collective was bound by and sent. An operation that a link binds has an
+    /// entry, in their order.
+    pub(crate) fn keep_log(&mut self) {
+        self.log = Some(Log::default());
+    }
+
+    /// An iteration begins.
+    pub(crate) fn begin(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.entries.clear();
+            log.seen.clone_from(&self.link_bytes);
+        }
+    }
+
+    /// The entries of the iteration; none unless they are kept.
+    pub(crate) fn log(&self) -> &[Sent] {
+        self.log.as_ref().map_or(&[], |l| &l.entries)
     }
 
     /// Tokens from their devices to the groups of their experts: one copy a token and group, to each device of the group.
@@ -127,7 +166,14 @@ impl Network {
                 steps.time(&mut *self.fidelity, Effort::NONE, None)
             }
         };
-        (phase.time_s > 0.0).then(|| on_the_clock(phase))
+        (phase.time_s > 0.0).then(|| self.on_the_clock(phase))
+    }
+
+    fn on_the_clock(&mut self, phase: Phase) -> Work {
+        if let Some(log) = &mut self.log {
+            log.entries.push(sent(phase, &mut log.seen, &self.link_bytes));
+        }
+        Work { launch: Picos::from_seconds(phase.time_s), body: Picos::ZERO, flop: 0, bound: Bound::Link }
     }
 
     fn phase(&mut self, plan: &Plan) -> Option<Work> {
@@ -139,8 +185,19 @@ impl Network {
             let crosses = |t: &&Transfer| topology.node_of(t.src as usize) != topology.node_of(t.dst as usize);
             self.cross_node_bytes += self.transfers.iter().filter(crosses).map(|t| t.bytes).sum::<u64>();
         }
-        Some(on_the_clock(self.fidelity.phase(&self.transfers, Some(&mut self.link_bytes))))
+        let phase = self.fidelity.phase(&self.transfers, Some(&mut self.link_bytes));
+        Some(self.on_the_clock(phase))
     }
+}
+
+/// What a phase sent, since `seen`.
+fn sent(phase: Phase, seen: &mut [u64], now: &[u64]) -> Sent {
+    let mut sent = Sent { link: phase.link, bytes: Vec::new() };
+    for (link, (seen, &now)) in seen.iter_mut().zip(now).enumerate().filter(|(_, (seen, now))| *seen != *now) {
+        sent.bytes.push((link as u32, now - *seen));
+        *seen = now;
+    }
+    sent
 }
 
 /// Writes transfers one after the other, those that stay on their device left out without a branch.
@@ -167,8 +224,4 @@ impl<'a> Kept<'a> {
         self.transfers.truncate(self.len);
         self.bytes
     }
-}
-
-fn on_the_clock(phase: Phase) -> Work {
-    Work { launch: Picos::from_seconds(phase.time_s), body: Picos::ZERO, flop: 0, bound: Bound::Link }
 }

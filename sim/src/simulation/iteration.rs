@@ -109,6 +109,7 @@ impl Iteration {
         self.kv_used.extend(ranks.iter().map(|r| r.kv.used()));
         self.price(plan);
         executor.begin();
+        network.begin();
         self.start(plan, &mut executor.graph);
         let mut at = now;
         let mut moe_layer = 0;

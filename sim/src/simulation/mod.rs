@@ -5,7 +5,7 @@ mod iteration;
 mod layout;
 
 use crate::engine::Executor;
-use crate::experiment::{Resolved, Routing};
+use crate::experiment::{Fidelity, Resolved, Routing};
 use crate::machine::{Machine, Plan};
 use crate::metrics::recorder::Recorder;
 use crate::metrics::tables::Tables;
@@ -21,6 +21,7 @@ pub(crate) use layout::{check_trace, place};
 use moesim_core::{Bytes, Diag, Picos, Result};
 use moesim_traces::Trace;
 use moesim_traces::synth::{SynthSpec, synthesize};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Called after every iteration, which may take microseconds or seconds; false stops the run.
@@ -51,7 +52,8 @@ pub struct Simulation {
     /// Bytes of weights on the fullest device.
     pub(crate) weight_bytes: u64,
     /// What experts cost, in words.
-    pub(crate) expert_costs: String,
+    expert_costs: String,
+    pub(crate) fidelity: Fidelity,
     scheduler: Box<dyn Scheduler>,
     balancer: Box<dyn LoadBalancer>,
     pub(crate) ranks: Vec<Rank>,
@@ -125,6 +127,7 @@ impl Simulation {
             source,
             policy,
             expert_costs: resolved.expert_costs(),
+            fidelity: x.fidelity,
             weight_bytes,
             plan,
         })
@@ -136,47 +139,8 @@ impl Simulation {
     /// Input found wrong on the way, a table that cannot be written, a broken invariant, or a stop by `watch`.
     pub fn run(&mut self, watch: Watch) -> Result<()> {
         let mut now = Picos::ZERO;
-        let mut iterations = 0u64;
-        loop {
-            self.admit(now)?;
-            let any = self.batch();
-            if !any {
-                match self.line.next_arrival() {
-                    Some(at) => {
-                        now = now.max(at);
-                        on_the_clock(now)?;
-                        continue;
-                    }
-                    None if self.ranks.iter().any(|r| r.load() > 0) => {
-                        return Err(Diag::run("requests wait and the scheduler gives them nothing to do")
-                            .cure("mend the scheduler: with nothing running it must admit a request"));
-                    }
-                    None => break,
-                }
-            }
-            self.queued.clear();
-            self.queued.extend(self.ranks.iter().map(|r| r.load() as u32));
-            let end = self.iteration.run(
-                now,
-                iterations,
-                &self.plan,
-                &mut self.executor,
-                &mut self.replay,
-                &self.source,
-                &mut self.network,
-                &mut self.policy,
-                &mut self.recorder,
-                &self.ranks,
-                &self.queued,
-            )?;
-            on_the_clock(end)?;
-            self.complete(end)?;
-            let waiting = self.ranks.iter().map(|r| r.waiting.len()).sum();
-            let kv = self.ranks.iter().map(|r| r.kv.used()).sum();
-            self.recorder.iteration(&self.executor, &self.network, now, end, &self.iteration.shape(), waiting, kv)?;
-            now = end;
-            iterations += 1;
-            if !watch(&self.progress(now, iterations)) {
+        while self.step(&mut now)? {
+            if !watch(&self.progress(now)) {
                 return Err(Diag::run("interrupted").cure("run it again; nothing was written"));
             }
         }
@@ -186,13 +150,70 @@ impl Simulation {
             return Err(Diag::run("requests are not conserved").cure("report this with the experiment"));
         }
         self.recorder.end(now, &self.plan, &self.network)?;
-        watch(&self.progress(now, iterations));
+        watch(&self.progress(now));
         Ok(())
     }
 
-    fn progress(&self, now: Picos, iterations: u64) -> Progress {
+    /// One iteration from `now` on, which then is its end; false if there is nothing left to do. The operations stay in the
+    /// executor's graph until the next one.
+    pub(crate) fn step(&mut self, now: &mut Picos) -> Result<bool> {
+        loop {
+            self.admit(*now)?;
+            if self.batch() {
+                break;
+            }
+            match self.line.next_arrival() {
+                Some(at) => {
+                    *now = (*now).max(at);
+                    on_the_clock(*now)?;
+                }
+                None if self.ranks.iter().any(|r| r.load() > 0) => {
+                    return Err(Diag::run("requests wait and the scheduler gives them nothing to do")
+                        .cure("mend the scheduler: with nothing running it must admit a request"));
+                }
+                None => return Ok(false),
+            }
+        }
+        self.queued.clear();
+        self.queued.extend(self.ranks.iter().map(|r| r.load() as u32));
+        let end = self.iteration.run(
+            *now,
+            self.recorder.iterations,
+            &self.plan,
+            &mut self.executor,
+            &mut self.replay,
+            &self.source,
+            &mut self.network,
+            &mut self.policy,
+            &mut self.recorder,
+            &self.ranks,
+            &self.queued,
+        )?;
+        on_the_clock(end)?;
+        self.complete(end)?;
+        let waiting = self.ranks.iter().map(|r| r.waiting.len()).sum();
+        let kv = self.ranks.iter().map(|r| r.kv.used()).sum();
+        self.recorder.iteration(&self.executor, &self.network, *now, end, &self.iteration.shape(), waiting, kv)?;
+        *now = end;
+        Ok(true)
+    }
+
+    /// What the last iteration computed, and when it began.
+    pub(crate) fn last_iteration(&self) -> (Shape, Picos) {
+        (self.iteration.shape(), self.iteration.begin)
+    }
+
+    fn progress(&self, now: Picos) -> Progress {
         let r = &self.recorder;
-        Progress { now, admitted: r.admitted, finished: r.finished, iterations }
+        Progress { now, admitted: r.admitted, finished: r.finished, iterations: r.iterations }
+    }
+
+    /// Where the costs of operations come from.
+    pub(crate) fn costs(&self) -> BTreeMap<&'static str, String> {
+        BTreeMap::from([
+            ("experts", self.expert_costs.clone()),
+            ("others", "rooflines with assumed fractions".to_string()),
+        ])
     }
 
     /// Where assignments came from so far.
