@@ -1,10 +1,11 @@
 //! Every policy by name. A user's own crate adds to [`Registry::builtin`] and gets the whole command line.
 
+use crate::policy::dispatch::{Flat, Hierarchical, PerSelection};
 use crate::policy::expert_parallel::ExpertParallel;
 use crate::policy::on_demand::OnDemand;
 use crate::policy::on_demand_belady::OnDemandBelady;
 use crate::policy::pim_split::PimSplit;
-use crate::policy::{Executing, ExecutionPolicy, OraclePolicy, Policies};
+use crate::policy::{Dispatch, Executing, ExecutionPolicy, OraclePolicy, Policies};
 use crate::serving::{ChunkedPrefill, LeastLoaded, LoadBalancer, RoundRobin, Scheduler};
 use moesim_core::{Diag, Result, diag};
 use moesim_solver::Placement;
@@ -28,6 +29,8 @@ pub enum Extension {
     Execution(Entry<dyn ExecutionPolicy>),
     /// The same, seeing routing that lies ahead.
     Oracle(Entry<dyn OraclePolicy>),
+    /// How tokens travel to their experts and back.
+    Dispatch(Entry<dyn Dispatch>),
     /// How batches are formed.
     Scheduler(Entry<dyn Scheduler>),
     /// Which rank a request goes to.
@@ -40,6 +43,7 @@ pub enum Extension {
 pub struct Registry {
     execution: Vec<Entry<dyn ExecutionPolicy>>,
     oracles: Vec<Entry<dyn OraclePolicy>>,
+    dispatches: Vec<Entry<dyn Dispatch>>,
     schedulers: Vec<Entry<dyn Scheduler>>,
     balancers: Vec<Entry<dyn LoadBalancer>>,
     placements: Vec<Entry<dyn Placement>>,
@@ -71,6 +75,23 @@ impl Registry {
                 about: "oracle: on-demand, evicting what the iteration's remaining layers do not use",
                 make: |p| Box::new(OnDemandBelady::new(p.cache_fraction)),
             }],
+            dispatches: vec![
+                Entry {
+                    name: "flat",
+                    about: "one copy of a token for each device of its experts, straight there",
+                    make: |_| Box::new(Flat),
+                },
+                Entry {
+                    name: "per-selection",
+                    about: "one message for each (token, expert), straight there, as low-latency kernels do",
+                    make: |_| Box::new(PerSelection),
+                },
+                Entry {
+                    name: "hierarchical",
+                    about: "one copy for each node, dealt out inside it, as high-throughput kernels do",
+                    make: |_| Box::new(Hierarchical),
+                },
+            ],
             schedulers: vec![Entry {
                 name: "chunked-prefill",
                 about: "continuous batching: decodes first, prefills in chunks, the youngest preempted",
@@ -125,6 +146,7 @@ impl Registry {
                 self.execution.retain(|o| o.name != e.name);
                 put(&mut self.oracles, e);
             }
+            Extension::Dispatch(e) => put(&mut self.dispatches, e),
             Extension::Scheduler(e) => put(&mut self.schedulers, e),
             Extension::Balancer(e) => put(&mut self.balancers, e),
             Extension::Placement(e) => put(&mut self.placements, e),
@@ -148,6 +170,13 @@ impl Registry {
                 Err(unknown("execution", &p.execution, &names))
             }
         }
+    }
+    /// The way of dispatch and combine that an experiment names.
+    ///
+    /// # Errors
+    /// An unknown name.
+    pub fn dispatch(&self, p: &Policies) -> Result<Box<dyn Dispatch>> {
+        find("dispatch", &self.dispatches, &p.dispatch, p)
     }
     /// The scheduler that an experiment names.
     ///
@@ -181,6 +210,7 @@ impl Registry {
         }
         rows("execution", &self.execution)
             .chain(rows("execution", &self.oracles))
+            .chain(rows("dispatch", &self.dispatches))
             .chain(rows("scheduler", &self.schedulers))
             .chain(rows("load_balancer", &self.balancers))
             .chain(rows("placement", &self.placements))

@@ -1,5 +1,6 @@
 //! What the mechanisms of a model file do to tokens, bytes and FLOP, on layers small enough to count by hand.
 
+use super::dispatch::Flat;
 use super::expert_parallel::ExpertParallel;
 use super::on_demand::OnDemand;
 use super::pim_split::PimSplit;
@@ -88,7 +89,7 @@ fn on_groups(
     assert_eq!(came.total(), replay.assigned());
     let selections = replay.selections();
     assert_eq!(selections.routed(), replay.assigned());
-    let (mut graph, mut network) = (Graph::default(), Network::new(&plan, Default::default()));
+    let (mut graph, mut network) = (Graph::default(), Network::new(&plan, Default::default(), Box::new(Flat)));
     let gate = graph.join(0, &[]);
     let mut tokens = vec![0; devices];
     tokens[..2].copy_from_slice(&[u64::from(on_first), u64::from(count - on_first)]);

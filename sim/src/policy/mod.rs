@@ -2,10 +2,12 @@
 //!
 //! * [`ExecutionPolicy`] appends a layer's operations once its gate is done: [`expert_parallel`], [`on_demand`],
 //!   [`pim_split`].
+//! * [`Dispatch`] says what of a token is sent where: [`dispatch`].
 //! * [`OraclePolicy`] does so too and sees the layers that lie ahead: [`on_demand_belady`].
 //! * [`Scheduler`](crate::serving::Scheduler) and [`LoadBalancer`](crate::serving::LoadBalancer) form batches and choose
 //!   ranks; placement rules are in the crate `moesim-solver`.
 
+pub mod dispatch;
 pub mod expert_parallel;
 pub mod layer_ops;
 mod lru;
@@ -17,6 +19,7 @@ pub mod on_demand_belady;
 pub mod oracle;
 pub mod pim_split;
 
+pub use dispatch::{Dispatch, Leg, Legs};
 pub use layer_ops::{LayerOps, Slots};
 pub use network::Network;
 pub use oracle::{Executing, FutureView, OraclePolicy};
@@ -33,6 +36,8 @@ use serde::{Deserialize, Serialize};
 pub struct Policies {
     /// How a layer's experts are executed.
     pub execution: String,
+    /// How tokens travel to their experts and back.
+    pub dispatch: String,
     /// How batches are formed.
     pub scheduler: String,
     /// Which rank a request goes to.
@@ -47,6 +52,7 @@ impl Default for Policies {
     fn default() -> Self {
         Self {
             execution: "expert-parallel".into(),
+            dispatch: "flat".into(),
             scheduler: "chunked-prefill".into(),
             load_balancer: "least-loaded".into(),
             placement: "contiguous".into(),

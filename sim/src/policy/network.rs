@@ -1,5 +1,6 @@
 //! Dispatch and combine on the network, with the bytes that they really move.
 
+use super::dispatch::{Dispatch, Legs};
 use crate::engine::{Bound, Work};
 use crate::experiment::NetworkFidelity;
 use crate::machine::Plan;
@@ -15,8 +16,10 @@ pub struct Network {
     /// Rings by their closed form: the bound on each of their steps.
     closed: bool,
     transfers: Vec<Transfer>,
-    /// (source device, group, tokens) of the last dispatch: the combine goes the same ways back.
-    ways: Vec<(u32, u32, u32)>,
+    /// How tokens travel.
+    way: Box<dyn Dispatch>,
+    /// What the last dispatch and its combine send.
+    legs: Legs,
     group_rings: Vec<Ring>,
     /// Bytes over each link so far.
     pub link_bytes: Vec<u64>,
@@ -51,7 +54,7 @@ pub(crate) struct Sent {
 
 impl Network {
     /// For the collectives of `plan`.
-    pub fn new(plan: &Plan, fidelity: NetworkFidelity) -> Self {
+    pub fn new(plan: &Plan, fidelity: NetworkFidelity, way: Box<dyn Dispatch>) -> Self {
         let topology = &plan.machine.topology;
         let bottleneck = Bottleneck::new(topology.clone());
         let group_rings = if plan.ranks.etp > 1 {
@@ -71,7 +74,8 @@ impl Network {
                 NetworkFidelity::ReserveHeadOfLine => Box::new(Reserve::new(topology.clone(), false)),
             },
             transfers: Vec::new(),
-            ways: Vec::new(),
+            way,
+            legs: Legs::default(),
             group_rings,
             dispatch_bytes: 0,
             combine_bytes: 0,
@@ -100,40 +104,28 @@ impl Network {
         self.log.as_ref().map_or(&[], |l| &l.entries)
     }
 
-    /// Tokens from their devices to the groups of their experts: one copy a token and group, to each device of the group.
-    /// `tokens[d]`: tokens on device d. Nothing if no token leaves its device.
+    /// Tokens from their devices to those of their experts. `tokens[d]`: tokens on device d. Nothing if no token leaves its device.
     pub fn dispatch(&mut self, plan: &Plan, routing: &LayerRouting, tokens: &[u64]) -> Option<Work> {
-        self.ways.clear();
-        let etp = plan.ranks.etp as u32;
-        for source in (0..routing.sources()).filter(|&s| tokens[s] > 0) {
-            let copies = routing.copies(source);
-            let mut kept = self.ways.len();
-            self.ways.resize(kept + copies.len(), (0, 0, 0));
-            for (group, &n) in copies.iter().enumerate() {
-                // Without a branch, which would be mispredicted in small batches: the next write covers what is not kept.
-                self.ways[kept] = (source as u32, group as u32, n);
-                kept += usize::from(n > 0);
-            }
-            self.ways.truncate(kept);
-        }
-        let mut transfers = Kept::new(&mut self.transfers, self.ways.len() * plan.ranks.etp);
-        for &(src, group, copies) in &self.ways {
-            for dst in group * etp..(group + 1) * etp {
-                transfers.push(src, dst, u64::from(copies) * plan.dispatch_token_bytes);
-            }
+        self.legs.clear();
+        self.way.legs(plan, routing, tokens, &mut self.legs);
+        let legs = self.legs.of_dispatch();
+        let mut transfers = Kept::new(&mut self.transfers, legs.len());
+        for leg in legs {
+            transfers.push(leg.src, leg.dst, u64::from(leg.copies) * plan.dispatch_token_bytes);
         }
         self.dispatch_bytes += transfers.end();
         self.phase(plan)
     }
 
-    /// Expert outputs of the last dispatch back: one partial sum a token and group, from one device of the group (taken in
-    /// turn by source).
+    /// Expert outputs of the last dispatch back.
     pub fn combine(&mut self, plan: &Plan) -> Option<Work> {
-        let etp = plan.ranks.etp as u32;
-        let mut transfers = Kept::new(&mut self.transfers, self.ways.len());
-        for &(source, group, copies) in &self.ways {
-            let device = if etp == 1 { group } else { group * etp + source % etp };
-            transfers.push(device, source, u64::from(copies) * plan.combine_token_bytes);
+        let (reversed, own) = self.legs.of_combine();
+        let mut transfers = Kept::new(&mut self.transfers, reversed.len() + own.len());
+        for leg in reversed {
+            transfers.push(leg.dst, leg.src, u64::from(leg.copies) * plan.combine_token_bytes);
+        }
+        for leg in own {
+            transfers.push(leg.src, leg.dst, u64::from(leg.copies) * plan.combine_token_bytes);
         }
         self.combine_bytes += transfers.end();
         self.phase(plan)

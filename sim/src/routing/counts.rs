@@ -159,6 +159,9 @@ impl Counts {
             if map.shapes[l].expert_groups > 0 {
                 rows.iter().for_each(|row| self.count_parts(map, l, row, k));
             }
+            if !map.counted.is_empty() {
+                rows.iter().for_each(|row| self.count_more(map, l, row, k));
+            }
             let counts = &mut self.slots[l * map.slots..(l + 1) * map.slots];
             let homes = if map.single { &map.replicas[l * map.ids..(l + 1) * map.ids] } else { &[][..] };
             for row in rows {
@@ -166,7 +169,7 @@ impl Counts {
                 let at = (row.device as usize * map.layers + l) * map.ways;
                 let pairs = &mut self.pairs[at..at + map.ways];
                 let mut assigned = 0;
-                if map.single && map.ways <= 64 {
+                if map.single && map.counted_at <= 64 {
                     let mut seen = 0u64;
                     for &id in ids {
                         if id == MISSING {
@@ -208,6 +211,23 @@ impl Counts {
         }
     }
 
+    /// Counts a token in the columns of [`super::Counting`].
+    fn count_more(&mut self, map: &SlotMap, l: usize, row: &Row, k: usize) {
+        self.stamp += 1;
+        let at = (row.device as usize * map.layers + l) * map.ways;
+        for &id in row.ids[l * k..(l + 1) * k].iter().filter(|id| **id != MISSING) {
+            self.count_way(map, at, map.home(l, usize::from(id), row.position).group as usize);
+        }
+    }
+
+    fn count_way(&mut self, map: &SlotMap, at: usize, group: usize) {
+        // What is nowhere has no column.
+        let Some(&column) = map.counted.get(group) else { return };
+        let stamp = &mut self.stamps[column as usize];
+        self.pairs[at + column as usize] += u32::from(!map.once || *stamp != self.stamp);
+        *stamp = self.stamp;
+    }
+
     fn count_part(&mut self, map: &SlotMap, l: usize, slot: usize) {
         let part = map.part(l, slot);
         self.parts[l * map.parts + part] += u32::from(self.part_stamps[part] != self.stamp);
@@ -234,6 +254,7 @@ impl Counts {
                     self.count_part(map, l, slot);
                 }
             }
+            self.count_way(map, at, group);
             self.slots[l * map.slots + slot] += 1;
             self.pairs[at + group] += u32::from(self.stamps[group] != self.stamp);
             self.stamps[group] = self.stamp;

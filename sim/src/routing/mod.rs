@@ -14,7 +14,7 @@ pub mod source;
 
 pub use binding::{Binder, Binding};
 pub use replay::{LayerRouting, Replay, Segment, Selections};
-pub use slot_map::{Capacity, LayerShape, SlotMap};
+pub use slot_map::{Capacity, Counting, LayerShape, SlotMap};
 pub use source::{Missing, Provenance, Source};
 
 #[cfg(test)]

@@ -40,9 +40,19 @@ impl Padded {
             let held = map.group_slots(l, group).map(|slot| self.slots[l * map.slots + slot]);
             let held: Vec<u32> = held.collect();
             for device in 0..map.devices {
+                let block = (device * map.layers + l) * map.ways;
+                if group == 0 {
+                    self.pairs[block + map.counted_at..block + map.ways].fill(0);
+                }
                 let (from, to, all) = (before[device], before[device + 1], before[map.devices]);
                 let rows: u64 = held.iter().map(|&limit| u64::from(part(limit, from, to, all))).sum();
-                self.pairs[(device * map.layers + l) * map.ways + group] = rows.try_into().unwrap_or(u32::MAX);
+                let rows = rows.try_into().unwrap_or(u32::MAX);
+                self.pairs[block + group] = rows;
+                // A buffer is sent whole: nothing is left out twice.
+                if let Some(&column) = map.counted.get(group) {
+                    let sum = &mut self.pairs[block + column as usize];
+                    *sum = sum.saturating_add(rows);
+                }
             }
         }
     }

@@ -118,6 +118,12 @@ impl LayerRouting<'_> {
         let at = (source * self.map.layers + self.moe_layer) * self.map.ways;
         &self.pairs[at..at + self.map.groups]
     }
+    /// What the map's [`super::Counting`] asks for of the tokens on device `source`: those with an expert on each node, or the
+    /// selections on each group; nothing unless it asks.
+    pub fn counted(&self, source: usize) -> &[u32] {
+        let at = (source * self.map.layers + self.moe_layer) * self.map.ways;
+        &self.pairs[at + self.map.counted_at..at + self.map.ways]
+    }
     /// Expert-parallel groups.
     pub fn groups(&self) -> usize {
         self.map.groups

@@ -30,6 +30,21 @@ impl Capacity {
     }
 }
 
+/// What is counted of the tokens of a device, beside those with an expert on each group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Counting {
+    /// Nothing.
+    #[default]
+    Groups,
+    /// Tokens with an expert on each node, where group g is on node `of[g]`.
+    Nodes {
+        /// The node of each group.
+        of: Vec<u32>,
+    },
+    /// Selections on each group.
+    Selections,
+}
+
 /// Where the experts are: physical slots in the order of devices, for every layer. Zero-compute experts are nowhere; they
 /// have a slot each behind all others, for their counts alone.
 #[derive(Clone, Debug)]
@@ -56,8 +71,15 @@ pub struct SlotMap {
     group_parts: Vec<u32>,
     /// Per (layer, slot): the common part on the same group that its expert has.
     slot_part: Vec<u32>,
-    /// Groups, and one more for what is nowhere if there is such a thing.
+    /// Columns of a device's tokens: groups, one more for what is nowhere if there is such a thing, and what is
+    /// [`Counting`].
     pub(super) ways: usize,
+    /// Where the columns of [`Counting`] begin.
+    pub(super) counted_at: usize,
+    /// By group: its column of these; empty if there are none.
+    pub(super) counted: Vec<u32>,
+    /// A token counts once in such a column, and not by selection.
+    pub(super) once: bool,
     /// Every id has one home, so that `replicas` has one entry an id.
     pub(super) single: bool,
 }
@@ -134,12 +156,29 @@ impl SlotMap {
             group_parts: Vec::new(),
             slot_part: Vec::new(),
             ways,
+            counted_at: ways,
+            counted: Vec::new(),
+            once: true,
             single,
         };
         if map.shapes.iter().any(|s| s.expert_groups > 0) {
             map.number_parts(groups_of);
         }
         map
+    }
+
+    /// The same, counting more.
+    #[must_use]
+    pub fn counting(mut self, counting: &Counting) -> Self {
+        let at = self.counted_at as u32;
+        self.counted = match counting {
+            Counting::Groups => Vec::new(),
+            Counting::Nodes { of } => of.iter().map(|node| at + node).collect(),
+            Counting::Selections => (0..self.groups as u32).map(|g| at + g).collect(),
+        };
+        self.once = *counting != Counting::Selections;
+        self.ways = self.counted.iter().map(|c| *c as usize + 1).fold(self.counted_at, usize::max);
+        self
     }
 
     /// Numbers common parts: those of a group in ascending order, group after group.

@@ -32,7 +32,12 @@ struct Naive {
     pairs: BTreeMap<(u32, u32), u32>,
     /// Different tokens by (group, group of experts).
     parts: BTreeMap<(u32, usize), u32>,
+    /// Selections by (source device, group), and different tokens by (source device, node): groups 0 and 2 are on node 0.
+    selections: BTreeMap<(u32, u32), u32>,
+    nodes: BTreeMap<(u32, u32), u32>,
 }
+
+const NODES: [u32; GROUPS] = [0, 1, 0];
 
 fn naive(homes: &[Vec<u32>], shape: &LayerShape, rows: &[(u32, Vec<u16>)], sum: &mut Selections) -> Naive {
     let mut out = Naive::default();
@@ -54,11 +59,14 @@ fn naive(homes: &[Vec<u32>], shape: &LayerShape, rows: &[(u32, Vec<u16>)], sum: 
                 let group = homes[e][position % homes[e].len()];
                 *out.experts.entry((e, group)).or_default() += 1;
                 to.insert(group);
+                *out.selections.entry((*device, group)).or_default() += 1;
                 if shape.expert_groups > 0 {
                     common.insert((group, e * shape.expert_groups / homes.len()));
                 }
             }
         }
+        let nodes: BTreeSet<u32> = to.iter().map(|g| NODES[*g as usize]).collect();
+        nodes.into_iter().for_each(|n| *out.nodes.entry((*device, n)).or_default() += 1);
         to.into_iter().for_each(|g| *out.pairs.entry((*device, g)).or_default() += 1);
         common.into_iter().for_each(|p| *out.parts.entry(p).or_default() += 1);
     }
@@ -70,7 +78,7 @@ proptest! {
     fn counts_are_those_of_the_documentation(
         layers in prop::collection::vec(layer(), 1..4),
         draws in prop::collection::vec(prop::collection::vec(any::<u16>(), 9), 1..40),
-        cut in 0usize..40,
+        cut in 0usize..40, counting in 0usize..3,
     ) {
         const K: usize = 3;
         let ids = layers.iter().map(|(h, s)| h.len() + s.zero_compute).max().unwrap();
@@ -99,7 +107,8 @@ proptest! {
         let sequence = OwnedSequence { prefill: rows.concat(), ..OwnedSequence::default() };
         let source = Source::new(Arc::new(Trace::from_sequences(meta, vec![sequence]).unwrap()), Missing::Refuse, 1);
         let (homes, shapes): (Vec<_>, Vec<_>) = layers.iter().cloned().unzip();
-        let mut replay = Replay::new(SlotMap::shaped(&homes, &shapes, GROUPS, DEVICES));
+        let counting = [Counting::Groups, Counting::Nodes { of: NODES.to_vec() }, Counting::Selections][counting].clone();
+        let mut replay = Replay::new(SlotMap::shaped(&homes, &shapes, GROUPS, DEVICES).counting(&counting));
         let (n, cut) = (rows.len() as u32, (cut % rows.len()) as u32);
         let part = |from, count, device, spread| Segment {
             binding: Binding { sequence: 0, offset: 0 }, prompt: n, from, count, device, spread, turn: 0,
@@ -111,7 +120,7 @@ proptest! {
         for (l, (homes, shape)) in layers.iter().enumerate() {
             let of = |(t, row): (usize, &Vec<u16>)| (device(t as u32), row[l * K..(l + 1) * K].to_vec());
             let rows: Vec<_> = rows.iter().enumerate().map(of).collect();
-            let expected = naive(homes, shape, &rows, &mut sum);
+            let mut expected = naive(homes, shape, &rows, &mut sum);
             let routing = replay.reveal(l);
             let mut found = Naive::default();
             for g in 0..GROUPS {
@@ -134,6 +143,14 @@ proptest! {
                     found.parts.insert((g as u32, *part), n);
                 }
             }
+            let counted = match counting {
+                Counting::Groups => BTreeMap::new(),
+                Counting::Nodes { .. } => std::mem::take(&mut expected.nodes),
+                Counting::Selections => std::mem::take(&mut expected.selections),
+            };
+            let more = (0..DEVICES).flat_map(|s| routing.counted(s).iter().enumerate().map(move |(i, n)| ((s as u32, i as u32), *n)));
+            prop_assert_eq!(more.filter(|m| m.1 > 0).collect::<BTreeMap<_, _>>(), counted, "layer {}", l);
+            (expected.nodes, expected.selections) = Default::default();
             prop_assert_eq!(found, expected, "layer {}", l);
         }
         prop_assert_eq!(replay.selections(), sum);

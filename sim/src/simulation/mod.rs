@@ -84,7 +84,9 @@ impl Simulation {
         let x = &resolved.experiment;
         let machine = Machine::calibrated(resolved.hardware.clone(), resolved.expert_kernel()?)?;
         let plan = Plan::new(resolved.model.clone(), machine, x.deployment.clone())?;
-        let map = place(&plan, &*registry.placement(&x.policy)?, &x.policy.placement)?;
+        let way = registry.dispatch(&x.policy)?;
+        way.check(&plan)?;
+        let map = place(&plan, &*registry.placement(&x.policy)?, &x.policy.placement)?.counting(&way.counting(&plan));
         let policy = registry.execution(&x.policy)?;
         policy.check(&plan)?;
         let held = policy.resident_expert_bytes(&plan, &map).into_iter().zip(plan.common_part_bytes(&map));
@@ -111,7 +113,7 @@ impl Simulation {
         }
         let executor = Executor::new(plan.machine.resources.clone(), x.fidelity.execution);
         Ok(Self {
-            network: Network::new(&plan, x.fidelity.network),
+            network: Network::new(&plan, x.fidelity.network, way),
             recorder: Recorder::new(&plan, x, tables)?,
             scheduler: registry.scheduler(&x.policy)?,
             balancer: registry.balancer(&x.policy)?,

@@ -1,0 +1,16 @@
+//! One copy of a token for each device with any of its experts, straight there; one partial sum back. What an all-to-all with
+//! de-duplication per device moves.
+
+use super::{Dispatch, Legs, straight};
+use crate::machine::Plan;
+use crate::routing::LayerRouting;
+
+/// See the module's documentation.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Flat;
+
+impl Dispatch for Flat {
+    fn legs(&self, plan: &Plan, routing: &LayerRouting, tokens: &[u64], legs: &mut Legs) {
+        straight(plan, tokens, |source| routing.copies(source), legs);
+    }
+}

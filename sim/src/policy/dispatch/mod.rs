@@ -1,0 +1,122 @@
+//! How tokens travel to the devices of their experts, and what experts make of them back: one file a way.
+//!
+//! * [`flat`]: one copy for each device of a token's experts, straight there.
+//! * [`per_selection`]: one message for each of a token's experts, straight there.
+//! * [`hierarchical`]: one copy for each node of a token's experts, dealt out inside it.
+
+pub mod flat;
+pub mod hierarchical;
+pub mod per_selection;
+
+pub use flat::Flat;
+pub use hierarchical::Hierarchical;
+pub use per_selection::PerSelection;
+
+use crate::machine::Plan;
+use crate::routing::{Counting, LayerRouting};
+use moesim_core::Result;
+
+/// A way of dispatch and combine.
+///
+/// * `legs` is called once a layer and iteration, when all gates of the layer are done; it lists what the dispatch sends, and
+///   what the combine sends back, each in copies of a token.
+/// * Legs of one direction start together: what is forwarded is forwarded piece by piece.
+pub trait Dispatch: Send + std::fmt::Debug {
+    /// Refuses machines and deployments that it cannot run on.
+    ///
+    /// # Errors
+    /// What is missing, and what to choose instead.
+    fn check(&self, _plan: &Plan) -> Result<()> {
+        Ok(())
+    }
+    /// What it needs to know beside the tokens of each device with an expert on each group.
+    fn counting(&self, _plan: &Plan) -> Counting {
+        Counting::Groups
+    }
+    /// Lists the legs; `tokens[d]`: tokens on device d.
+    fn legs(&self, plan: &Plan, routing: &LayerRouting, tokens: &[u64], legs: &mut Legs);
+}
+
+/// Copies of tokens from one device to another; those that stay are listed too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Leg {
+    /// From here.
+    pub src: u32,
+    /// To here.
+    pub dst: u32,
+    /// How many.
+    pub copies: u32,
+}
+
+/// The legs of a dispatch and of its combine. The combine takes those of the dispatch in reverse unless it has its own.
+#[derive(Clone, Debug, Default)]
+pub struct Legs {
+    out: Vec<Leg>,
+    len: usize,
+    back: Vec<Leg>,
+    own_way_back: bool,
+}
+
+impl Legs {
+    /// Forgets all, keeps the memory.
+    pub(super) fn clear(&mut self) {
+        (self.len, self.own_way_back) = (0, false);
+        self.back.clear();
+    }
+
+    /// Makes room for `most` more legs of the dispatch.
+    pub fn reserve(&mut self, most: usize) {
+        if self.out.len() < self.len + most {
+            self.out.resize(self.len + most, Leg::default());
+        }
+    }
+
+    /// Adds a leg of the dispatch, for which there is room; one without copies is left out.
+    #[inline]
+    pub fn out(&mut self, src: usize, dst: usize, copies: u32) {
+        // Without a branch, which would be mispredicted in small batches: the next write covers what is not kept.
+        self.out[self.len] = Leg { src: src as u32, dst: dst as u32, copies };
+        self.len += usize::from(copies > 0);
+    }
+
+    /// Adds a leg of the combine, which then takes no other way than those added so.
+    pub fn back(&mut self, src: usize, dst: usize, copies: u32) {
+        self.own_way_back = true;
+        if copies > 0 {
+            self.back.push(Leg { src: src as u32, dst: dst as u32, copies });
+        }
+    }
+
+    /// What the dispatch sends.
+    pub fn of_dispatch(&self) -> &[Leg] {
+        &self.out[..self.len]
+    }
+
+    /// What the combine sends: the legs of the dispatch to be taken in reverse, none if it has its own, and its own.
+    pub fn of_combine(&self) -> (&[Leg], &[Leg]) {
+        (if self.own_way_back { &[] } else { self.of_dispatch() }, &self.back)
+    }
+}
+
+/// Legs from every device with tokens to the devices of every group, `copies(source)` by group; back from one device of the
+/// group, taken in turn by source.
+fn straight<'a>(plan: &Plan, tokens: &[u64], copies: impl Fn(usize) -> &'a [u32], legs: &mut Legs) {
+    let etp = plan.ranks.etp;
+    for source in (0..tokens.len()).filter(|&s| tokens[s] > 0) {
+        let copies = copies(source);
+        legs.reserve(copies.len() * etp);
+        if etp == 1 {
+            for (group, &n) in copies.iter().enumerate() {
+                legs.out(source, group, n);
+            }
+            continue;
+        }
+        for (group, &n) in copies.iter().enumerate() {
+            plan.ranks.group_devices(group).for_each(|dst| legs.out(source, dst, n));
+            legs.back(group * etp + source % etp, source, n);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
