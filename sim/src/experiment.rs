@@ -96,6 +96,38 @@ pub enum Routing {
         #[serde(default)]
         missing: Missing,
     },
+    /// Independent uniform draws, as benchmarks of communication use them; no model routes like this.
+    Uniform {
+        /// Sequences.
+        sequences: u32,
+        /// Prompt rows of each.
+        #[serde(default)]
+        prompt_rows: u32,
+        /// Decode rows of each.
+        decode_rows: u32,
+        /// Groups of consecutive experts that a token's choice is limited by; unless told, one of all.
+        #[serde(default = "one_group")]
+        groups: u32,
+        /// Groups that a token's experts may be in.
+        #[serde(default = "one_group")]
+        top_groups: u32,
+        /// What stands in for rows beyond these.
+        #[serde(default)]
+        missing: Missing,
+    },
+}
+
+impl Routing {
+    /// What stands in for rows that are lacking.
+    pub fn missing(&self) -> Missing {
+        match self {
+            Self::Trace { missing, .. } | Self::Synthetic { missing, .. } | Self::Uniform { missing, .. } => *missing,
+        }
+    }
+}
+
+fn one_group() -> u32 {
+    1
 }
 
 /// How finely is simulated.

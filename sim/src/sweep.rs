@@ -156,7 +156,9 @@ impl Sweep {
         let x = &resolved.experiment;
         let key = match &x.workload.routing {
             Routing::Trace { path, .. } => format!("{}", resolved.base.join(path).display()),
-            Routing::Synthetic { .. } => format!("{:?} {} {:?}", x.workload.routing, x.seed, x.model),
+            Routing::Synthetic { .. } | Routing::Uniform { .. } => {
+                format!("{:?} {} {:?}", x.workload.routing, x.seed, x.model)
+            }
         };
         let mut traces = self.traces.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(t) = traces.get(&key) {

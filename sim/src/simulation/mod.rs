@@ -20,7 +20,7 @@ pub(crate) use iteration::Shape;
 pub(crate) use layout::{check_trace, place};
 use moesim_core::{Bytes, Diag, Picos, Result};
 use moesim_traces::Trace;
-use moesim_traces::synth::{SynthSpec, synthesize};
+use moesim_traces::synth::{GroupLimit, SynthSpec, synthesize, uniform};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -95,9 +95,6 @@ impl Simulation {
         let kv = kv_room(&plan, weight_bytes)?;
         let trace = open()?;
         check_trace(&plan, &trace)?;
-        let missing = match &x.workload.routing {
-            Routing::Trace { missing, .. } | Routing::Synthetic { missing, .. } => *missing,
-        };
         let width = trace.width();
         let rows = (0..trace.sequences())
             .map(|i| {
@@ -105,7 +102,7 @@ impl Simulation {
                 (if s.decode.is_empty() { s.prefill.len() } else { s.decode.len() } / width) as u32
             })
             .collect();
-        let source = Source::new(trace, missing, x.seed);
+        let source = Source::new(trace, x.workload.routing.missing(), x.seed);
         let limits = plan.moe_layers.iter().filter_map(|&l| plan.model.decoder[l].moe().map(|m| (m.ids(), m.top_k)));
         let mut limits: Vec<(u32, u32)> = limits.collect();
         if limits.iter().all(|l| *l == limits[0]) {
@@ -361,10 +358,18 @@ pub fn open_trace(resolved: &Resolved) -> Result<Arc<Trace>> {
         Routing::Trace { path, .. } => Ok(Arc::new(Trace::open(&resolved.base.join(path))?)),
         Routing::Synthetic { sequences, prompt_rows, decode_rows, .. } => {
             let spec = SynthSpec::for_model(&resolved.model, *sequences, *prompt_rows, *decode_rows)?;
-            let here = |d: Diag| Diag { file: None, place: Some("workload.routing".to_string()), ..d };
-            Ok(Arc::new(synthesize(&spec, resolved.experiment.seed).map_err(here)?))
+            Ok(Arc::new(synthesize(&spec, resolved.experiment.seed).map_err(in_routing)?))
+        }
+        Routing::Uniform { sequences, prompt_rows, decode_rows, groups, top_groups, .. } => {
+            let spec = SynthSpec::for_model(&resolved.model, *sequences, *prompt_rows, *decode_rows)?;
+            let limit = GroupLimit { groups: *groups, top: *top_groups };
+            Ok(Arc::new(uniform(&spec, Some(limit), resolved.experiment.seed).map_err(in_routing)?))
         }
     }
+}
+
+fn in_routing(d: Diag) -> Diag {
+    Diag { file: None, place: Some("workload.routing".to_string()), ..d }
 }
 
 /// Bytes of KV cache on each device once the weights are in; an error if they do not fit.

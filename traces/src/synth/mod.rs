@@ -5,6 +5,7 @@
 //!   shape from what ships inside the binary, or that with the popularity and co-activation of [counts](Router::popular).
 //! * [`synthesize`], [`write`]: traces in memory and on disk, the same bytes for a seed on any number of threads.
 //! * [`Like`]: a trace fitted on 70 % of its sequences and compared with the rest.
+//! * [`uniform`]: draws without any structure at all.
 //! * `independent`: draws without any structure but popularity, to compare with.
 //!
 //! Not modelled: gate weights, rows of fewer than k experts.
@@ -20,6 +21,7 @@ mod settle;
 mod topics;
 mod train;
 mod transfer;
+mod uniform;
 mod write;
 
 pub use fit::{Fit, LayerFit, fitted};
@@ -27,6 +29,7 @@ pub(crate) use independent::independent;
 pub use like::{Comparison, Like, Row};
 pub use popular::PopularFit;
 pub use prompts::PUBLISHED;
+pub use uniform::{GroupLimit, uniform};
 pub use write::write;
 
 use crate::model::Model;
@@ -151,24 +154,32 @@ impl SynthSpec {
     }
 }
 
+impl SynthSpec {
+    /// Refuses traces that memory should not hold.
+    fn check(&self, meta: &Meta) -> Result<()> {
+        let at = |d: Diag| d.file("synthetic trace");
+        meta.check().map_err(at)?;
+        let layers = meta.layer_numbers.len();
+        let rows = u64::from(self.prompt_rows) + u64::from(self.decode_rows);
+        let selections = u128::from(rows) * u128::from(self.sequences) * meta.width() as u128;
+        if selections == 0 || selections > SELECTIONS.into() || layers as u64 * u64::from(self.experts) > TABLE {
+            let problem = format!(
+                "{} sequences of {rows} rows over {layers} layers and {} experts are out of range",
+                self.sequences, self.experts
+            );
+            return Err(at(Diag::input(problem)
+                .place("rows")
+                .cure("ask for at least one row, at most 2^30 selections in all, and 2^24 experts over all layers")));
+        }
+        Ok(())
+    }
+}
+
 /// Draws a trace. The same arguments give the same rows, on every machine.
 pub fn synthesize(spec: &SynthSpec, seed: u64) -> Result<Trace> {
     let fit = fitted()?;
     let meta = spec.meta(&fit, seed);
-    let at = |d: Diag| d.file("synthetic trace");
-    meta.check().map_err(at)?;
-    let layers = meta.layer_numbers.len();
-    let rows = u64::from(spec.prompt_rows) + u64::from(spec.decode_rows);
-    let selections = u128::from(rows) * u128::from(spec.sequences) * meta.width() as u128;
-    if selections == 0 || selections > SELECTIONS.into() || layers as u64 * u64::from(spec.experts) > TABLE {
-        let problem = format!(
-            "{} sequences of {rows} rows over {layers} layers and {} experts are out of range",
-            spec.sequences, spec.experts
-        );
-        return Err(at(Diag::input(problem)
-            .place("rows")
-            .cure("ask for at least one row, at most 2^30 selections in all, and 2^24 experts over all layers")));
-    }
+    spec.check(&meta)?;
     let router = Router::drawn(&fit, spec, seed);
     let shapes: Vec<(u32, u32, u32)> = (0..spec.sequences).map(|id| (id, spec.prompt_rows, spec.decode_rows)).collect();
     Trace::from_sequences(meta, router.sequences(seed, &shapes))
