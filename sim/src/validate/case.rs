@@ -44,6 +44,9 @@ pub struct Case {
     /// The experiment whose value it is divided by, for speed-ups.
     #[serde(default)]
     pub against: Option<String>,
+    /// Where in that one's summary, if it is not the same place.
+    #[serde(default)]
+    pub take_against: Option<Take>,
     /// The calibration that this figure, or one measured with it, was an input of.
     #[serde(default)]
     pub in_sample: Option<String>,

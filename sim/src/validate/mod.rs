@@ -125,7 +125,7 @@ pub fn outcome(
     if let (Some(name), Some(take)) = (&case.experiment, &case.take) {
         let mut v = value(name, take)?;
         if let Some(other) = &case.against {
-            v /= value(other, take)?;
+            v /= value(other, case.take_against.as_ref().unwrap_or(take))?;
         }
         simulated = Some(v);
     }
