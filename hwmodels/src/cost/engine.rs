@@ -1,6 +1,6 @@
 //! An engine: what executes kernels, with the rates that they reach.
 
-use super::{Cost, ExpertKernel};
+use super::{Cost, Kernels};
 use crate::hardware::Device;
 
 /// The operand type that a kernel computes in.
@@ -40,8 +40,8 @@ pub struct Engine {
     s_per_byte: f64,
     /// Seconds to start a kernel.
     pub launch_s: f64,
-    /// The kernel of experts, where one was calibrated for the model's precision.
-    pub experts: Option<ExpertKernel>,
+    /// Calibrated kernels, which take the place of rooflines.
+    pub kernels: Kernels,
 }
 
 impl Engine {
@@ -74,7 +74,7 @@ impl Engine {
 
     fn new(peak: [(Precision, f64); 3], achievable: [f64; 3], bytes_per_s: f64, launch_s: f64) -> Self {
         let s_per_flop = achievable.map(|fraction| peak.map(|(_, rate)| 1.0 / (rate * fraction)));
-        Self { peak, s_per_flop, bytes_per_s, s_per_byte: 1.0 / bytes_per_s, launch_s, experts: None }
+        Self { peak, s_per_flop, bytes_per_s, s_per_byte: 1.0 / bytes_per_s, launch_s, kernels: Kernels::default() }
     }
 
     /// The type that a kernel computes in when its wider operand has `bits`: narrower weights are dequantised to the

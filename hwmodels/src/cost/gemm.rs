@@ -29,7 +29,11 @@ pub fn gemm(engine: &Engine, g: Gemm) -> Cost {
     }
     let (m, n, k) = (g.m as f64, g.n as f64, g.k as f64);
     let bits = n * k * g.weight_bits + m * k * g.activation_bits + m * n * output_bits(g.activation_bits);
-    engine.kernel(Family::Dense, g.weight_bits.max(g.activation_bits), 2.0 * m * n * k, bits / 8.0)
+    let (flop, bytes) = (2.0 * m * n * k, bits / 8.0);
+    engine
+        .kernels
+        .gemm(&g, flop, bytes)
+        .unwrap_or_else(|| engine.kernel(Family::Dense, g.weight_bits.max(g.activation_bits), flop, bytes))
 }
 
 /// The same as a grouped GEMM: each of the `m` rows takes one of several matrices of this shape, of which `matrices` are

@@ -62,7 +62,7 @@ pub fn grouped_mlp(engine: &Engine, mlp: &GroupedMlp, tokens: &[u32]) -> Cost {
     let (hidden, intermediate) = (mlp.hidden as f64, mlp.intermediate as f64);
     let (matrix, input) = (hidden * intermediate, mlp.activation_bits);
     let bits = mlp.weight_bits.max(input);
-    if let Some(kernel) = &engine.experts {
+    if let Some(kernel) = &engine.kernels.experts {
         let flop = 2.0 * rows * mlp.matrices as f64 * matrix;
         let traffic = (hidden + 2.0 * intermediate) * input + hidden * output_bits(input);
         let bytes = (active * mlp.matrices as f64 * matrix * mlp.weight_bits + rows * traffic) / 8.0;

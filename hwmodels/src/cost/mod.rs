@@ -1,20 +1,25 @@
 //! What an operation costs on one engine: a launch, then the longer of compute and memory (the roofline of Williams,
 //! Waterman and Patterson, CACM 2009), with the achievable fractions of the device.
 //!
-//! Shapes are plain; every function is allocation-free and gives f64 seconds.
+//! Where an engine has a calibrated kernel for an operation ([`Kernels`]), its form gives the time instead.
+//!
+//! Shapes are plain; every function gives f64 seconds, and but for calibrated attention none allocates.
 
 mod attention;
 mod engine;
 mod expert_kernel;
 mod gemm;
 mod grouped;
+mod kernels;
+mod memo;
 mod stream;
 
-pub use attention::{AttentionKind, AttentionShape, AttentionWork, attention};
+pub use attention::{AttentionBatch, AttentionClass, AttentionKind, AttentionShape, AttentionWork, attention};
 pub use engine::{Engine, Family, Precision};
 pub use expert_kernel::ExpertKernel;
 pub use gemm::{Gemm, gate, gemm, grouped_gemm};
 pub use grouped::{GroupedMlp, grouped_mlp, grouped_mlp_sized};
+pub use kernels::{CoreKernel, DenseKernel, Kernels, StreamKernel};
 pub use stream::{copy, elementwise};
 
 /// The cost of one kernel, or of several in a row.

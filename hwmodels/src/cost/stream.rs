@@ -8,7 +8,7 @@ pub fn elementwise(engine: &Engine, bytes: f64) -> Cost {
     if bytes <= 0.0 {
         return Cost::default();
     }
-    engine.kernel(Family::Dense, 16.0, 0.0, bytes)
+    engine.kernels.stream(bytes).unwrap_or_else(|| engine.kernel(Family::Dense, 16.0, 0.0, bytes))
 }
 
 /// A copy of `bytes` over a link of `bandwidth_per_s` (achievable, bytes per second); the latency counts as launch. No

@@ -89,18 +89,26 @@ fn attention_by_hand() {
     let kind = AttentionKind::Grouped { heads: 64, kv_heads: 8, head_dim: 64 };
     let shape = AttentionShape { kind, kv_bits: 16.0, activation_bits: 16.0 };
     let work = AttentionWork { query_tokens: 4, query_key_pairs: 4000, kv_tokens_read: 4000, kv_tokens_written: 4 };
-    let c = attention(&h100(), &shape, work);
+    let batch = AttentionBatch { decode: work, ..AttentionBatch::default() };
+    let c = attention(&h100(), &shape, &batch);
     assert_eq!(shape.kv_bytes_per_token(), 2048.0);
     assert_eq!((c.flop, c.bytes), (4 * 64 * 64 * 4000, 4004 * 2048 + 4 * 2 * 64 * 64 * 2));
     close(c.time_s(), LAUNCH + c.bytes as f64 / MEMORY);
     // DeepSeek-V3: 128 heads, latent 512 + 64: 1,088 multiply-adds a pair and head, 1,152 bytes a token.
-    let kind = AttentionKind::Latent { heads: 128, rank: 512, rope: 64 };
+    let kind = AttentionKind::Latent { heads: 128, rank: 512, rope: 64, nope: 128, value: 128 };
     let shape = AttentionShape { kind, ..shape };
-    let c = attention(&h100(), &shape, work);
+    let c = attention(&h100(), &shape, &batch);
     assert_eq!(shape.kv_bytes_per_token(), 1152.0);
     assert_eq!((c.flop, c.bytes), (4000 * 128 * 1088 * 2, 4004 * 1152 + 4 * 128 * 1088 * 2));
     close(c.compute_s, c.flop as f64 / (989.4e12 * 0.75));
-    assert_eq!(attention(&h100(), &shape, AttentionWork::default()), Cost::default());
+    // One chunk of four tokens instead: 320 multiply-adds a pair and head, expanded keys and values of 640 bytes a head.
+    let chunk = attention(&h100(), &shape, &AttentionBatch { prefill: work, ..AttentionBatch::default() });
+    assert_eq!(chunk.flop, 4000 * 128 * 320 * 2);
+    assert_eq!(chunk.bytes, 4000 * 128 * 640 + 4 * 1152 + 4 * 128 * 320 * 2);
+    // Both kernels, one after the other.
+    let both = attention(&h100(), &shape, &AttentionBatch { prefill: work, ..batch });
+    assert_eq!(both, c.then(chunk));
+    assert_eq!(attention(&h100(), &shape, &AttentionBatch::default()), Cost::default());
 }
 
 #[test]
@@ -168,11 +176,14 @@ proptest! {
         let dense = |m| gemm(&engine, Gemm { m, n: 2880, k: 4096, weight_bits: bits, activation_bits: bits }).time_s();
         prop_assert!(dense(u64::from(tokens[0]) + u64::from(more)) > dense(u64::from(tokens[0])));
 
-        let kind = AttentionKind::Latent { heads: 16, rank: 512, rope: 64 };
+        let kind = AttentionKind::Latent { heads: 16, rank: 512, rope: 64, nope: 128, value: 128 };
         let shape = AttentionShape { kind, kv_bits: bits, activation_bits: 16.0 };
-        let cost = |context| attention(&engine, &shape, AttentionWork {
-            query_tokens: 1, query_key_pairs: context, kv_tokens_read: context, kv_tokens_written: 1,
-        }).time_s();
+        let cost = |context| {
+            let decode = AttentionWork {
+                query_tokens: 1, query_key_pairs: context, kv_tokens_read: context, kv_tokens_written: 1,
+            };
+            attention(&engine, &shape, &AttentionBatch { decode, ..AttentionBatch::default() }).time_s()
+        };
         prop_assert!(cost(u64::from(more) + 7) > cost(7));
     }
 

@@ -1,16 +1,18 @@
 //! The machine of a run: hardware, its resources for the engine, and how ranks map onto its devices.
 
+mod attention;
 mod experts;
 mod plan;
 mod ranks;
 
+pub use attention::Batch;
 pub(crate) use plan::work;
 pub use plan::{AttentionClass, Plan};
 pub use ranks::{Deployment, Ranks};
 
 use crate::engine::{LaneId, Resources, SharedId};
 use moesim_core::Result;
-use moesim_hwmodels::cost::{Engine, ExpertKernel};
+use moesim_hwmodels::cost::{Engine, Kernels};
 use moesim_hwmodels::hardware::Hardware;
 use moesim_hwmodels::topology::Topology;
 use std::sync::Arc;
@@ -51,17 +53,17 @@ impl Machine {
     /// # Errors
     /// A topology that cannot be built.
     pub fn new(hardware: Hardware) -> Result<Self> {
-        Self::calibrated(hardware, None)
+        Self::calibrated(hardware, Kernels::default())
     }
 
-    /// The same; experts cost what a calibrated kernel says, if there is one.
+    /// The same; operations cost what calibrated kernels say, where there are any.
     ///
     /// # Errors
     /// As [`Machine::new`].
-    pub fn calibrated(hardware: Hardware, experts: Option<ExpertKernel>) -> Result<Self> {
+    pub fn calibrated(hardware: Hardware, kernels: Kernels) -> Result<Self> {
         let topology = Arc::new(hardware.build_topology()?);
         let mut gpu = Engine::gpu(&hardware.device);
-        gpu.experts = experts;
+        gpu.kernels = kernels;
         let pim = Engine::pim(&hardware.device);
         let mut r = Resources::default();
         let devices = hardware.devices();

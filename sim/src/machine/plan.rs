@@ -4,7 +4,7 @@ use super::experts::Sizes;
 use super::{Deployment, Machine, Ranks};
 use crate::engine::{Bound, Work};
 use moesim_core::{Diag, Picos, Result};
-use moesim_hwmodels::cost::{self, AttentionKind, AttentionShape, AttentionWork, Cost, Gemm, elementwise, gemm};
+use moesim_hwmodels::cost::{self, Cost, Gemm, elementwise, gemm};
 use moesim_hwmodels::network::{Bottleneck, Ring};
 use moesim_traces::model::{Attention, Heads, Mlp, Model, Span};
 
@@ -148,78 +148,8 @@ impl Plan {
             .sum()
     }
 
-    /// What positions `from..from + count` of one sequence ask of a layer of class `class`.
-    pub fn attention_work(&self, class: usize, from: u32, count: u32) -> AttentionWork {
-        let (c, n) = (u64::from(from), u64::from(count));
-        // Position p sees p + 1 keys, fewer under a window or chunk.
-        let (pairs, read) = match self.classes[class].attention.span {
-            Span::Full | Span::Cross => (n * c + n * (n + 1) / 2, c + n),
-            Span::Window(w) => {
-                let w = u64::from(w);
-                let growing = w.saturating_sub(c).min(n);
-                (growing * c + growing * (growing + 1) / 2 + (n - growing) * w, (c + n).min(w + n - 1))
-            }
-            Span::Chunk(w) => {
-                let w = u64::from(w);
-                let below = |x: u64| x / w * (w * (w + 1) / 2) + (x % w) * (x % w + 1) / 2;
-                (below(c + n) - below(c), c % w + n)
-            }
-        };
-        AttentionWork { query_tokens: n, query_key_pairs: pairs, kv_tokens_read: read, kv_tokens_written: n }
-    }
-
-    /// Attention of one layer on one device of a rank: norm, projections, core attention, output projection.
-    pub fn attention_cost(&self, class: usize, tokens: u64, work: AttentionWork) -> Cost {
-        let (gpu, p) = (&self.machine.gpu, &self.model.precision);
-        let hidden = u64::from(self.model.hidden);
-        let tp = self.ranks.tp as u64;
-        let project = |n: u64, k: u64| {
-            gemm(gpu, Gemm { m: tokens, n, k, weight_bits: p.attention, activation_bits: p.activation })
-        };
-        let attention = &self.classes[class].attention;
-        let (before, kind, after) = match attention.heads {
-            Heads::Gqa { heads, kv_heads, head_dim } if attention.experts > 0 => {
-                let (heads, kv_heads, dim) =
-                    (u64::from(heads) / tp, u64::from(kv_heads).div_ceil(tp), u64::from(head_dim));
-                let (experts, k) = (u64::from(attention.experts), u64::from(attention.top_k));
-                let active = activated(experts, k, tokens);
-                let each = |n: u64, k_: u64| {
-                    let g = Gemm { m: k * tokens, n, k: k_, weight_bits: p.attention, activation_bits: p.activation };
-                    cost::grouped_gemm(gpu, g, active)
-                };
-                let gate = cost::gate(gpu, tokens, hidden, experts, p.attention, p.activation);
-                let before = gate.then(project(2 * kv_heads * dim, hidden)).then(each(heads * dim, hidden));
-                (
-                    before,
-                    AttentionKind::Grouped { heads: k * heads, kv_heads, head_dim: dim },
-                    each(hidden, heads * dim),
-                )
-            }
-            Heads::Gqa { heads, kv_heads, head_dim } => {
-                let (heads, kv_heads, dim) =
-                    (u64::from(heads) / tp, u64::from(kv_heads).div_ceil(tp), u64::from(head_dim));
-                let qkv = project((heads + 2 * kv_heads) * dim, hidden);
-                (qkv, AttentionKind::Grouped { heads, kv_heads, head_dim: dim }, project(hidden, heads * dim))
-            }
-            Heads::Mla { heads, q_rank, kv_rank, nope_dim, rope_dim, v_dim } => {
-                let (heads, rank, rope) = (u64::from(heads) / tp, u64::from(kv_rank), u64::from(rope_dim));
-                let q = heads * (u64::from(nope_dim) + rope);
-                let queries = match q_rank {
-                    Some(r) => project(r.into(), hidden).then(project(q, r.into())),
-                    None => project(q, hidden),
-                };
-                // Absorbed: queries into the latent space and outputs out of it, with the up-projection's weights.
-                let latent = project(rank + rope, hidden).then(project(heads * u64::from(nope_dim), rank));
-                let out = project(heads * u64::from(v_dim), rank).then(project(hidden, heads * u64::from(v_dim)));
-                (queries.then(latent), AttentionKind::Latent { heads, rank, rope }, out)
-            }
-        };
-        let shape = AttentionShape { kind, kv_bits: p.kv, activation_bits: p.activation };
-        self.norm(tokens).then(before).then(cost::attention(gpu, &shape, work)).then(after)
-    }
-
     /// Norm and residual: the stream is read twice and written twice.
-    fn norm(&self, tokens: u64) -> Cost {
+    pub(super) fn norm(&self, tokens: u64) -> Cost {
         elementwise(&self.machine.gpu, 4.0 * tokens as f64 * self.token_bytes as f64)
     }
 
@@ -280,21 +210,6 @@ impl Plan {
     }
 }
 
-/// Experts that `tokens` tokens activate in the mean if each takes `k` different ones of `experts`, each as likely as the
-/// others: one is missed by all with probability (1 - k / experts)^tokens.
-fn activated(experts: u64, k: u64, tokens: u64) -> f64 {
-    let (n, mut base, mut missed, mut left) = (experts as f64, 1.0 - k as f64 / experts as f64, 1.0, tokens);
-    // By squaring: multiplications alone give the same bits everywhere.
-    while left > 0 {
-        if left % 2 == 1 {
-            missed *= base;
-        }
-        base *= base;
-        left /= 2;
-    }
-    n * (1.0 - missed)
-}
-
 /// A cost on the clock: rounded once.
 pub(crate) fn work(cost: Cost) -> Work {
     let launch = Picos::from_seconds(cost.launch_s);
@@ -320,27 +235,6 @@ mod tests {
         Plan::new(Model::load("gpt-oss-20b").unwrap(), machine, deployment).unwrap()
     }
 
-    /// Counted pair by pair.
-    #[test]
-    fn attention_pairs_by_enumeration() {
-        let mut p = plan(Deployment::default());
-        let spans = [Span::Full, Span::Window(5), Span::Chunk(4)];
-        for span in spans {
-            p.classes[0].attention.span = span;
-            for from in 0..12u32 {
-                for count in 1..12u32 {
-                    let keys = |q: u32| match span {
-                        Span::Window(w) => (q + 1).min(w),
-                        Span::Chunk(w) => q % w + 1,
-                        _ => q + 1,
-                    };
-                    let expected: u64 = (from..from + count).map(|q| u64::from(keys(q))).sum();
-                    assert_eq!(p.attention_work(0, from, count).query_key_pairs, expected, "{span:?} {from} {count}");
-                }
-            }
-        }
-    }
-
     /// gpt-oss-20b: 12 full and 12 window layers of 2 x 8 x 64 x 2 = 2,048 bytes a token.
     #[test]
     fn kv_follows_the_context_in_blocks_and_windows() {
@@ -362,47 +256,5 @@ mod tests {
             let largest = (1..=context).map(|c| p.kv_bytes(c)).max();
             assert_eq!(Some(p.kv_peak_bytes(context)), largest, "{context}");
         }
-    }
-
-    /// Eight attention experts of two heads, two a token: two KV heads for all.
-    #[test]
-    fn attention_experts_by_hand() {
-        let mut p = plan(Deployment::default());
-        let a = &mut p.classes[0].attention;
-        a.heads = Heads::Gqa { heads: 2, kv_heads: 2, head_dim: 64 };
-        (a.span, a.bias, a.experts, a.top_k) = (Span::Full, false, 8, 2);
-        let (h, q) = (2880u64, 2 * 64u64);
-        let cost = |tokens: u64| p.attention_cost(0, tokens, p.attention_work(0, 0, tokens as u32));
-        for tokens in [1u64, 2, 1000] {
-            // Keys and values 2 h 2 q; two experts' queries and outputs; the gate; four heads over every pair of positions.
-            let pairs = tokens * (tokens + 1) / 2;
-            let flop = 2 * tokens * (h * 2 * q + 2 * 2 * h * q + h * 8) + 4 * 4 * 64 * pairs;
-            assert_eq!(cost(tokens).flop, flop, "{tokens}");
-        }
-        // One token activates 2 of 8, two 8 (1 - 9/16) = 3.5 in the mean, many all; beside them all bytes are linear in
-        // tokens but the gate's and KV's weights, which come once.
-        let (one, two) = (cost(1).bytes, cost(2).bytes);
-        let once = 2 * (h * 2 * q + h * 8 + 2 * 2 * h * q);
-        let again = two - one;
-        assert_eq!(
-            again,
-            (one - once) + 2 * (3 * 2 * h * q) / 2,
-            "one and a half experts more, and the token's own bytes"
-        );
-        assert_eq!(activated(8, 2, 1 << 40), 8.0);
-        assert_eq!(p.classes[0].attention.parameters(2880), 8 * 2 * h * q + 2 * h * q + 8 * h);
-        assert_eq!(p.classes[0].attention.active_parameters(2880), 2 * 2 * h * q + 2 * h * q + 8 * h);
-    }
-
-    /// Decode of one token on H100: weights over bandwidth, by hand.
-    #[test]
-    fn one_token_costs_its_weights() {
-        let p = plan(Deployment::default());
-        let c = p.attention_cost(1, 1, p.attention_work(1, 0, 1));
-        let weights = 2.0 * (2880.0 * (64.0 + 16.0) * 64.0 + 64.0 * 64.0 * 2880.0);
-        let rate = 3.35e12 * 0.9;
-        // Activations and one KV entry come on top: under 1 %.
-        assert!((c.memory_s - weights / rate) / (weights / rate) < 0.01 && c.memory_s > weights / rate);
-        assert_eq!(c.launch_s, 4.0 * 2e-6);
     }
 }

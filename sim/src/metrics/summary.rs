@@ -330,7 +330,7 @@ impl Summary {
 
 fn approximations(plan: &Plan, network: NetworkFidelity) -> Vec<&'static str> {
     let mut out = vec![
-        match &plan.machine.gpu.experts {
+        match &plan.machine.gpu.kernels.experts {
             None => "operation costs are rooflines with assumed achievable fractions, not calibrated",
             Some(_) => {
                 "all costs but those of routed experts are rooflines with assumed achievable fractions, not calibrated"
@@ -345,7 +345,7 @@ fn approximations(plan: &Plan, network: NetworkFidelity) -> Vec<&'static str> {
         },
         "a device's attention of one layer is one operation; its kernels run one after the other",
     ];
-    if plan.machine.gpu.experts.as_ref().is_some_and(|e| e.outside() > 0) {
+    if plan.machine.gpu.kernels.experts.as_ref().is_some_and(|e| e.outside() > 0) {
         out.push("some calls of the experts' kernel had fewer or more tokens than any measurement: extrapolated");
     }
     if plan.model.decoder.iter().any(|l| l.attention.experts > 0) {

@@ -1,13 +1,13 @@
 //! One iteration: attention and gates by the framework, experts by the execution policy, layer after layer.
 
 use crate::engine::{Executor, Graph, NO_DEVICE, OpId, OpKind, Work};
-use crate::machine::{Plan, work};
+use crate::machine::{Batch, Plan, work};
 use crate::metrics::recorder::Recorder;
 use crate::policy::{Executing, FutureView, LayerOps, Network, StateView};
 use crate::routing::{Provenance, Replay, Segment, Selections, Source};
 use crate::serving::{Rank, Step};
 use moesim_core::{Diag, Picos, Result};
-use moesim_hwmodels::cost::{AttentionWork, Cost};
+use moesim_hwmodels::cost::Cost;
 
 /// A cost on the clock with the bytes that it draws from device memory.
 #[derive(Clone, Copy)]
@@ -51,6 +51,7 @@ pub(super) struct Iteration {
     frontier: Vec<Option<OpId>>,
     ops: Vec<OpId>,
     kv_used: Vec<u64>,
+    batch: Batch,
     same_gates: bool,
 }
 
@@ -72,6 +73,7 @@ impl Iteration {
             frontier: Vec::new(),
             ops: Vec::new(),
             kv_used: Vec::new(),
+            batch: Batch::default(),
             same_gates: moe.iter().all(|m| m.ids() == moe[0].ids()),
         }
     }
@@ -162,6 +164,7 @@ impl Iteration {
         self.device_tokens.clear();
         self.attention.clear();
         self.shape = Shape::default();
+        let listed = plan.machine.gpu.kernels.wants_sequences();
         for (r, (rank, steps)) in ranks.iter().zip(&self.steps).enumerate() {
             let (mut tokens, mut samples) = (0u64, 0u64);
             for &Step { index, count } in steps {
@@ -185,15 +188,12 @@ impl Iteration {
                 self.device_tokens.push((tokens + tp as u64 - 1 - i) / tp as u64);
             }
             for class in 0..plan.classes.len() {
-                let mut sum = AttentionWork::default();
+                self.batch.clear();
                 for &Step { index, count } in steps {
-                    let w = plan.attention_work(class, rank.running[index as usize].computed, count);
-                    sum.query_tokens += w.query_tokens;
-                    sum.query_key_pairs += w.query_key_pairs;
-                    sum.kv_tokens_read += w.kv_tokens_read;
-                    sum.kv_tokens_written += w.kv_tokens_written;
+                    self.batch.add(&plan.attention_work(class, rank.running[index as usize].computed, count), listed);
                 }
-                let cost = if tokens > 0 { plan.attention_cost(class, tokens, sum) } else { Cost::default() };
+                let none = tokens == 0;
+                let cost = if none { Cost::default() } else { plan.attention_cost(class, tokens, &self.batch.view()) };
                 self.attention.push(cost.into());
             }
         }

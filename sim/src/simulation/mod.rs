@@ -19,6 +19,7 @@ use iteration::Iteration;
 pub(crate) use iteration::Shape;
 pub(crate) use layout::{check_trace, place};
 use moesim_core::{Bytes, Diag, Picos, Result};
+use moesim_hwmodels::cost::Kernels;
 use moesim_traces::Trace;
 use moesim_traces::synth::{GroupLimit, SynthSpec, synthesize, uniform};
 use std::collections::BTreeMap;
@@ -82,7 +83,8 @@ impl Simulation {
         tables: Tables,
     ) -> Result<Self> {
         let x = &resolved.experiment;
-        let machine = Machine::calibrated(resolved.hardware.clone(), resolved.expert_kernel()?)?;
+        let kernels = Kernels { experts: resolved.expert_kernel()?, ..Kernels::default() };
+        let machine = Machine::calibrated(resolved.hardware.clone(), kernels)?;
         let plan = Plan::new(resolved.model.clone(), machine, x.deployment.clone())?;
         let way = registry.dispatch(&x.policy)?;
         way.check(&plan)?;

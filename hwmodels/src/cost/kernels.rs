@@ -1,0 +1,191 @@
+//! Calibrated kernels of an engine: where there is one for an operation it gives the time, else the roofline does.
+
+use super::memo::Memo;
+use super::{AttentionKind, AttentionShape, AttentionWork, Cost, ExpertKernel, Gemm};
+use crate::form::{
+    self, Attention, AttentionClass, AttentionHeads, AttentionKernel, AttentionRow, GemmKernel, GemmLoad, GemmRow,
+    Peaks, Stream, StreamRow,
+};
+use std::sync::Arc;
+
+/// The calibrated kernels of an engine.
+#[derive(Clone, Debug, Default)]
+pub struct Kernels {
+    /// Routed experts.
+    pub experts: Option<ExpertKernel>,
+    /// Dense GEMMs, by the widths that they are for.
+    pub gemms: Vec<DenseKernel>,
+    /// Attention of one new token a sequence.
+    pub decode: Option<CoreKernel>,
+    /// Attention of several new tokens a sequence.
+    pub prefill: Option<CoreKernel>,
+    /// Kernels that only move bytes.
+    pub stream: Option<StreamKernel>,
+}
+
+/// Dense GEMM with fitted constants, for operands of certain widths.
+#[derive(Clone, Debug)]
+pub struct DenseKernel {
+    bits: [f64; 2],
+    form: form::Gemm,
+    kernel: GemmKernel,
+    constants: Vec<f64>,
+    peaks: Peaks,
+    memo: Arc<Memo>,
+}
+
+impl DenseKernel {
+    /// For operands of `bits` a weight and activation. `constants` are those of a form that was fitted `warm` or not; runs have
+    /// other kernels between two calls and are cold.
+    pub fn new(bits: [f64; 2], kernel: GemmKernel, constants: Vec<f64>, peaks: Peaks) -> Self {
+        Self { bits, form: form::Gemm { warm: false }, kernel, constants, peaks, memo: Arc::default() }
+    }
+
+    fn cost(&self, g: &Gemm, flop: f64, bytes: f64) -> Cost {
+        self.memo.get([g.m, g.n, g.k, 0], || {
+            let row = GemmRow {
+                load: GemmLoad::even(1.0, g.m as f64),
+                n: g.n as f64,
+                k: g.k as f64,
+                element_bytes: [g.activation_bits, g.weight_bits, super::gemm::output_bits(g.activation_bits)]
+                    .map(|b| b / 8.0),
+                kernel: self.kernel,
+                peaks: self.peaks,
+            };
+            let t = self.form.time(&self.constants, &row);
+            Cost::measured(t.fixed_s, t.seconds - t.fixed_s, [t.compute_s, t.memory_s], flop as u64, bytes as u64)
+        })
+    }
+}
+
+/// Core attention with fitted constants.
+#[derive(Clone, Debug)]
+pub struct CoreKernel {
+    kernel: AttentionKernel,
+    constants: Vec<f64>,
+    peaks: Peaks,
+    /// Latent attention's keys and values are expanded to every head first.
+    expanded: bool,
+}
+
+/// Classes of sequences that a call tells apart; beyond, neighbours in length are one.
+const CLASSES: usize = 48;
+
+impl CoreKernel {
+    /// Of a kernel; `expanded`: it takes latent keys and values as those of every head (prefill), not as they are cached.
+    pub fn new(kernel: AttentionKernel, constants: Vec<f64>, peaks: Peaks, expanded: bool) -> Self {
+        Self { kernel, constants, peaks, expanded }
+    }
+
+    fn cost(&self, shape: &AttentionShape, work: &AttentionWork, sequences: &[AttentionClass]) -> Cost {
+        let (kv, query) = (shape.kv_bits / 8.0, shape.activation_bits / 8.0);
+        let heads = match shape.kind {
+            AttentionKind::Grouped { heads, kv_heads, head_dim } => {
+                let d = head_dim as f64;
+                AttentionHeads { query: heads, kv: kv_heads, width: [d, d], kv_bytes: 2.0 * d * kv, query_bytes: query }
+            }
+            AttentionKind::Latent { heads, rank, rope, .. } if !self.expanded => {
+                let (rank, rope) = (rank as f64, rope as f64);
+                let width = [rank + rope, rank];
+                AttentionHeads { query: heads, kv: 1, width, kv_bytes: (rank + rope) * kv, query_bytes: query }
+            }
+            AttentionKind::Latent { heads, rope, nope, value, .. } => {
+                let width = [(nope + rope) as f64, value as f64];
+                let kv_bytes = (width[0] + width[1]) * query;
+                AttentionHeads { query: heads, kv: heads, width, kv_bytes, query_bytes: query }
+            }
+        };
+        let row = AttentionRow::new(classes(sequences), heads, self.kernel, None, self.peaks);
+        let t = Attention.time(&self.constants, &row);
+        let (flop, bytes) = shape.amounts(!self.expanded, work);
+        Cost::measured(t.fixed_s, t.seconds - t.fixed_s, [t.tiles_s, t.memory_s], flop as u64, bytes as u64)
+    }
+}
+
+/// Sequences with the same work as one class, at most [`CLASSES`]: then neighbours count with their mean of keys.
+fn classes(sequences: &[AttentionClass]) -> Vec<AttentionClass> {
+    let mut all = sequences.to_vec();
+    all.sort_unstable_by_key(|c| (c.tokens, c.keys));
+    all.dedup_by(|next, kept| {
+        let same = (next.tokens, next.keys) == (kept.tokens, kept.keys);
+        kept.sequences += if same { next.sequences } else { 0 };
+        same
+    });
+    if all.len() <= CLASSES {
+        return all;
+    }
+    let each = all.len().div_ceil(CLASSES);
+    let mut out: Vec<AttentionClass> = Vec::with_capacity(2 * CLASSES);
+    for chunk in all.chunk_by(|a, b| a.tokens == b.tokens).flat_map(|same| same.chunks(each)) {
+        let sequences: u64 = chunk.iter().map(|c| c.sequences).sum();
+        let keys: u64 = chunk.iter().map(|c| c.sequences * c.keys).sum();
+        out.push(AttentionClass { sequences, tokens: chunk[0].tokens, keys: keys.div_ceil(sequences) });
+    }
+    out
+}
+
+/// A kernel that only moves bytes, with fitted constants.
+#[derive(Clone, Debug)]
+pub struct StreamKernel {
+    constants: Vec<f64>,
+    peaks: Peaks,
+}
+
+impl StreamKernel {
+    /// Of fitted constants.
+    pub fn new(constants: Vec<f64>, peaks: Peaks) -> Self {
+        Self { constants, peaks }
+    }
+}
+
+impl Kernels {
+    /// A dense GEMM of `flop` operations and `bytes`, if there is a kernel for its widths.
+    pub(super) fn gemm(&self, g: &Gemm, flop: f64, bytes: f64) -> Option<Cost> {
+        let own = self.gemms.iter().find(|k| k.bits == [g.weight_bits, g.activation_bits])?;
+        Some(own.cost(g, flop, bytes))
+    }
+
+    /// Whether attention wants to know its sequences one by one.
+    pub fn wants_sequences(&self) -> bool {
+        self.decode.is_some() || self.prefill.is_some()
+    }
+
+    /// Attention of sequences that decode (one new token each) or not, if there is a kernel for them; nothing to do is never
+    /// asked for.
+    pub(super) fn attention(
+        &self,
+        decode: bool,
+        shape: &AttentionShape,
+        work: &AttentionWork,
+        sequences: &[AttentionClass],
+    ) -> Option<Cost> {
+        let kernel = if decode { self.decode.as_ref() } else { self.prefill.as_ref() }?;
+        (work.query_tokens > 0).then(|| kernel.cost(shape, work, sequences))
+    }
+
+    /// A kernel that moves `bytes`, if there is one.
+    pub(super) fn stream(&self, bytes: f64) -> Option<Cost> {
+        let StreamKernel { constants, peaks } = self.stream.as_ref()?;
+        let seconds = form::Form::seconds(&Stream, constants, &StreamRow { bytes, peaks: *peaks });
+        let fixed = constants[0].min(seconds);
+        Some(Cost::measured(fixed, seconds - fixed, [0.0, seconds], 0, bytes as u64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alike_sequences_are_one_class_and_keys_are_kept() {
+        let one = |tokens, keys| AttentionClass { sequences: 1, tokens, keys };
+        let few = classes(&[one(1, 7), one(1, 5), one(1, 7), one(64, 100)]);
+        assert_eq!(few, [one(1, 5), AttentionClass { sequences: 2, ..one(1, 7) }, one(64, 100)]);
+        let many: Vec<AttentionClass> = (0..1000).map(|i| one(1 + i % 2, 2 * i + 2)).collect();
+        let folded = classes(&many);
+        assert!(folded.len() <= 2 * CLASSES && folded.iter().map(|c| c.sequences).sum::<u64>() == 1000);
+        let keys = |l: &[AttentionClass]| l.iter().map(|c| c.sequences * c.keys).sum::<u64>() as f64;
+        assert!((keys(&folded) / keys(&many) - 1.0).abs() < 1e-3);
+        assert!(folded.windows(2).all(|w| (w[0].tokens, w[0].keys) < (w[1].tokens, w[1].keys)));
+    }
+}
