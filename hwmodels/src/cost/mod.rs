@@ -7,6 +7,7 @@
 
 mod attention;
 mod engine;
+mod exchange;
 mod expert_kernel;
 mod gemm;
 mod grouped;
@@ -16,6 +17,7 @@ mod stream;
 
 pub use attention::{AttentionBatch, AttentionClass, AttentionKind, AttentionShape, AttentionWork, attention};
 pub use engine::{Engine, Family, Precision};
+pub use exchange::{ExchangeForm, ExchangeKernel, ExchangeKernels, Exchanged};
 pub use expert_kernel::ExpertKernel;
 pub use gemm::{Gemm, gate, gemm, grouped_gemm};
 pub use grouped::{GroupedMlp, grouped_mlp, grouped_mlp_sized};

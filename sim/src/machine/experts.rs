@@ -34,7 +34,7 @@ fn choices(k: u32, groups: usize) -> f64 {
 }
 
 impl Plan {
-    pub(super) fn moe(&self, moe_layer: usize) -> &Moe {
+    pub(crate) fn moe(&self, moe_layer: usize) -> &Moe {
         self.model.decoder[self.moe_layers[moe_layer]].moe().expect("an MoE layer")
     }
 

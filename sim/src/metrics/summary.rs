@@ -400,6 +400,7 @@ fn traffic(s: &Simulation) -> BTreeMap<&'static str, u128> {
         ("dispatch", u128::from(n.dispatch_bytes)),
         ("combine", u128::from(n.combine_bytes)),
         ("cross_node", u128::from(n.cross_node_bytes)),
+        ("cross_node_dispatch", u128::from(n.dispatch_cross_node_bytes)),
         ("allreduce", u128::from(n.allreduce_bytes)),
         ("memory", sum(&m.memory)),
         ("pim_memory", sum(&m.pim_memory)),

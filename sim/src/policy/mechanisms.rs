@@ -89,7 +89,8 @@ fn on_groups(
     assert_eq!(came.total(), replay.assigned());
     let selections = replay.selections();
     assert_eq!(selections.routed(), replay.assigned());
-    let (mut graph, mut network) = (Graph::default(), Network::new(&plan, Default::default(), Box::new(Flat)));
+    let (mut graph, mut network) =
+        (Graph::default(), Network::new(&plan, Default::default(), Box::new(Flat), Default::default()));
     let gate = graph.join(0, &[]);
     let mut tokens = vec![0; devices];
     tokens[..2].copy_from_slice(&[u64::from(on_first), u64::from(count - on_first)]);

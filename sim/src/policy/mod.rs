@@ -7,6 +7,7 @@
 //! * [`Scheduler`](crate::serving::Scheduler) and [`LoadBalancer`](crate::serving::LoadBalancer) form batches and choose
 //!   ranks; placement rules are in the crate `moesim-solver`.
 
+mod busiest;
 pub mod dispatch;
 pub mod expert_parallel;
 pub mod layer_ops;

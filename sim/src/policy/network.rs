@@ -1,11 +1,13 @@
 //! Dispatch and combine on the network, with the bytes that they really move.
 
-use super::dispatch::{Dispatch, Legs};
+use super::busiest::Busiest;
+use super::dispatch::{Dispatch, Leg, Legs};
 use crate::engine::{Bound, Work};
 use crate::experiment::NetworkFidelity;
 use crate::machine::Plan;
 use crate::routing::LayerRouting;
 use moesim_core::Picos;
+use moesim_hwmodels::cost::{ExchangeKernels, Exchanged};
 use moesim_hwmodels::network::{self, Bottleneck, Collective, Effort, Flow, Phase, Reserve, Ring, Transfer};
 use std::ops::Range;
 
@@ -18,6 +20,12 @@ pub struct Network {
     transfers: Vec<Transfer>,
     /// How tokens travel.
     way: Box<dyn Dispatch>,
+    /// Calibrated kernels: a collective takes what they say, or what its transfers take if that is longer.
+    kernels: ExchangeKernels,
+    busiest: Busiest,
+    /// Of the last dispatch: the most tokens of a device, and experts of the layer.
+    most_tokens: u64,
+    experts: u32,
     /// What the last dispatch and its combine send.
     legs: Legs,
     group_rings: Vec<Ring>,
@@ -29,6 +37,8 @@ pub struct Network {
     pub combine_bytes: u64,
     /// Of both, bytes between nodes.
     pub cross_node_bytes: u64,
+    /// Of these, those of dispatches.
+    pub dispatch_cross_node_bytes: u64,
     /// Bytes of all-reduces and all-gathers, as sent over their rings.
     pub allreduce_bytes: u64,
     /// What was priced since the iteration began, if anybody asks: see [`Network::keep_log`].
@@ -54,8 +64,11 @@ pub(crate) struct Sent {
 
 impl Network {
     /// For the collectives of `plan`.
-    pub fn new(plan: &Plan, fidelity: NetworkFidelity, way: Box<dyn Dispatch>) -> Self {
+    pub fn new(plan: &Plan, fidelity: NetworkFidelity, way: Box<dyn Dispatch>, mut kernels: ExchangeKernels) -> Self {
         let topology = &plan.machine.topology;
+        for kernel in [&mut kernels.dispatch, &mut kernels.combine] {
+            kernel.take_if(|k| !k.serves(topology.nodes()));
+        }
         let bottleneck = Bottleneck::new(topology.clone());
         let group_rings = if plan.ranks.etp > 1 {
             (0..plan.ranks.ep)
@@ -75,11 +88,16 @@ impl Network {
             },
             transfers: Vec::new(),
             way,
+            kernels,
+            busiest: Busiest::default(),
+            most_tokens: 0,
+            experts: 0,
             legs: Legs::default(),
             group_rings,
             dispatch_bytes: 0,
             combine_bytes: 0,
             cross_node_bytes: 0,
+            dispatch_cross_node_bytes: 0,
             allreduce_bytes: 0,
             log: None,
         }
@@ -99,6 +117,11 @@ impl Network {
         }
     }
 
+    /// The calibrated kernels that are in use.
+    pub fn kernels(&self) -> &ExchangeKernels {
+        &self.kernels
+    }
+
     /// The entries of the iteration; none unless they are kept.
     pub(crate) fn log(&self) -> &[Sent] {
         self.log.as_ref().map_or(&[], |l| &l.entries)
@@ -108,27 +131,40 @@ impl Network {
     pub fn dispatch(&mut self, plan: &Plan, routing: &LayerRouting, tokens: &[u64]) -> Option<Work> {
         self.legs.clear();
         self.way.legs(plan, routing, tokens, &mut self.legs);
-        let legs = self.legs.of_dispatch();
+        self.most_tokens = tokens.iter().copied().max().unwrap_or(0);
+        self.experts = plan.moe(routing.moe_layer).experts;
+        let (legs, bytes) = (self.legs.of_dispatch(), plan.dispatch_token_bytes);
         let mut transfers = Kept::new(&mut self.transfers, legs.len());
         for leg in legs {
-            transfers.push(leg.src, leg.dst, u64::from(leg.copies) * plan.dispatch_token_bytes);
+            transfers.push(leg.src, leg.dst, u64::from(leg.copies) * bytes);
         }
         self.dispatch_bytes += transfers.end();
-        self.phase(plan)
+        let least_s = self.kernels.dispatch.as_ref().map_or(0.0, |kernel| {
+            let legs = legs.iter().copied();
+            kernel.seconds(&self.busiest.of(plan, &self.transfers, legs, bytes, self.most_tokens, self.experts))
+        });
+        let crossed = self.cross_node_bytes;
+        let work = self.phase(plan, least_s);
+        self.dispatch_cross_node_bytes += self.cross_node_bytes - crossed;
+        work
     }
 
     /// Expert outputs of the last dispatch back.
     pub fn combine(&mut self, plan: &Plan) -> Option<Work> {
-        let (reversed, own) = self.legs.of_combine();
+        let ((reversed, own), bytes) = (self.legs.of_combine(), plan.combine_token_bytes);
         let mut transfers = Kept::new(&mut self.transfers, reversed.len() + own.len());
         for leg in reversed {
-            transfers.push(leg.dst, leg.src, u64::from(leg.copies) * plan.combine_token_bytes);
+            transfers.push(leg.dst, leg.src, u64::from(leg.copies) * bytes);
         }
         for leg in own {
-            transfers.push(leg.src, leg.dst, u64::from(leg.copies) * plan.combine_token_bytes);
+            transfers.push(leg.src, leg.dst, u64::from(leg.copies) * bytes);
         }
         self.combine_bytes += transfers.end();
-        self.phase(plan)
+        let least_s = self.kernels.combine.as_ref().map_or(0.0, |kernel| {
+            let legs = reversed.iter().map(|l| Leg { src: l.dst, dst: l.src, ..*l }).chain(own.iter().copied());
+            kernel.seconds(&self.busiest.of(plan, &self.transfers, legs, bytes, self.most_tokens, self.experts))
+        });
+        self.phase(plan, least_s)
     }
 
     /// All-reduce of `bytes` on every device of expert group `group`.
@@ -145,6 +181,13 @@ impl Network {
     }
 
     fn ring(&mut self, ring: Ring, devices: Range<usize>, rounds: u64, bytes: u64) -> Option<Work> {
+        let topology = self.fidelity.topology();
+        let together = topology.node_of(devices.start) == topology.node_of(devices.end - 1);
+        let kernel = if rounds == 2 { &self.kernels.all_reduce } else { &self.kernels.all_gather };
+        let least_s = kernel.as_ref().filter(|_| together && bytes > 0).map_or(0.0, |kernel| {
+            let (devices, size) = (devices.len() as f64, bytes as f64);
+            kernel.seconds(&Exchanged { devices, nodes: 1.0, size, ..Exchanged::default() })
+        });
         self.allreduce_bytes += rounds * (ring.devices as u64).saturating_sub(1) * bytes;
         let phase = match (self.closed, rounds) {
             (true, 2) => ring.allreduce(bytes as f64),
@@ -158,7 +201,7 @@ impl Network {
                 steps.time(&mut *self.fidelity, Effort::NONE, None)
             }
         };
-        (phase.time_s > 0.0).then(|| self.on_the_clock(phase))
+        (phase.time_s > 0.0).then(|| self.on_the_clock(at_least(phase, least_s)))
     }
 
     fn on_the_clock(&mut self, phase: Phase) -> Work {
@@ -168,7 +211,8 @@ impl Network {
         Work { launch: Picos::from_seconds(phase.time_s), body: Picos::ZERO, flop: 0, bound: Bound::Link }
     }
 
-    fn phase(&mut self, plan: &Plan) -> Option<Work> {
+    /// The transfers as one phase, which takes `least_s` at least: what a calibrated kernel says.
+    fn phase(&mut self, plan: &Plan, least_s: f64) -> Option<Work> {
         if self.transfers.is_empty() {
             return None;
         }
@@ -178,8 +222,13 @@ impl Network {
             self.cross_node_bytes += self.transfers.iter().filter(crosses).map(|t| t.bytes).sum::<u64>();
         }
         let phase = self.fidelity.phase(&self.transfers, Some(&mut self.link_bytes));
-        Some(self.on_the_clock(phase))
+        Some(self.on_the_clock(at_least(phase, least_s)))
     }
+}
+
+/// A phase that takes no less than a kernel does.
+fn at_least(phase: Phase, least_s: f64) -> Phase {
+    Phase { time_s: phase.time_s.max(least_s), ..phase }
 }
 
 /// What a phase sent, since `seen`.

@@ -19,7 +19,7 @@ use iteration::Iteration;
 pub(crate) use iteration::Shape;
 pub(crate) use layout::{check_trace, place};
 use moesim_core::{Bytes, Diag, Picos, Result};
-use moesim_hwmodels::cost::Kernels;
+use moesim_hwmodels::cost::{ExchangeKernels, Kernels};
 use moesim_traces::Trace;
 use moesim_traces::synth::{GroupLimit, SynthSpec, synthesize, uniform};
 use std::collections::BTreeMap;
@@ -112,7 +112,7 @@ impl Simulation {
         }
         let executor = Executor::new(plan.machine.resources.clone(), x.fidelity.execution);
         Ok(Self {
-            network: Network::new(&plan, x.fidelity.network, way),
+            network: Network::new(&plan, x.fidelity.network, way, ExchangeKernels::default()),
             recorder: Recorder::new(&plan, x, tables)?,
             scheduler: registry.scheduler(&x.policy)?,
             balancer: registry.balancer(&x.policy)?,

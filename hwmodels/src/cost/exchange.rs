@@ -1,0 +1,182 @@
+//! Calibrated kernels of collectives: their time by what the busiest device moves.
+
+use crate::form::{
+    Collective, CollectiveOp, CollectiveRow, Form, FusedExchange, FusedExchangeRow, LinkPeaks, LowLatency,
+    LowLatencyRow, Normal, NormalRow,
+};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What a collective moves. Bytes are those of the device with the most, sent or received.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Exchanged {
+    /// Devices that take part.
+    pub devices: f64,
+    /// Nodes that they are on.
+    pub nodes: f64,
+    /// Bytes inside its node.
+    pub link_bytes: f64,
+    /// Bytes between its node and others.
+    pub nic_bytes: f64,
+    /// Bytes that its processors copy: all that it sends, forwards and keeps.
+    pub copied_bytes: f64,
+    /// Bytes of a message.
+    pub message_bytes: f64,
+    /// Flags that it awaits from other nodes.
+    pub flags: f64,
+    /// The largest tokens of a device, for what was measured by tokens; bytes of a collective's buffer.
+    pub size: f64,
+}
+
+/// A form, with what its constants do not say.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ExchangeForm {
+    /// [`LowLatency`].
+    LowLatency,
+    /// [`Normal`] with this many processors.
+    Normal {
+        /// Processors that copy.
+        units: f64,
+    },
+    /// [`FusedExchange`].
+    Fused,
+    /// [`Collective`].
+    Collective(CollectiveOp),
+}
+
+/// A kernel with fitted constants.
+#[derive(Clone, Debug)]
+pub struct ExchangeKernel {
+    form: ExchangeForm,
+    constants: Vec<f64>,
+    peaks: LinkPeaks,
+    sizes: [f64; 2],
+    outside: Arc<AtomicU64>,
+}
+
+impl ExchangeKernel {
+    /// Of fitted constants; `sizes`: the least and the largest that were measured.
+    pub fn new(form: ExchangeForm, constants: Vec<f64>, peaks: LinkPeaks, sizes: [f64; 2]) -> Self {
+        Self { form, constants, peaks, sizes, outside: Arc::default() }
+    }
+
+    /// Calls so far that were smaller or larger than any measurement.
+    pub fn outside(&self) -> u64 {
+        self.outside.load(Ordering::Relaxed)
+    }
+
+    /// Whether it has a time for devices on so many nodes.
+    pub fn serves(&self, nodes: usize) -> bool {
+        nodes == 1 || !matches!(self.form, ExchangeForm::Collective(_))
+    }
+
+    /// Seconds of a call.
+    pub fn seconds(&self, x: &Exchanged) -> f64 {
+        if x.size < self.sizes[0] || x.size > self.sizes[1] {
+            self.outside.fetch_add(1, Ordering::Relaxed);
+        }
+        let (c, peaks) = (&self.constants, self.peaks);
+        // What all would send of a buffer of which a device keeps its own part.
+        let whole = |sent: f64| if x.devices > 1.0 { sent * x.devices / (x.devices - 1.0) } else { 0.0 };
+        match self.form {
+            ExchangeForm::LowLatency => {
+                let (link_bytes, nic_bytes) = (x.link_bytes, x.nic_bytes);
+                LowLatency.seconds(c, &LowLatencyRow { link_bytes, nic_bytes, flags: x.flags, nodes: x.nodes, peaks })
+            }
+            ExchangeForm::Normal { units } => {
+                let (link_bytes, nic_bytes, copied_bytes) = (x.link_bytes, x.nic_bytes, x.copied_bytes);
+                Normal.seconds(c, &NormalRow { link_bytes, nic_bytes, copied_bytes, units, nodes: x.nodes, peaks })
+            }
+            ExchangeForm::Fused => {
+                let message_bytes = x.message_bytes.max(1.0);
+                let messages = whole(x.link_bytes + x.nic_bytes) / message_bytes;
+                FusedExchange.seconds(c, &FusedExchangeRow { devices: x.devices, messages, message_bytes, peaks })
+            }
+            ExchangeForm::Collective(op) => {
+                let bytes = if op == CollectiveOp::AllToAll { whole(x.link_bytes) } else { x.size };
+                Collective.seconds(c, &CollectiveRow { op, devices: x.devices, bytes, in_switch: true, peaks })
+            }
+        }
+    }
+}
+
+/// The calibrated kernels of a machine's collectives.
+#[derive(Clone, Debug, Default)]
+pub struct ExchangeKernels {
+    /// Tokens to their experts.
+    pub dispatch: Option<ExchangeKernel>,
+    /// Results back.
+    pub combine: Option<ExchangeKernel>,
+    /// Every device gets the sum.
+    pub all_reduce: Option<ExchangeKernel>,
+    /// Every device gets all parts.
+    pub all_gather: Option<ExchangeKernel>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::form::{Exchange, ExchangeOp};
+
+    const H100: LinkPeaks = LinkPeaks { link_bytes_per_s: 450e9, nic_bytes_per_s: 50e9, bytes_per_s: 3.35e12 };
+
+    fn starts<F: Form>(form: &F) -> Vec<f64> {
+        form.constants().iter().map(|c| c.start).collect()
+    }
+
+    /// What uniform routing moves, given as bytes, takes what the form says of uniform routing.
+    #[test]
+    fn bytes_of_uniform_routing_take_the_time_of_its_form() {
+        let x = Exchange { nodes: 2.0, devices: 8.0, tokens: 128.0, experts: 256, top_k: 8, hidden: 7168.0 };
+        let low = LowLatencyRow::uniform(&x, ExchangeOp::Dispatch, 0.0, H100);
+        let moved = Exchanged {
+            devices: 16.0,
+            nodes: 2.0,
+            link_bytes: low.link_bytes,
+            nic_bytes: low.nic_bytes,
+            flags: low.flags,
+            size: 128.0,
+            ..Exchanged::default()
+        };
+        let kernel = |form, c: Vec<f64>| ExchangeKernel::new(form, c, H100, [1.0, 256.0]);
+        let c = starts(&LowLatency);
+        assert_eq!(kernel(ExchangeForm::LowLatency, c.clone()).seconds(&moved), LowLatency.seconds(&c, &low));
+        let normal = NormalRow::uniform(&x, ExchangeOp::Combine, 20.0, H100);
+        let moved = Exchanged {
+            link_bytes: normal.link_bytes,
+            nic_bytes: normal.nic_bytes,
+            copied_bytes: normal.copied_bytes,
+            ..moved
+        };
+        let c = starts(&Normal);
+        let of = kernel(ExchangeForm::Normal { units: 20.0 }, c.clone());
+        assert_eq!(of.seconds(&moved), Normal.seconds(&c, &normal));
+        assert_eq!(of.outside(), 0);
+        of.seconds(&Exchanged { size: 512.0, ..moved });
+        assert_eq!(of.outside(), 1);
+    }
+
+    /// A device of 16 that sends 15 of 16 messages over the link.
+    #[test]
+    fn fused_kernels_and_collectives_take_the_bytes_that_leave() {
+        let row = FusedExchangeRow { devices: 16.0, messages: 1024.0, message_bytes: 7680.0, peaks: H100 };
+        let moved = Exchanged {
+            devices: 16.0,
+            nodes: 1.0,
+            link_bytes: 1024.0 * 7680.0 * 15.0 / 16.0,
+            message_bytes: 7680.0,
+            size: 1e6,
+            ..Exchanged::default()
+        };
+        let c = starts(&FusedExchange);
+        let of = ExchangeKernel::new(ExchangeForm::Fused, c.clone(), H100, [0.0, 1e12]);
+        assert!((of.seconds(&moved) / FusedExchange.seconds(&c, &row) - 1.0).abs() < 1e-12);
+        let c = starts(&Collective);
+        for (op, bytes) in [(CollectiveOp::AllToAll, 1024.0 * 7680.0), (CollectiveOp::AllReduce, 1e6)] {
+            let row = CollectiveRow { op, devices: 16.0, bytes, in_switch: true, peaks: H100 };
+            let of = ExchangeKernel::new(ExchangeForm::Collective(op), c.clone(), H100, [0.0, 1e12]);
+            assert!((of.seconds(&moved) / Collective.seconds(&c, &row) - 1.0).abs() < 1e-12);
+            assert!(of.serves(1) && !of.serves(2));
+        }
+    }
+}
