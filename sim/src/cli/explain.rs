@@ -52,7 +52,7 @@ pub(super) fn run(args: &Args, registry: &Registry) -> Result<()> {
     let mut done = 0u64;
     let found = explain(&mut s, args.iteration, args.layer, &mut || {
         done += 1;
-        if done % 16 == 0 {
+        if done.is_multiple_of(16) {
             line.say(format!("iteration {done}"));
         }
         !interrupted()
