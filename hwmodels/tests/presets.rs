@@ -54,9 +54,9 @@ fn every_profile_is_sound_and_belongs_to_a_preset() {
         assert!(p.name == *name && !names_a_figure(text), "{name}");
         let hardware = Hardware::load(&p.hardware).unwrap();
         assert_eq!(hardware.device.profile.as_deref(), Some(*name));
-        for k in &p.fused_moe {
+        for k in &p.kernels {
             assert!(
-                k.data.hash.len() == 16 && k.data.source.is_some() && k.left_out().is_some(),
+                k.data.hash().len() == 16 && k.data.source.is_some() && k.left_out().is_some(),
                 "{name} {}",
                 k.family
             );

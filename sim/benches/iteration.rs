@@ -43,7 +43,8 @@ fn run(bencher: Bencher, execution: &str, sequences: u32) {
     let registry = Registry::builtin();
     let trace = open_trace(&resolved).expect("a valid shape");
     let new = || Simulation::new(&resolved, &registry, || Ok(Arc::clone(&trace)), Tables::default());
-    bencher.counter(ItemsCount::new(TOKENS)).with_inputs(|| new().expect("a valid experiment")).bench_local_values(
-        |mut simulation| simulation.run(&mut |_| true).expect("a run"),
-    );
+    bencher
+        .counter(ItemsCount::new(TOKENS))
+        .with_inputs(|| new().expect("a valid experiment"))
+        .bench_local_values(|mut simulation| simulation.run(&mut |_| true).expect("a run"));
 }

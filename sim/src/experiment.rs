@@ -7,7 +7,7 @@ use crate::routing::Missing;
 use moesim_core::{Diag, Picos, Result, config, diag, input};
 use moesim_hwmodels::Hardware;
 use moesim_hwmodels::calibrate::device::peaks;
-use moesim_hwmodels::calibrate::profile::{self, Profile};
+use moesim_hwmodels::calibrate::profile::{self, Op, Profile};
 use moesim_hwmodels::cost::ExpertKernel;
 use moesim_traces::arrivals::ArrivalSpec;
 use moesim_traces::model::{Model, ModelFile};
@@ -345,7 +345,7 @@ impl Resolved {
     pub fn expert_kernel(&self) -> Result<Option<ExpertKernel>> {
         let (Some(profile), device) = (&self.profile, &self.hardware.device) else { return Ok(None) };
         let (precision, family) = (&self.model.precision, device.expert_kernels.as_deref());
-        let families: Vec<&str> = profile.fused_moe.iter().map(|k| k.family.as_str()).collect();
+        let families: Vec<&str> = profile.families(Op::Experts);
         if let Some(family) = family.filter(|f| !families.contains(f)) {
             return Err(diag::unknown("expert kernel", family, &families).place("hardware.device.expert_kernels"));
         }
@@ -369,7 +369,7 @@ impl Resolved {
                     true => String::new(),
                     false => format!(", donor: measured on {}", p.device),
                 };
-                format!("profile {}: {} {} ({error}; data {}{donor})", p.name, k.family, k.precision, k.data.hash)
+                format!("profile {}: {} {} ({error}; data {}{donor})", p.name, k.family, k.precision, k.data.hash())
             }
             None if self.profile.is_some() => {
                 "roofline with assumed fractions: the profile has no kernel in this precision".into()

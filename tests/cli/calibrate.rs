@@ -74,7 +74,7 @@ fn wrong_tables_and_profiles_are_refused() {
     p.write("ms.csv", good.replace("latency_ms", "ms"));
     p.ok(&["calibrate", "fit", "ms.csv", "--map", "ms=latency_ms", "--no-cross", "--out", "p.toml"]);
     let text = p.text("p.toml");
-    p.write("q.toml", text.replace("[fused_moe.constants.e_m]\nvalue", "[fused_moe.constants.e_m]\n value = -1.0 #"));
+    p.write("q.toml", text.replace("[kernel.constants.e_m]\nvalue", "[kernel.constants.e_m]\n value = -1.0 #"));
     refused(&["calibrate", "check", "q.toml", "ms.csv"], "e_m");
     p.write("r.toml", text.replace("constants.e_m", "constants.e_n"));
     refused(&["calibrate", "check", "r.toml", "ms.csv"], "e_n");

@@ -60,6 +60,13 @@ impl Engine {
         )
     }
 
+    /// The same with this share of its processors: arithmetic takes longer, memory does not.
+    #[must_use]
+    pub fn with_share(mut self, share: f64) -> Self {
+        self.s_per_flop.iter_mut().flatten().for_each(|s| *s /= share);
+        self
+    }
+
     /// The device's processing in memory, if it has any: 16-bit operands, narrower ones at the same rate.
     pub fn pim(device: &Device) -> Option<Self> {
         device.pim.as_ref().map(|pim| {

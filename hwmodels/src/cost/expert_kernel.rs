@@ -2,60 +2,116 @@
 
 use super::{Cost, GroupedMlp};
 use crate::calibrate::data::moe::widths;
-use crate::calibrate::profile::Kernel;
-use crate::form::{FusedMoe, MoeLoad, MoeRow, MoeShape, Peaks};
-use moesim_core::Result;
+use crate::calibrate::profile::{Kernel, KernelForm};
+use crate::form::{FusedMoe, Gemm, GemmKernel, GemmLoad, GemmRow, MoeLoad, MoeRow, MoeShape, Peaks};
+use moesim_core::{Diag, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A fused MoE kernel with fitted constants.
+/// A kernel of experts with fitted constants.
 #[derive(Clone, Debug)]
 pub struct ExpertKernel {
-    form: FusedMoe,
+    layer: Layer,
     constants: Vec<f64>,
     peaks: Peaks,
-    /// (Experts, intermediate) with a tuned tile.
-    tuned: Vec<[u64; 2]>,
-    /// Tokens of the measurements.
+    /// What measurements were between: tokens, or rows a group where groups of rows were measured.
     sizes: [f64; 2],
     /// Bytes of an activation inside the kernel.
     activation_bytes: f64,
-    /// Calls with fewer or more tokens than any measurement.
+    /// Calls that were smaller or larger than any measurement.
     outside: Arc<AtomicU64>,
+}
+
+/// What was measured.
+#[derive(Clone, Debug)]
+enum Layer {
+    /// A fused layer, with (experts, intermediate) that have a tuned tile.
+    Fused { form: FusedMoe, tuned: Vec<[u64; 2]> },
+    /// Both grouped GEMMs and the activation between.
+    Pair(GemmKernel),
+    /// One grouped GEMM: the layer takes two, and an activation that streams.
+    Grouped(GemmKernel),
 }
 
 impl ExpertKernel {
     /// A profile's kernel on a device with these peaks.
     ///
     /// # Errors
-    /// Constants that are not sensible.
+    /// Constants that are not sensible, a kernel of another form.
     pub fn new(kernel: &Kernel, peaks: Peaks) -> Result<Self> {
+        let layer = match kernel.form() {
+            KernelForm::FusedMoe { tiling, tuned } => {
+                Layer::Fused { form: FusedMoe { tiling: *tiling }, tuned: tuned.clone() }
+            }
+            KernelForm::GemmPair { kernel } => Layer::Pair(*kernel),
+            KernelForm::Gemm { kernel, .. } => Layer::Grouped(*kernel),
+            _ => {
+                let problem = format!("{} is no kernel of experts", kernel.family);
+                return Err(Diag::input(problem).cure("name another kernel, or fit one to MoE layers"));
+            }
+        };
         // As it was fitted: kernels of 8-bit weights quantise their own activations.
         let activation_bytes = widths(&kernel.precision).map_or(2.0, |w| w[1]);
         Ok(Self {
-            form: kernel.form(),
+            layer,
             constants: kernel.values()?,
             peaks,
-            tuned: kernel.tuned.clone(),
             sizes: kernel.data.sizes,
             activation_bytes,
             outside: Arc::default(),
         })
     }
 
-    /// Calls so far with fewer or more tokens than any measurement.
+    /// Calls so far that were smaller or larger than any measurement.
     pub fn outside(&self) -> u64 {
         self.outside.load(Ordering::Relaxed)
+    }
+
+    /// Whether the activation between the two GEMMs is a kernel of its own.
+    pub(super) fn activation_apart(&self) -> bool {
+        matches!(self.layer, Layer::Grouped(_))
+    }
+
+    fn sized(&self, size: f64) {
+        if size < self.sizes[0] || size > self.sizes[1] {
+            self.outside.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// The cost of `tokens[e]` tokens for expert `e` of the device. Operations and bytes are those of [`super::grouped_mlp`]:
     /// what is useful, not what padding adds.
     pub(super) fn cost(&self, mlp: &GroupedMlp, tokens: &[u32], flop: u64, bytes: u64) -> Cost {
+        let kernel = match &self.layer {
+            Layer::Fused { form, tuned } => return self.fused(*form, tuned, mlp, tokens, flop, bytes),
+            Layer::Pair(kernel) | Layer::Grouped(kernel) => *kernel,
+        };
+        let load = GemmLoad::of(tokens.iter().copied());
+        self.sized(if self.activation_apart() { load.rows / load.groups } else { load.rows / mlp.choices.max(1.0) });
+        let (hidden, inner) = (mlp.hidden as f64, mlp.intermediate as f64);
+        let element_bytes = [self.activation_bytes, mlp.weight_bits / 8.0, 2.0];
+        let time = |n: f64, k: f64| {
+            let row = GemmRow { load, n, k, element_bytes, kernel, peaks: self.peaks };
+            Gemm { warm: false }.time(&self.constants, &row)
+        };
+        let up = time(mlp.matrices.saturating_sub(1) as f64 * inner, hidden);
+        let down = time(hidden, inner);
+        let fixed_s = up.fixed_s + down.fixed_s;
+        let both = [up.compute_s + down.compute_s, up.memory_s + down.memory_s];
+        Cost::measured(fixed_s, up.seconds + down.seconds - fixed_s, both, flop, bytes)
+    }
+
+    fn fused(
+        &self,
+        form: FusedMoe,
+        tuned: &[[u64; 2]],
+        mlp: &GroupedMlp,
+        tokens: &[u32],
+        flop: u64,
+        bytes: u64,
+    ) -> Cost {
         let load = MoeLoad::of(tokens.iter().copied());
         let load = MoeLoad { tokens: load.rows / mlp.choices.max(1.0), ..load };
-        if load.tokens < self.sizes[0] || load.tokens > self.sizes[1] {
-            self.outside.fetch_add(1, Ordering::Relaxed);
-        }
+        self.sized(load.tokens);
         let shape = MoeShape {
             hidden: mlp.hidden as f64,
             intermediate: mlp.intermediate as f64,
@@ -63,9 +119,9 @@ impl ExpertKernel {
             experts: tokens.len() as f64,
             weight_bytes: mlp.weight_bits / 8.0,
             activation_bytes: self.activation_bytes,
-            tuned: self.tuned.contains(&[tokens.len() as u64, mlp.intermediate]),
+            tuned: tuned.contains(&[tokens.len() as u64, mlp.intermediate]),
         };
-        let time = self.form.time(&self.constants, &MoeRow { load, shape, peaks: self.peaks });
+        let time = form.time(&self.constants, &MoeRow { load, shape, peaks: self.peaks });
         // Row passes are memory traffic.
         Cost::measured(
             time.fixed_s,

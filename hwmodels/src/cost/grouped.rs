@@ -1,7 +1,7 @@
 //! The experts of one device: two grouped GEMMs.
 
 use super::gemm::output_bits;
-use super::{Cost, Engine, Family};
+use super::{Cost, Engine, Family, elementwise};
 
 /// Experts of one shape.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -66,7 +66,14 @@ pub fn grouped_mlp(engine: &Engine, mlp: &GroupedMlp, tokens: &[u32]) -> Cost {
         let flop = 2.0 * rows * mlp.matrices as f64 * matrix;
         let traffic = (hidden + 2.0 * intermediate) * input + hidden * output_bits(input);
         let bytes = (active * mlp.matrices as f64 * matrix * mlp.weight_bits + rows * traffic) / 8.0;
-        return kernel.cost(mlp, tokens, flop as u64, bytes as u64);
+        let layer = kernel.cost(mlp, tokens, flop as u64, bytes as u64);
+        if !kernel.activation_apart() {
+            return layer;
+        }
+        // What the first GEMM leaves comes in, the product goes out as the second takes it.
+        let passed = rows * intermediate * (mlp.matrices.saturating_sub(1) as f64 * output_bits(input) + input) / 8.0;
+        let activation = Cost { bytes: 0, ..elementwise(engine, passed) };
+        return layer.then(activation);
     }
     let kernel = |matrices: f64, activations: f64| {
         let bytes = (active * matrices * matrix * mlp.weight_bits + rows * activations) / 8.0;

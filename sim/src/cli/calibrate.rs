@@ -8,7 +8,8 @@ use moesim_hwmodels::Hardware;
 use moesim_hwmodels::calibrate::cross::{self, Cell, Errors};
 use moesim_hwmodels::calibrate::data::{self, Group, SCHEMAS, Table};
 use moesim_hwmodels::calibrate::device;
-use moesim_hwmodels::calibrate::profile::{Data, Fitted, Kernel, Profile};
+use moesim_hwmodels::calibrate::fit::{self, Source};
+use moesim_hwmodels::calibrate::profile::{DataFile, Kernel, KernelForm, Profile};
 use moesim_hwmodels::form::{Form, FusedMoe, MoeRow};
 use serde::Serialize;
 use std::fmt::Write;
@@ -143,34 +144,13 @@ fn fit(a: &FitArgs) -> Result<()> {
             .file(&a.input.data)
             .cure("fit one device at a time: split the file by device"));
     }
+    let files = [DataFile { name: file_name(&a.input.data), hash }];
     let line = progress::Line::new(false);
     let mut kernels = Vec::new();
     for g in &groups {
         line.say(format!("fitting {} {} ({} rows)", g.family, g.precision, g.rows.len()));
-        let form = FusedMoe { tiling: data::tiling(&g.family, g.versions.first().map_or("", |v| v), &g.precision) };
-        let solution = cross::fit(&form, &g.rows, &g.seconds);
-        let constants = Fitted::all(&form.constants(), &solution);
-        // Errors are those of the constants as they are written.
-        let values: Vec<f64> = form.constants().iter().map(|c| constants[c.name].value).collect();
-        let left_out = if a.no_cross { None } else { cross::leave_shapes_out(&form, g, &values) };
-        let (least, most) = g.size.iter().fold((f64::INFINITY, 0.0f64), |(l, m), s| (l.min(*s), m.max(*s)));
-        kernels.push(Kernel {
-            family: g.family.clone(),
-            precision: g.precision.clone(),
-            tiling: form.tiling,
-            tuned: data::moe::tuned_shapes(&g.device, &g.precision, form.tiling).to_vec(),
-            versions: g.versions.clone(),
-            data: Data {
-                file: file_name(&a.input.data),
-                hash: hash.clone(),
-                source: a.source.clone(),
-                rows: g.rows.len(),
-                shapes: g.shapes.len(),
-                sizes: [least, most],
-            },
-            constants,
-            cell: cross::cells(&form, g, &values, left_out.as_deref()),
-        });
+        let from = Source { files: &files, source: a.source.as_deref(), cross: !a.no_cross };
+        kernels.push(fit::fused_moe(g, &from));
     }
     line.done();
     let stem = a.out.as_deref().and_then(Path::file_stem).map(|s| s.to_string_lossy().into_owned());
@@ -178,7 +158,7 @@ fn fit(a: &FitArgs) -> Result<()> {
         name: a.name.clone().or(stem).unwrap_or_else(|| "profile".into()),
         device: groups[0].device.clone(),
         hardware: hardware[0].clone(),
-        fused_moe: kernels,
+        kernels,
     };
     if let Some(out) = &a.out {
         AtomicFile::write(out, profile.to_text()?.as_bytes())?;
@@ -197,7 +177,7 @@ const HEAD: &str = "shapes  rows  rough  | left out: mean  med   p90 | all rows 
 
 fn fitted(p: &Profile, groups: &[Group<MoeRow>]) -> String {
     let mut t = format!("{} on {}, errors in %\n", p.device, p.hardware);
-    for (k, g) in p.fused_moe.iter().zip(groups) {
+    for (k, g) in p.kernels.iter().zip(groups) {
         let _ = writeln!(t, "\n{} {} ({} rows, {} shapes)", k.family, k.precision, k.data.rows, k.data.shapes);
         for (name, c) in &k.constants {
             let about =
@@ -271,10 +251,11 @@ fn check(a: &CheckArgs) -> Result<()> {
     let (groups, _, _) = read(&a.input)?;
     let (mut checked, mut all) = (Vec::new(), Vec::new());
     for g in &groups {
-        let (kernel, donor) = profile.kernel(&g.family, &g.precision).ok_or_else(|| {
+        let (kernel, donor) = kernel_for(&profile, &g.family, &g.precision).ok_or_else(|| {
             Diag::input(format!("the profile {} has no kernels of experts", profile.name)).cure("fit one first")
         })?;
-        let (form, values) = (kernel.form(), kernel.values()?);
+        let KernelForm::FusedMoe { tiling, .. } = kernel.form() else { continue };
+        let (form, values) = (FusedMoe { tiling: *tiling }, kernel.values()?);
         let mut rows: Vec<Predicted> = Vec::new();
         for (i, row) in g.rows.iter().enumerate() {
             let time = form.time(&values, row);
@@ -320,6 +301,16 @@ fn check(a: &CheckArgs) -> Result<()> {
     print(&match a.input.format {
         Format::Json => json(&checked)? + "\n",
         Format::Table => report(&profile, &checked, a.out.as_deref()),
+    })
+}
+
+/// The kernel of a family and precision; else of the precision; else the first one, which then is a donor (true).
+fn kernel_for<'a>(profile: &'a Profile, family: &str, precision: &str) -> Option<(&'a Kernel, bool)> {
+    let fused = || profile.kernels.iter().filter(|k| matches!(k.form(), KernelForm::FusedMoe { .. }));
+    let own = fused().find(|k| k.family == family && k.precision == precision);
+    own.map(|k| (k, false)).or_else(|| {
+        let alike = fused().find(|k| k.precision == precision);
+        alike.or_else(|| fused().next()).map(|k| (k, true))
     })
 }
 

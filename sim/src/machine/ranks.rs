@@ -30,6 +30,8 @@ pub struct Deployment {
     pub dispatch_bits: Option<f64>,
     /// Bits of an element that the combine sends; unless told, the model's activations.
     pub combine_bits: Option<f64>,
+    /// Processors of every device that are kept for dispatch and combine: compute kernels run on the others.
+    pub communication_units: u32,
 }
 
 impl Default for Deployment {
@@ -45,6 +47,7 @@ impl Default for Deployment {
             kv_block_tokens: 16,
             dispatch_bits: None,
             combine_bits: None,
+            communication_units: 0,
         }
     }
 }
