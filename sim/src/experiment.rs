@@ -6,9 +6,7 @@ use crate::policy::Policies;
 use crate::routing::Missing;
 use moesim_core::{Diag, Picos, Result, config, diag, input};
 use moesim_hwmodels::Hardware;
-use moesim_hwmodels::calibrate::device::peaks;
-use moesim_hwmodels::calibrate::profile::{self, Op, Profile};
-use moesim_hwmodels::cost::ExpertKernel;
+use moesim_hwmodels::calibrate::profile::{self, Profile};
 use moesim_traces::arrivals::ArrivalSpec;
 use moesim_traces::model::{Model, ModelFile};
 use schemars::JsonSchema;
@@ -211,8 +209,8 @@ pub struct Resolved {
     pub model: Model,
     /// The hardware.
     pub hardware: Hardware,
-    /// Calibrated costs, if the hardware names any.
-    pub profile: Option<Profile>,
+    /// Calibrated costs: the profile that the hardware names, and its donors.
+    pub profiles: Vec<Profile>,
     /// Where relative paths start.
     pub base: PathBuf,
     /// The experiment as the user named it, for messages.
@@ -324,59 +322,22 @@ fn finish(mut experiment: Experiment, label: &str, base: PathBuf) -> Result<Reso
             .place("slo")
             .cure("set slo.ttft or slo.tpot, or leave the table out"));
     }
-    let profile = profile(&hardware, &base).map_err(|d| d.place("hardware.device.profile"))?;
-    Ok(Resolved { experiment, model, hardware, profile, base, label: label.to_string() })
+    let profiles = profiles(&hardware, &base).map_err(|d| d.place("hardware.device.profile"))?;
+    Ok(Resolved { experiment, model, hardware, profiles, base, label: label.to_string() })
 }
 
-/// The profile that the hardware names: one that ships, or a file.
-fn profile(hardware: &Hardware, base: &Path) -> Result<Option<Profile>> {
-    let Some(name) = &hardware.device.profile else { return Ok(None) };
-    let path = base.join(name);
-    let ships = profile::presets().iter().any(|p| p.0 == name);
-    let name = if !ships && path.exists() { path.display().to_string() } else { name.clone() };
-    Profile::load(&name).map(Some)
-}
-
-impl Resolved {
-    /// The calibrated kernel of the model's experts, if the profile has one in their precision.
-    ///
-    /// # Errors
-    /// A family that the profile lacks, a device without peaks for it.
-    pub fn expert_kernel(&self) -> Result<Option<ExpertKernel>> {
-        let (Some(profile), device) = (&self.profile, &self.hardware.device) else { return Ok(None) };
-        let (precision, family) = (&self.model.precision, device.expert_kernels.as_deref());
-        let families: Vec<&str> = profile.families(Op::Experts);
-        if let Some(family) = family.filter(|f| !families.contains(f)) {
-            return Err(diag::unknown("expert kernel", family, &families).place("hardware.device.expert_kernels"));
-        }
-        let kernel = profile.expert_kernel(precision.experts, precision.activation, family);
-        kernel.map(|k| ExpertKernel::new(k, peaks(device, &k.precision)?)).transpose()
-    }
-
-    /// What experts cost, in words.
-    pub fn expert_costs(&self) -> String {
-        let (precision, family) = (&self.model.precision, self.hardware.device.expert_kernels.as_deref());
-        let kernel = self
-            .profile
-            .as_ref()
-            .and_then(|p| p.expert_kernel(precision.experts, precision.activation, family).map(|k| (p, k)));
-        match kernel {
-            Some((p, k)) => {
-                let error = k.left_out().map_or("error on unseen shapes not measured".into(), |e| {
-                    format!("mean error {:.1} % on shapes left out", 100.0 * e.mean)
-                });
-                let donor = match p.hardware == self.hardware.name {
-                    true => String::new(),
-                    false => format!(", donor: measured on {}", p.device),
-                };
-                format!("profile {}: {} {} ({error}; data {}{donor})", p.name, k.family, k.precision, k.data.hash())
-            }
-            None if self.profile.is_some() => {
-                "roofline with assumed fractions: the profile has no kernel in this precision".into()
-            }
-            None => "roofline with assumed fractions".into(),
-        }
-    }
+/// The profile that the hardware names, and the donors that this one names: each ships, or is a file. Donors of donors are
+/// not asked.
+fn profiles(hardware: &Hardware, base: &Path) -> Result<Vec<Profile>> {
+    let load = |name: &String| {
+        let path = base.join(name);
+        let ships = profile::presets().iter().any(|p| p.0 == name);
+        Profile::load(&if !ships && path.exists() { path.display().to_string() } else { name.clone() })
+    };
+    let Some(name) = &hardware.device.profile else { return Ok(Vec::new()) };
+    let own = load(name)?;
+    let donors = own.donors.iter().map(load).collect::<Result<Vec<_>>>()?;
+    Ok(std::iter::once(own).chain(donors).collect())
 }
 
 /// Replaces a name by the table that it names.

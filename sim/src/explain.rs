@@ -249,7 +249,7 @@ fn read(s: &Simulation, number: u64, layer: Option<u16>, end: Picos) -> Explanat
         model: s.plan.model.name.clone(),
         hardware: s.plan.machine.hardware.name.clone(),
         fidelity: s.fidelity,
-        costs: s.costs(),
+        costs: s.costs.clone(),
         bound_by: by_bound(&mut real.iter().copied()),
         operations,
         layers: (0..s.plan.model.decoder.len() as u16).map(one).collect(),

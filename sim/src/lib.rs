@@ -2,6 +2,7 @@
 //!
 //! * [`experiment`]: what is simulated, in one file.
 //! * [`machine`]: the model laid out on the hardware; costs of everything but the experts.
+//! * [`calibrated`]: which calibrated kernels a run uses.
 //! * [`routing`]: which experts each token selects, revealed layer by layer.
 //! * [`serving`]: ranks, batches, KV cache.
 //! * [`policy`]: how a layer's experts are executed; [`registry`]: every policy by name.
@@ -10,6 +11,7 @@
 //! * [`explain`]: where the time of one iteration goes.
 //! * [`cli`]: the command line.
 
+pub mod calibrated;
 pub mod cli;
 pub mod engine;
 pub mod experiment;

@@ -1,7 +1,7 @@
 //! Devices as measurements name them, and their peaks.
 
-use crate::form::Peaks;
-use crate::hardware::{Device, Hardware};
+use crate::form::{LinkPeaks, Peaks};
+use crate::hardware::{Device, Hardware, TopologySpec};
 use moesim_core::{Diag, Result};
 
 /// What benchmarks call devices, and the preset with their data sheet; the first that the name contains.
@@ -59,4 +59,34 @@ pub fn peaks(device: &Device, precision: &str) -> Result<Peaks> {
         units: f64::from(units.value),
         l2_bytes: device.llc.as_ref().map_or(0.0, |l| l.value.as_f64()),
     })
+}
+
+/// What a device can send at best, one way: over its links inside the node, and over its card between nodes (infinite where the
+/// hardware has none: nothing is sent over it). Of planes of switches the rate that a device was measured to write at to others,
+/// which is what CANN's kernels are fitted against.
+///
+/// # Errors
+/// A topology whose devices have no link of their own kind.
+pub fn links(hardware: &Hardware) -> Result<LinkPeaks> {
+    let raw = |l: &crate::hardware::LinkSpec| l.bandwidth.value.per_second();
+    let (link, nic) = match &hardware.topology {
+        TopologySpec::FatTreeRail { link, nic, .. } => (raw(link), raw(nic)),
+        TopologySpec::Planes { link, planes, .. } => {
+            let all = raw(link) * f64::from(*planes) * link.achievable.value;
+            (all, all)
+        }
+        TopologySpec::Switch { link, .. }
+        | TopologySpec::Pcie { link, .. }
+        | TopologySpec::Ring { link, .. }
+        | TopologySpec::Torus { link, .. }
+        | TopologySpec::Mesh2d { link, .. } => (raw(link), f64::INFINITY),
+        TopologySpec::FullMesh { devices, link } => (raw(link) * f64::from(devices.saturating_sub(1)), f64::INFINITY),
+        TopologySpec::Single {} | TopologySpec::FullMeshNd { .. } | TopologySpec::Graph { .. } => {
+            return Err(Diag::input(format!("{} has no one rate at which its devices send", hardware.name))
+                .place("topology")
+                .cure("name hardware with a switch, rails, planes or a mesh"));
+        }
+    };
+    let bytes_per_s = hardware.device.memory.bandwidth.value.per_second();
+    Ok(LinkPeaks { link_bytes_per_s: link, nic_bytes_per_s: nic, bytes_per_s })
 }

@@ -41,6 +41,11 @@ impl DenseKernel {
         Self { bits, form: form::Gemm { warm: false }, kernel, constants, peaks, memo: Arc::default() }
     }
 
+    /// Bits a weight and activation that it is for.
+    pub fn bits(&self) -> [f64; 2] {
+        self.bits
+    }
+
     fn cost(&self, g: &Gemm, flop: f64, bytes: f64) -> Cost {
         self.memo.get([g.m, g.n, g.k, 0], || {
             let row = GemmRow {

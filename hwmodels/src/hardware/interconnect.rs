@@ -195,6 +195,14 @@ impl TopologySpec {
         }
     }
 
+    /// Number of nodes: parts inside which devices are joined by a scale-up network.
+    pub fn nodes(&self) -> usize {
+        match self {
+            Self::FatTreeRail { nodes, .. } | Self::Planes { nodes, .. } => *nodes as usize,
+            _ => 1,
+        }
+    }
+
     /// Every link that the file describes, with its place.
     pub(super) fn link_specs(&self) -> Vec<(String, &LinkSpec)> {
         let at = |name: &str, link| (format!("topology.{name}"), link);

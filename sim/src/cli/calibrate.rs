@@ -158,6 +158,7 @@ fn fit(a: &FitArgs) -> Result<()> {
         name: a.name.clone().or(stem).unwrap_or_else(|| "profile".into()),
         device: groups[0].device.clone(),
         hardware: hardware[0].clone(),
+        donors: Vec::new(),
         kernels,
     };
     if let Some(out) = &a.out {

@@ -77,7 +77,7 @@ pub(super) fn summary(s: &Summary, timing: &Timing, out: Option<&Path>) -> Strin
     let part = |(name, v): (&&str, &f64)| format!("{name} {:.1} %", 100.0 * v / s.simulated_s.max(1e-300));
     row("critical path", parts.into_iter().map(part).collect::<Vec<_>>().join(", "));
     row("bound by", s.bottleneck.unwrap_or("nothing").to_string());
-    let notes = s.approximations.iter().copied().chain(s.notes.iter().map(String::as_str));
+    let notes = s.approximations.iter().chain(&s.notes).map(String::as_str);
     row("note", notes.collect::<Vec<_>>().join("; "));
     row("took", timing.line());
     if let Some(out) = out {

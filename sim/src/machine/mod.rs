@@ -53,16 +53,17 @@ impl Machine {
     /// # Errors
     /// A topology that cannot be built.
     pub fn new(hardware: Hardware) -> Result<Self> {
-        Self::calibrated(hardware, Kernels::default())
+        Self::calibrated(hardware, Kernels::default(), 1.0)
     }
 
-    /// The same; operations cost what calibrated kernels say, where there are any.
+    /// The same; operations cost what calibrated kernels say, where there are any, and rooflines on `share` of the processors
+    /// elsewhere.
     ///
     /// # Errors
     /// As [`Machine::new`].
-    pub fn calibrated(hardware: Hardware, kernels: Kernels) -> Result<Self> {
+    pub fn calibrated(hardware: Hardware, kernels: Kernels, share: f64) -> Result<Self> {
         let topology = Arc::new(hardware.build_topology()?);
-        let mut gpu = Engine::gpu(&hardware.device);
+        let mut gpu = Engine::gpu(&hardware.device).with_share(share);
         gpu.kernels = kernels;
         let pim = Engine::pim(&hardware.device);
         let mut r = Resources::default();

@@ -4,7 +4,6 @@ use super::histogram::{Spread, VALUE_ERROR};
 use super::recorder::{Binding, Recorder};
 use crate::engine::OpKind;
 use crate::experiment::{Experiment, Fidelity, NetworkFidelity};
-use crate::machine::Plan;
 use crate::policy::CacheReport;
 use crate::routing::{Provenance, Selections};
 use crate::simulation::Simulation;
@@ -93,7 +92,7 @@ pub struct Summary {
     /// Why something is `null`.
     pub not_reported: BTreeMap<&'static str, &'static str>,
     /// What is approximated.
-    pub approximations: Vec<&'static str>,
+    pub approximations: Vec<String>,
     /// What of the input was left out, or is not used.
     pub notes: Vec<String>,
 }
@@ -288,7 +287,7 @@ impl Summary {
             assignments: *s.provenance(),
             selections: Some(*s.selections()).filter(|t| t.routed() != t.computed || t.absent > 0),
             fidelity: x.fidelity,
-            costs: s.costs(),
+            costs: s.costs.clone(),
             window: WindowReport {
                 start_s: start.seconds(),
                 end_s: end.seconds(),
@@ -322,47 +321,62 @@ impl Summary {
             energy_j: None,
             cost_usd_per_million_output_tokens: cost,
             not_reported,
-            approximations: approximations(plan, x.fidelity.network),
+            approximations: approximations(s),
             notes: s.arrival_notes(),
         }
     }
 }
 
-fn approximations(plan: &Plan, network: NetworkFidelity) -> Vec<&'static str> {
-    let mut out = vec![
-        match &plan.machine.gpu.kernels.experts {
-            None => "operation costs are rooflines with assumed achievable fractions, not calibrated",
-            Some(_) => {
-                "all costs but those of routed experts are rooflines with assumed achievable fractions, not calibrated"
-            }
-        },
-        match network {
-            NetworkFidelity::Bottleneck => "collectives take their bottleneck bound: a lower bound on contention",
-            NetworkFidelity::Flow => "transfers of a collective are fluids that share links max-min fairly",
-            NetworkFidelity::Reserve | NetworkFidelity::ReserveHeadOfLine => {
-                "a transfer holds all links of its path for its whole duration"
-            }
-        },
-        "a device's attention of one layer is one operation; its kernels run one after the other",
-    ];
+fn approximations(s: &Simulation) -> Vec<String> {
+    let plan = &s.plan;
+    let mut out: Vec<String> = Vec::new();
+    let rooflines: Vec<&str> =
+        s.costs.iter().filter(|c| c.1.starts_with(crate::calibrated::ROOFLINE)).map(|c| *c.0).collect();
+    if !rooflines.is_empty() {
+        let all =
+            if rooflines.len() == crate::calibrated::WHAT.len() { "all operations" } else { &rooflines.join(", ") };
+        out.push(format!("costs of {all} are rooflines with assumed achievable fractions, not calibrated"));
+    }
+    if s.costs.values().any(|c| c.contains(crate::calibrated::DONOR)) {
+        out.push("some kernels take fractions of peaks, and fixed times as they are, from a device that was measured (see costs)".into());
+    }
+    let exchange = s.network.kernels();
+    let mut push = |text: &str| out.push(text.to_string());
+    push(match s.fidelity.network {
+        NetworkFidelity::Bottleneck => "collectives take their bottleneck bound: a lower bound on contention",
+        NetworkFidelity::Flow => "transfers of a collective are fluids that share links max-min fairly",
+        NetworkFidelity::Reserve | NetworkFidelity::ReserveHeadOfLine => {
+            "a transfer holds all links of its path for its whole duration"
+        }
+    });
+    if exchange.dispatch.is_some() || exchange.combine.is_some() {
+        push(
+            "where dispatch and combine have a calibrated kernel they take what it says of the busiest device, if that is longer",
+        );
+    }
+    push("a device's attention of one layer is one operation; its kernels run one after the other");
     if plan.machine.gpu.kernels.experts.as_ref().is_some_and(|e| e.outside() > 0) {
-        out.push("some calls of the experts' kernel had fewer or more tokens than any measurement: extrapolated");
+        push("some calls of the experts' kernel had fewer or more tokens than any measurement: extrapolated");
+    }
+    let kernels = [&exchange.dispatch, &exchange.combine, &exchange.all_reduce, &exchange.all_gather];
+    if kernels.into_iter().flatten().any(|k| k.outside() > 0) {
+        push("some collectives were smaller or larger than any measurement of their kernel: extrapolated");
     }
     if plan.model.decoder.iter().any(|l| l.attention.experts > 0) {
-        out.push(
+        push(
             "selections of attention experts are not replayed: each token takes top_k, and the weights that uniform choice \
              activates in the mean are read",
         );
     }
     let any = |has: fn(&Moe) -> bool| plan.model.decoder.iter().filter_map(|l| l.moe()).any(has);
     if any(|m| m.copy_experts + m.constant_experts > 0) {
-        out.push("what copy and constant experts add is part of the combine's sum, which is not priced");
+        push("what copy and constant experts add is part of the combine's sum, which is not priced");
     }
     if any(|m| m.expert_base) {
-        out.push("the base of factorised experts is computed once a token and device, as linearity allows at best");
+        push("the base of factorised experts is computed once a token and device, as linearity allows at best");
     }
     if any(|m| m.capacity_factor.is_some()) {
-        out.push(
+        push(
             "selections beyond an expert's capacity are dropped in the order of the iteration's batch over all ranks; the \
              gate does not choose again",
         );

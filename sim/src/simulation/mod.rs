@@ -4,6 +4,7 @@ mod arrivals;
 mod iteration;
 mod layout;
 
+use crate::calibrated::{Calibrated, compute_share};
 use crate::engine::Executor;
 use crate::experiment::{Fidelity, Resolved, Routing};
 use crate::machine::{Machine, Plan};
@@ -19,7 +20,6 @@ use iteration::Iteration;
 pub(crate) use iteration::Shape;
 pub(crate) use layout::{check_trace, place};
 use moesim_core::{Bytes, Diag, Picos, Result};
-use moesim_hwmodels::cost::{ExchangeKernels, Kernels};
 use moesim_traces::Trace;
 use moesim_traces::synth::{GroupLimit, SynthSpec, synthesize, uniform};
 use std::collections::BTreeMap;
@@ -52,8 +52,8 @@ pub struct Simulation {
     pub(crate) recorder: Recorder,
     /// Bytes of weights on the fullest device.
     pub(crate) weight_bytes: u64,
-    /// What experts cost, in words.
-    expert_costs: String,
+    /// Where the costs of operations come from.
+    pub(crate) costs: BTreeMap<&'static str, String>,
     pub(crate) fidelity: Fidelity,
     scheduler: Box<dyn Scheduler>,
     balancer: Box<dyn LoadBalancer>,
@@ -83,10 +83,10 @@ impl Simulation {
         tables: Tables,
     ) -> Result<Self> {
         let x = &resolved.experiment;
-        let kernels = Kernels { experts: resolved.expert_kernel()?, ..Kernels::default() };
-        let machine = Machine::calibrated(resolved.hardware.clone(), kernels)?;
-        let plan = Plan::new(resolved.model.clone(), machine, x.deployment.clone())?;
         let way = registry.dispatch(&x.policy)?;
+        let costs = Calibrated::new(resolved, &*way)?;
+        let machine = Machine::calibrated(resolved.hardware.clone(), costs.kernels, compute_share(resolved)?)?;
+        let plan = Plan::new(resolved.model.clone(), machine, x.deployment.clone())?;
         way.check(&plan)?;
         let map = place(&plan, &*registry.placement(&x.policy)?, &x.policy.placement)?.counting(&way.counting(&plan));
         let policy = registry.execution(&x.policy)?;
@@ -112,7 +112,7 @@ impl Simulation {
         }
         let executor = Executor::new(plan.machine.resources.clone(), x.fidelity.execution);
         Ok(Self {
-            network: Network::new(&plan, x.fidelity.network, way, ExchangeKernels::default()),
+            network: Network::new(&plan, x.fidelity.network, way, costs.exchange),
             recorder: Recorder::new(&plan, x, tables)?,
             scheduler: registry.scheduler(&x.policy)?,
             balancer: registry.balancer(&x.policy)?,
@@ -127,7 +127,7 @@ impl Simulation {
             executor,
             source,
             policy,
-            expert_costs: resolved.expert_costs(),
+            costs: costs.words,
             fidelity: x.fidelity,
             weight_bytes,
             plan,
@@ -207,14 +207,6 @@ impl Simulation {
     fn progress(&self, now: Picos) -> Progress {
         let r = &self.recorder;
         Progress { now, admitted: r.admitted, finished: r.finished, iterations: r.iterations }
-    }
-
-    /// Where the costs of operations come from.
-    pub(crate) fn costs(&self) -> BTreeMap<&'static str, String> {
-        BTreeMap::from([
-            ("experts", self.expert_costs.clone()),
-            ("others", "rooflines with assumed fractions".to_string()),
-        ])
     }
 
     /// Where assignments came from so far.

@@ -24,6 +24,9 @@ pub struct Profile {
     pub device: String,
     /// The hardware whose peaks the constants are fractions of: a preset or a file.
     pub hardware: String,
+    /// Profiles that stand in, in this order, for operations that this one lacks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub donors: Vec<String>,
     /// Kernel families, each in one precision.
     #[serde(rename = "kernel")]
     pub kernels: Vec<Kernel>,
@@ -52,6 +55,13 @@ fn precisions(weight_bits: f64, activation_bits: f64) -> &'static [&'static str]
         &["w4a16_mxfp4", "mxfp4", "int4_wo", "w4a16", "int4"]
     } else {
         &["w4a8_mxfp4_mxfp8", "w4afp8", "nvfp4"]
+    }
+}
+
+impl Kernel {
+    /// Whether it was fitted in the precision of operands of these bits, or bytes alone count.
+    pub fn suits(&self, weight_bits: f64, activation_bits: f64) -> bool {
+        self.op.counts_bytes() || precisions(weight_bits, activation_bits).contains(&self.precision.as_str())
     }
 }
 

@@ -8,6 +8,7 @@ use super::{Dispatch, Legs};
 use crate::machine::Plan;
 use crate::routing::{Counting, LayerRouting};
 use moesim_core::{Diag, Result};
+use moesim_hwmodels::calibrate::profile::{FormName, Op};
 
 /// See the module's documentation.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,6 +32,10 @@ impl Dispatch for Hierarchical {
 
     fn counting(&self, plan: &Plan) -> Counting {
         Counting::Nodes { of: (0..plan.ranks.ep).map(|g| node(plan, g) as u32).collect() }
+    }
+
+    fn kernels(&self) -> ([Op; 2], &'static [FormName]) {
+        ([Op::Dispatch, Op::Combine], &[FormName::Normal])
     }
 
     fn legs(&self, plan: &Plan, routing: &LayerRouting, tokens: &[u64], legs: &mut Legs) {

@@ -15,6 +15,7 @@ pub use per_selection::PerSelection;
 use crate::machine::Plan;
 use crate::routing::{Counting, LayerRouting};
 use moesim_core::Result;
+use moesim_hwmodels::calibrate::profile::{FormName, Op};
 
 /// A way of dispatch and combine.
 ///
@@ -33,6 +34,8 @@ pub trait Dispatch: Send + std::fmt::Debug {
     fn counting(&self, _plan: &Plan) -> Counting {
         Counting::Groups
     }
+    /// The calibrated kernels that send so: operations of dispatch and of combine, and forms.
+    fn kernels(&self) -> ([Op; 2], &'static [FormName]);
     /// Lists the legs; `tokens[d]`: tokens on device d.
     fn legs(&self, plan: &Plan, routing: &LayerRouting, tokens: &[u64], legs: &mut Legs);
 }

@@ -5,6 +5,7 @@
 use super::{Dispatch, Legs, straight};
 use crate::machine::Plan;
 use crate::routing::{Counting, LayerRouting};
+use moesim_hwmodels::calibrate::profile::{FormName, Op};
 
 /// See the module's documentation.
 #[derive(Clone, Copy, Debug, Default)]
@@ -13,6 +14,10 @@ pub struct PerSelection;
 impl Dispatch for PerSelection {
     fn counting(&self, _: &Plan) -> Counting {
         Counting::Selections
+    }
+
+    fn kernels(&self) -> ([Op; 2], &'static [FormName]) {
+        ([Op::Dispatch, Op::Combine], &[FormName::LowLatency, FormName::FusedExchange])
     }
 
     fn legs(&self, plan: &Plan, routing: &LayerRouting, tokens: &[u64], legs: &mut Legs) {

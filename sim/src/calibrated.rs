@@ -1,0 +1,271 @@
+//! What operations of a run cost by calibrated kernels, and where each comes from, in words.
+//!
+//! An operation takes the first kernel that fits among those of the device's own profile, then of the profiles that it names
+//! as donors; else it keeps the roofline with the device's achievable fractions.
+
+use crate::experiment::Resolved;
+use crate::machine::Deployment;
+use crate::policy::Dispatch;
+use moesim_core::{Diag, Result, diag};
+use moesim_hwmodels::Hardware;
+use moesim_hwmodels::calibrate::device;
+use moesim_hwmodels::calibrate::profile::{FormName, Kernel, KernelForm, Op, Profile};
+use moesim_hwmodels::cost::{
+    CoreKernel, DenseKernel, ExchangeForm, ExchangeKernel, ExchangeKernels, ExpertKernel, Kernels, StreamKernel,
+};
+use moesim_hwmodels::form::{CollectiveOp, Peaks};
+use moesim_traces::model::{Heads, Model};
+use std::collections::BTreeMap;
+
+/// The calibrated kernels of a run.
+#[derive(Clone, Debug, Default)]
+pub struct Calibrated {
+    /// Of a device.
+    pub kernels: Kernels,
+    /// Between devices.
+    pub exchange: ExchangeKernels,
+    /// Where the cost of each operation comes from.
+    pub words: BTreeMap<&'static str, String>,
+}
+
+/// A kernel, the profile that it is of, and what makes it a stand-in.
+struct Found<'a> {
+    profile: &'a Profile,
+    kernel: &'a Kernel,
+    /// Fitted in another precision than it is used in.
+    other_precision: bool,
+}
+
+impl Calibrated {
+    /// For `resolved`, with this way of dispatch.
+    ///
+    /// # Errors
+    /// A family of experts' kernels that no profile has, a device without peaks for a kernel, processors that it lacks.
+    pub fn new(resolved: &Resolved, way: &dyn Dispatch) -> Result<Self> {
+        let mut out = Self::default();
+        let look = Look { resolved, deployment: &resolved.experiment.deployment };
+        let p = &resolved.model.precision;
+        out.experts(&look)?;
+        for weight in [p.attention, p.router, p.shared, p.dense, p.head] {
+            let bits = [weight, p.activation];
+            if out.kernels.gemms.iter().any(|g| g.bits() == bits) {
+                continue;
+            }
+            if let Some(found) = look.find(&[Op::Gemm], bits, |_| true) {
+                let KernelForm::Gemm { kernel, .. } = found.kernel.form() else { continue };
+                let peaks = look.peaks(found.kernel, bits)?;
+                out.kernels.gemms.push(DenseKernel::new(bits, *kernel, found.kernel.values()?, peaks));
+                out.say("gemm", &look, &found);
+            }
+        }
+        out.attention(&look)?;
+        // How much of a stream comes from the cache differs from device to device: no donors.
+        let norm = look.find(&[Op::Stream], [p.activation; 2], |k| k.family == NORM).filter(|f| look.own(f.profile));
+        if let Some(found) = norm {
+            let peaks = look.peaks(found.kernel, [p.activation; 2])?;
+            out.kernels.stream = Some(StreamKernel::new(found.kernel.values()?, peaks));
+            out.say("stream", &look, &found);
+        }
+        out.exchange(&look, way)?;
+        for what in WHAT {
+            out.words.entry(what).or_insert_with(|| ROOFLINE.into());
+        }
+        for what in BETWEEN {
+            out.words.entry(what).or_insert_with(|| "bytes over the links' achievable rates".into());
+        }
+        Ok(out)
+    }
+
+    fn say(&mut self, what: &'static str, look: &Look, found: &Found) {
+        let text = self.words.entry(what).or_default();
+        let new = look.words(found);
+        if !text.contains(&new) {
+            *text = if text.is_empty() { new } else { format!("{text}; {new}") };
+        }
+    }
+
+    fn experts(&mut self, look: &Look) -> Result<()> {
+        let (device, p) = (&look.resolved.hardware.device, &look.resolved.model.precision);
+        let bits = [p.experts, p.activation];
+        let wanted = device.expert_kernels.as_deref();
+        let ops = [Op::Experts, Op::GroupedGemm];
+        if let Some(family) = wanted {
+            let known: Vec<&str> = look.profiles().flat_map(|f| ops.iter().flat_map(|op| f.families(*op))).collect();
+            if !known.contains(&family) {
+                return Err(diag::unknown("expert kernel", family, &known).place("hardware.device.expert_kernels"));
+            }
+        }
+        let of_family = |k: &Kernel| wanted.is_none_or(|f| k.family == f);
+        // Experts in a precision that was not measured keep the roofline: their kernels differ too much.
+        let found = look.find(&ops, bits, of_family).filter(|f| !f.other_precision);
+        match found {
+            Some(found) => {
+                self.kernels.experts = Some(ExpertKernel::new(found.kernel, look.peaks(found.kernel, bits)?)?);
+                self.say("experts", look, &found);
+            }
+            None if look.profiles().next().is_some() => {
+                self.words.insert("experts", format!("{ROOFLINE}: the profile has no kernel in this precision"));
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn attention(&mut self, look: &Look) -> Result<()> {
+        let (model, p): (&Model, _) = (&look.resolved.model, &look.resolved.model.precision);
+        let latent = model.decoder.iter().any(|l| matches!(l.attention.heads, Heads::Mla { .. }));
+        let bits = [p.kv, p.activation];
+        let ops = if latent {
+            [Op::LatentDecodeAttention, Op::LatentPrefillAttention]
+        } else {
+            [Op::DecodeAttention, Op::PrefillAttention]
+        };
+        for (op, expanded, what) in [(ops[0], false, "decode attention"), (ops[1], latent, "prefill attention")] {
+            let Some(found) = look.find(&[op], bits, |_| true) else { continue };
+            let KernelForm::Attention { kernel } = found.kernel.form() else { continue };
+            let peaks = look.peaks(found.kernel, bits)?;
+            let core = Some(CoreKernel::new(*kernel, found.kernel.values()?, peaks, expanded));
+            *(if op == ops[0] { &mut self.kernels.decode } else { &mut self.kernels.prefill }) = core;
+            self.say(what, look, &found);
+        }
+        Ok(())
+    }
+
+    fn exchange(&mut self, look: &Look, way: &dyn Dispatch) -> Result<()> {
+        let nodes = look.resolved.hardware.topology.nodes();
+        let (ops, forms) = way.kernels();
+        let collectives = ([Op::AllReduce, Op::AllGather], &[FormName::Collective][..]);
+        for (ops, forms, whats) in
+            [(ops, forms, ["dispatch", "combine"]), (collectives.0, collectives.1, ["all-reduce", "all-gather"])]
+        {
+            for (op, what) in ops.into_iter().zip(whats) {
+                let Some(found) = look.find(&[op], [16.0; 2], |k| forms.contains(&k.form().name())) else { continue };
+                let form = match found.kernel.form() {
+                    KernelForm::LowLatency => ExchangeForm::LowLatency,
+                    KernelForm::Normal { units: [least, most] } => {
+                        let asked = u64::from(look.deployment.communication_units);
+                        let units = if asked == 0 { *least } else { asked.clamp(*least, *most) };
+                        ExchangeForm::Normal { units: units as f64 }
+                    }
+                    KernelForm::FusedExchange => ExchangeForm::Fused,
+                    KernelForm::Collective => ExchangeForm::Collective(match op {
+                        Op::AllReduce => CollectiveOp::AllReduce,
+                        Op::AllGather => CollectiveOp::AllGather,
+                        _ => CollectiveOp::AllToAll,
+                    }),
+                    _ => continue,
+                };
+                let peaks = device::links(&look.resolved.hardware)?;
+                let kernel = ExchangeKernel::new(form, found.kernel.values()?, peaks, found.kernel.data.sizes);
+                if whats[0] == "dispatch" && !kernel.serves(nodes) {
+                    continue;
+                }
+                let place = match what {
+                    "dispatch" => &mut self.exchange.dispatch,
+                    "combine" => &mut self.exchange.combine,
+                    "all-reduce" => &mut self.exchange.all_reduce,
+                    _ => &mut self.exchange.all_gather,
+                };
+                *place = Some(kernel);
+                self.say(what, look, &found);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How words of an operation without a kernel begin.
+pub(crate) const ROOFLINE: &str = "roofline with assumed fractions";
+/// How words of a kernel say that it was measured elsewhere.
+pub(crate) const DONOR: &str = ", donor: ";
+/// Operations of a device that have words.
+pub(crate) const WHAT: [&str; 5] = ["experts", "gemm", "decode attention", "prefill attention", "stream"];
+/// The same between devices.
+const BETWEEN: [&str; 4] = ["dispatch", "combine", "all-reduce", "all-gather"];
+/// The streaming layer that stands for all: a norm.
+const NORM: &str = "layernorm";
+
+struct Look<'a> {
+    resolved: &'a Resolved,
+    deployment: &'a Deployment,
+}
+
+impl<'a> Look<'a> {
+    /// The device's own profile, then its donors.
+    fn profiles(&self) -> impl Iterator<Item = &'a Profile> + use<'a> {
+        self.resolved.profiles.iter()
+    }
+
+    /// The first kernel for one of `ops` that suits, in the precision of these bits of a weight and activation, else in any.
+    fn find(&self, ops: &[Op], bits: [f64; 2], suits: impl Fn(&Kernel) -> bool) -> Option<Found<'a>> {
+        let all = || {
+            let each = self.profiles().flat_map(|p| p.kernels.iter().map(move |k| (p, k)));
+            each.filter(|(_, k)| ops.contains(&k.op) && suits(k))
+        };
+        let exact = all().find(|(_, k)| k.suits(bits[0], bits[1]));
+        let found = |other_precision| move |(profile, kernel)| Found { profile, kernel, other_precision };
+        exact.map(found(false)).or_else(|| all().next().map(found(true)))
+    }
+
+    /// The device's peaks for operands of these bits, on the processors that communication leaves.
+    fn peaks(&self, kernel: &Kernel, bits: [f64; 2]) -> Result<Peaks> {
+        let device = &self.resolved.hardware.device;
+        let wide = bits[0].max(bits[1]);
+        let precision = match kernel.suits(bits[0], bits[1]) {
+            true => kernel.precision.as_str(),
+            false if wide > 8.5 => "bfloat16",
+            false if device.peak.fp8.is_some() => "fp8",
+            false => "int8",
+        };
+        let all = device::peaks(device, precision)?;
+        let share = self.share()?;
+        Ok(Peaks { flop_per_s: all.flop_per_s * share, units: all.units * share, ..all })
+    }
+
+    /// Whether a profile was measured on the run's device.
+    fn own(&self, profile: &Profile) -> bool {
+        let run = &self.resolved.hardware;
+        profile.hardware == run.name
+            || Hardware::load(&profile.hardware).is_ok_and(|h| h.device.name == run.device.name)
+    }
+
+    /// The part of the processors that compute.
+    fn share(&self) -> Result<f64> {
+        compute_share(self.resolved)
+    }
+
+    fn words(&self, f: &Found) -> String {
+        let (p, k) = (f.profile, f.kernel);
+        let error = k.left_out().map_or("error on unseen shapes not measured".into(), |e| {
+            format!("mean error {:.1} % on what was left out", 100.0 * e.mean)
+        });
+        let donor = match self.own(p) {
+            true => String::new(),
+            false => format!("{DONOR}measured on {}", p.device),
+        };
+        let precision = if f.other_precision { ", used in another precision" } else { "" };
+        format!("profile {}: {} {} ({error}; data {}{donor}{precision})", p.name, k.family, k.precision, k.data.hash())
+    }
+}
+
+/// The part of a device's processors that [`Deployment::communication_units`] leaves to compute.
+///
+/// # Errors
+/// More than the device has, or a device that does not say how many it has.
+pub fn compute_share(resolved: &Resolved) -> Result<f64> {
+    let kept = resolved.experiment.deployment.communication_units;
+    if kept == 0 {
+        return Ok(1.0);
+    }
+    let wrong = |problem: String, cure: &str| {
+        Err(Diag::input(problem).file(&resolved.label).place("deployment.communication_units").cure(cure))
+    };
+    match &resolved.hardware.device.units {
+        None => wrong(
+            format!("{} does not say how many processors it has", resolved.hardware.device.name),
+            "add hardware.device.units",
+        ),
+        Some(u) if u.value <= kept => wrong(format!("keeps {kept} of {} processors", u.value), "leave some to compute"),
+        Some(u) => Ok(f64::from(u.value - kept) / f64::from(u.value)),
+    }
+}
