@@ -144,8 +144,8 @@ impl Calibrated {
                     KernelForm::LowLatency => ExchangeForm::LowLatency,
                     KernelForm::Normal { units: [least, most] } => {
                         let asked = u64::from(look.deployment.communication_units);
-                        let units = if asked == 0 { *least } else { asked.clamp(*least, *most) };
-                        ExchangeForm::Normal { units: units as f64 }
+                        let units = if asked == 0 { COPYING } else { asked };
+                        ExchangeForm::Normal { units: units.clamp(*least, *most) as f64 }
                     }
                     KernelForm::FusedExchange => ExchangeForm::Fused,
                     KernelForm::Collective => ExchangeForm::Collective(match op {
@@ -174,6 +174,8 @@ impl Calibrated {
     }
 }
 
+/// Processors that copy in kernels for throughput, unless the deployment says: DeepEP's own default (`Buffer.num_sms`).
+const COPYING: u64 = 20;
 /// How words of an operation without a kernel begin.
 pub(crate) const ROOFLINE: &str = "roofline with assumed fractions";
 /// How words of a kernel say that it was measured elsewhere.

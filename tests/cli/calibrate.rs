@@ -80,3 +80,173 @@ fn wrong_tables_and_profiles_are_refused() {
     refused(&["calibrate", "check", "r.toml", "ms.csv"], "e_n");
     refused(&["calibrate", "check", "h101-sxm", "ms.csv"], "h101-sxm");
 }
+
+/// Seconds of a plain model of a kernel, with a little that no form has.
+fn seconds(fixed_s: f64, work_s: f64, i: usize) -> f64 {
+    (fixed_s + work_s) * (1.0 + 0.02 * ((i * 7 % 5) as f64 - 2.0) / 2.0)
+}
+
+/// A table of every schema by its columns alone: which kernels come out of it, and that they are near the times.
+#[test]
+fn every_schema_is_known_by_its_columns() {
+    let p = Place::new();
+    let sizes = [1u32, 4, 16, 64, 256, 1024, 4096, 16384];
+    let table = |head: &str, row: &dyn Fn(usize, u32) -> Vec<String>| {
+        let rows = sizes.iter().enumerate().flat_map(|(i, n)| row(i, *n));
+        std::iter::once(head.to_string()).chain(rows).collect::<Vec<_>>().join("\n") + "\n"
+    };
+    // 2 m n k over 600 TFLOP/s, or the weights over 3 TB/s.
+    let gemm = |m: f64, n: f64, k: f64| (2.0 * m * n * k / 600e12).max(n * k / 3e12);
+    p.write(
+        "gemm.csv",
+        table("kind,groups,m_per_group,n,k,tflops", &|i, m| {
+            let one = |(n, k): (f64, f64)| {
+                let t = seconds(3e-6, gemm(m.into(), n, k), i);
+                format!("dense,1,{m},{n},{k},{}", 2.0 * f64::from(m) * n * k / t / 1e12)
+            };
+            [(4096.0, 7168.0), (7168.0, 2048.0)].map(one).to_vec()
+        }),
+    );
+    p.write(
+        "mla_decode_128-512-64.csv",
+        table("batch_size,kv_len,latency_us", &|i, n| {
+            let one = |keys: u32| {
+                let t = seconds(1e-5, f64::from(n.min(256) * keys) * 1152.0 / 2.5e12, i);
+                format!("{},{keys},{}", n.min(256), 1e6 * t)
+            };
+            [1024, 4096, 16384].map(one).to_vec()
+        }),
+    );
+    p.write(
+        "nccl.csv",
+        table("device,op_name,nccl_dtype,num_gpus,message_size,latency", &|i, n| {
+            let one = |g: u32| {
+                let bytes = f64::from(n) * 4096.0 * 2.0;
+                let t = seconds(1.5e-5, bytes * f64::from(g - 1) / f64::from(g) / 350e9, i);
+                format!("NVIDIA H100,all_gather,half,{g},{},{}", u64::from(n) * 4096, 1e3 * t)
+            };
+            [2, 4, 8].map(one).to_vec()
+        }),
+    );
+    p.write(
+        "deepep.csv",
+        table(
+            "device,node_num,hidden_size,num_token,num_topk,num_experts,dispatch_avg_t_us,combine_avg_t_us",
+            &|i, n| {
+                let one = |nodes: u32| {
+                    let away = f64::from(nodes - 1) / f64::from(nodes);
+                    let t = seconds(2e-5, f64::from(n.min(256)) * 8.0 * away * 7400.0 / 45e9, i);
+                    format!("NVIDIA H100,{nodes},7168,{},8,256,{},{}", n.min(256), 1e6 * t, 2e6 * t)
+                };
+                [2, 4].map(one).to_vec()
+            },
+        ),
+    );
+    p.write(
+        "moe.csv",
+        table("tokens,activated_experts,time_us", &|i, n| {
+            let one = |e: u32| {
+                let work = (3.0 * 2.0 * f64::from(n * 8) * 768.0 * 2048.0 / 350e12).max(f64::from(e) * 9.4e6 / 1.4e12);
+                format!("{n},{e},{}", 1e6 * seconds(1e-5, work, i))
+            };
+            if n < 16 { vec![one(8)] } else { vec![one(8), one(64)] }
+        }),
+    );
+    let h100 = ["--hardware", "h100-2x8"];
+    let rtx = ["--hardware", "rtx-pro-6000-2", "--model", "qwen3-30b-a3b"];
+    let h800 = ["--hardware", "h800-8"];
+    for (file, with, ops, most) in [
+        ("gemm.csv", &h800[..], &["gemm"][..], 0.15),
+        ("mla_decode_128-512-64.csv", &h800, &["latent-decode-attention"], 0.30),
+        ("nccl.csv", &h100, &["all-gather"], 0.15),
+        ("deepep.csv", &h100, &["dispatch", "combine"], 0.15),
+        ("moe.csv", &rtx, &["experts"], 0.30),
+    ] {
+        let mut fit = vec!["calibrate", "fit", file, "--format", "json", "--out", "one.toml"];
+        fit.extend(with);
+        let profile: serde_json::Value = serde_json::from_str(&p.ok(&fit)).unwrap();
+        let kernels = profile["kernel"].as_array().unwrap();
+        assert_eq!(kernels.iter().map(|k| k["op"].as_str().unwrap()).collect::<Vec<_>>(), ops, "{file}");
+        let mut check = vec!["calibrate", "check", "one.toml", file, "--format", "json", "--out", file];
+        check[6..].copy_from_slice(&["--out", "checked"]);
+        check.extend(with);
+        let checked: serde_json::Value = serde_json::from_str(&p.ok(&check)).unwrap();
+        for c in checked.as_array().unwrap() {
+            let mean = number(&c["errors"], "mean");
+            assert!(mean < most && c["regimes"].as_object().is_some_and(|r| !r.is_empty()), "{file}: {c}");
+        }
+        let computes = ops[0].contains("gemm") || ops[0].contains("attention") || ops[0] == "experts";
+        assert_eq!(p.path("checked/roofline.png").is_file(), computes, "{file}");
+        std::fs::remove_dir_all(p.path("checked")).unwrap();
+    }
+    // One profile grows from several tables, and a kernel that comes again replaces the old one.
+    p.ok(&["calibrate", "fit", "gemm.csv", "--hardware", "h800-8", "--out", "all.toml"]);
+    p.ok(&[
+        "calibrate",
+        "fit",
+        "mla_decode_128-512-64.csv",
+        "--hardware",
+        "h800-8",
+        "--into",
+        "all.toml",
+        "--out",
+        "all.toml",
+    ]);
+    p.ok(&[
+        "calibrate",
+        "fit",
+        "gemm.csv",
+        "--hardware",
+        "h800-8",
+        "--donor",
+        "h100-sxm",
+        "--into",
+        "all.toml",
+        "--out",
+        "all.toml",
+    ]);
+    let text = p.text("all.toml");
+    assert_eq!((text.matches("[[kernel]]").count(), text.matches("name = \"all\"").count()), (2, 1), "{text}");
+    // A run takes its GEMM and attention, and says so.
+    p.write("x.toml", p.ok(&["show", "quickstart"]));
+    let set = ["hardware=h800-8", "hardware.device.profile=\"all.toml\"", "model=deepseek-v2-lite"];
+    let mut set = set.to_vec();
+    set.extend(SMALL);
+    let summary = p.run("x.toml", "run", &set).summary();
+    let costs = |what: &str| summary["costs"][what].as_str().unwrap().to_string();
+    assert!(
+        costs("gemm").starts_with("profile all: gemm fp8") && costs("gemm").contains("another precision"),
+        "{}",
+        costs("gemm")
+    );
+    assert!(costs("decode attention").starts_with("profile all: mla_decode bf16"), "{}", costs("decode attention"));
+    assert!(costs("experts").contains("donor: measured on NVIDIA H100"), "{}", costs("experts"));
+    assert!(costs("prefill attention").starts_with("roofline"), "{}", costs("prefill attention"));
+}
+
+/// What a table leaves out is asked for; what cannot be written is said before the fit.
+#[test]
+fn what_is_lacking_is_asked_for() {
+    let p = Place::new();
+    let refused = |args: &[&str], part: &str| {
+        let out = p.command(args).output().unwrap();
+        let err = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(out.status.code() == Some(2) && err.contains(part), "{args:?}: {err}");
+    };
+    p.write("g.csv", "kind,groups,m_per_group,n,k,tflops\ndense,1,64,4096,7168,100\n");
+    p.write(
+        "n.csv",
+        "device,op_name,nccl_dtype,num_gpus,message_size,latency\nNVIDIA H100,all_gather,half,8,4096,0.01\n",
+    );
+    p.write("l.csv", "layer,tokens,time_us\nqkv_proj,1,9\n");
+    p.write("odd.csv", "a,b\n1,2\n");
+    p.write("t.csv", table());
+    refused(&["calibrate", "fit", "g.csv"], "--device");
+    refused(&["calibrate", "fit", "l.csv", "--hardware", "rtx-pro-6000-2"], "--model");
+    refused(&["calibrate", "fit", "odd.csv"], "columns of no schema");
+    refused(&["calibrate", "fit", "g.csv", "n.csv", "--hardware", "h800-8"], "one schema at a time");
+    refused(&["calibrate", "fit", "t.csv", "--out", "nowhere/p.toml"], "is no folder");
+    refused(&["calibrate", "fit", "t.csv", "--schema", "moe"], "is not a schema");
+    refused(&["calibrate", "check", "a100-sxm", "n.csv"], "no kernel of all-gather");
+    refused(&["calibrate", "fit", "t.csv", "--family", "theirs"], "no kernel family has");
+}

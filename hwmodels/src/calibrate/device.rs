@@ -14,6 +14,8 @@ const NAMES: &[(&str, &str)] = &[
     ("A100", "a100-8"),
     ("MI300X", "mi300x-8"),
     ("4090", "rtx4090-offload"),
+    ("RTX PRO 6000", "rtx-pro-6000-2"),
+    ("910C", "cloudmatrix384"),
 ];
 
 /// The hardware that a device of this name belongs to.

@@ -15,7 +15,7 @@
 //! Left out: the kernels' own rules for the number of splits, paging, windows (give the window as the keys), decode of very
 //! uneven lengths beyond the bounds.
 
-use super::{Form, Peaks, four_starts, norm, norm4};
+use super::{Form, Peaks, four_starts, largest, norm, norm4};
 use crate::calibrate::solve::Constant;
 
 /// Ways to split keys and values.
@@ -271,6 +271,15 @@ impl Form for Attention {
     fn roofline(&self, row: &AttentionRow) -> f64 {
         let bytes = row.work.kv_bytes + row.work.query_bytes;
         (row.work.flop / row.peaks.flop_per_s).max(bytes / row.peaks.bytes_per_s)
+    }
+
+    fn bound(&self, constants: &[f64], row: &AttentionRow) -> &'static str {
+        let t = self.time(constants, row);
+        largest([(t.memory_s, "memory"), (t.tiles_s, "compute"), (t.fixed_s, "launch")])
+    }
+
+    fn amounts(&self, row: &AttentionRow) -> [f64; 2] {
+        [row.work.flop, row.work.kv_bytes + row.work.query_bytes]
     }
 
     fn features(&self, row: &AttentionRow) -> [f64; 5] {

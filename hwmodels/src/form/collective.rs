@@ -128,6 +128,16 @@ impl Form for Collective {
         row.wire() / row.peaks.link_bytes_per_s
     }
 
+    fn bound(&self, constants: &[f64], row: &CollectiveRow) -> &'static str {
+        // What the link takes at the bandwidth protocol's rate, against all else.
+        let link = row.wire() / (constants[5] * row.peaks.link_bytes_per_s);
+        if 2.0 * link > self.seconds(constants, row) { "link" } else { "latency" }
+    }
+
+    fn amounts(&self, row: &CollectiveRow) -> [f64; 2] {
+        [0.0, row.wire()]
+    }
+
     fn features(&self, row: &CollectiveRow) -> [f64; 5] {
         [row.devices, row.bytes + 1.0, 1.0 + f64::from(row.in_switch), 1.0, 1.0].map(libm::log)
     }

@@ -5,7 +5,7 @@
 //!
 //! Left out: skew between devices, receive hooks and overlap, routing limited to groups of nodes (count the groups allowed).
 
-use super::{Form, LinkPeaks, four_starts, norm};
+use super::{Form, LinkPeaks, four_starts, largest, norm};
 use crate::calibrate::solve::Constant;
 
 /// What is sent of a token.
@@ -131,6 +131,16 @@ impl Form for LowLatency {
         (row.link_bytes / row.peaks.link_bytes_per_s).max(row.nic_bytes / row.peaks.nic_bytes_per_s)
     }
 
+    fn bound(&self, constants: &[f64], row: &LowLatencyRow) -> &'static str {
+        let link = row.link_bytes / (constants[3] * row.peaks.link_bytes_per_s);
+        let nic = row.nic_bytes / (constants[4] * row.peaks.nic_bytes_per_s);
+        largest([(nic, "network card"), (link, "link"), (self.seconds(constants, row) - nic.max(link), "latency")])
+    }
+
+    fn amounts(&self, row: &LowLatencyRow) -> [f64; 2] {
+        [0.0, row.link_bytes + row.nic_bytes]
+    }
+
     fn features(&self, row: &LowLatencyRow) -> [f64; 5] {
         [row.link_bytes + 1.0, row.nic_bytes + 1.0, row.flags + 1.0, row.nodes, 1.0].map(libm::log)
     }
@@ -227,6 +237,19 @@ impl Form for Normal {
         (row.link_bytes / row.peaks.link_bytes_per_s).max(row.nic_bytes / row.peaks.nic_bytes_per_s)
     }
 
+    fn bound(&self, constants: &[f64], row: &NormalRow) -> &'static str {
+        let copies = constants[if row.nodes > 1.0 { 4 } else { 3 }];
+        let link = row.link_bytes / (constants[5] * row.peaks.link_bytes_per_s);
+        let nic = row.nic_bytes / (constants[6] * row.peaks.nic_bytes_per_s);
+        let copied = row.copied_bytes / (row.units * copies);
+        let rest = self.seconds(constants, row) - nic.max(link).max(copied);
+        largest([(nic, "network card"), (link, "link"), (copied, "copies"), (rest, "latency")])
+    }
+
+    fn amounts(&self, row: &NormalRow) -> [f64; 2] {
+        [0.0, row.link_bytes + row.nic_bytes]
+    }
+
     fn features(&self, row: &NormalRow) -> [f64; 5] {
         [row.link_bytes + 1.0, row.nic_bytes + 1.0, row.copied_bytes + 1.0, row.nodes, row.units].map(libm::log)
     }
@@ -274,6 +297,15 @@ impl Form for FusedExchange {
 
     fn roofline(&self, row: &FusedExchangeRow) -> f64 {
         row.messages * row.message_bytes * (1.0 - 1.0 / row.devices) / row.peaks.link_bytes_per_s
+    }
+
+    fn bound(&self, constants: &[f64], row: &FusedExchangeRow) -> &'static str {
+        let link = self.roofline(row);
+        if 2.0 * link > self.seconds(constants, row) { "link" } else { "latency" }
+    }
+
+    fn amounts(&self, row: &FusedExchangeRow) -> [f64; 2] {
+        [0.0, row.messages * row.message_bytes]
     }
 
     fn features(&self, row: &FusedExchangeRow) -> [f64; 5] {

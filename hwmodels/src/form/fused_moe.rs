@@ -11,7 +11,7 @@
 //! `BLOCK_SIZE_M`, one launch a GEMM, `moe_align_block_size`, `moe_sum`), and CUTLASS's grouped GEMM as TensorRT-LLM and
 //! FlashInfer use it (a tile shape chosen by an autotuner).
 
-use super::{Form, Peaks, norm};
+use super::{Form, Peaks, largest, norm};
 use crate::calibrate::solve::Constant;
 
 /// Rows of a tile that kernels choose among.
@@ -286,13 +286,12 @@ impl FusedMoe {
 impl MoeTime {
     /// The term that binds: of the fixed time, the row passes, and what compute or memory alone would take of the GEMMs.
     pub fn bound(&self) -> &'static str {
-        let terms = [
+        largest([
             (self.memory_s, "memory"),
             (self.compute_s, "compute"),
             (self.passes_s, "row passes"),
             (self.fixed_s, "launch"),
-        ];
-        terms.into_iter().reduce(|a, b| if b.0 > a.0 { b } else { a }).map_or("launch", |t| t.1)
+        ])
     }
     /// Seconds in all.
     pub fn seconds(&self) -> f64 {
@@ -318,11 +317,19 @@ impl Form for FusedMoe {
     }
 
     fn roofline(&self, row: &MoeRow) -> f64 {
-        let MoeRow { load, shape: s, peaks } = row;
+        let [flop, bytes] = self.amounts(row);
+        (flop / row.peaks.flop_per_s).max(bytes / row.peaks.bytes_per_s)
+    }
+
+    fn bound(&self, constants: &[f64], row: &MoeRow) -> &'static str {
+        self.time(constants, row).bound()
+    }
+
+    fn amounts(&self, row: &MoeRow) -> [f64; 2] {
+        let MoeRow { load, shape: s, .. } = row;
         let matrices = (s.first + 1.0) * s.hidden * s.intermediate;
-        let flop = 2.0 * load.rows * matrices;
         let bytes = load.active * matrices * s.weight_bytes + load.rows * (s.activation_bytes + 2.0) * s.hidden;
-        (flop / peaks.flop_per_s).max(bytes / peaks.bytes_per_s)
+        [2.0 * load.rows * matrices, bytes]
     }
 
     fn features(&self, row: &MoeRow) -> [f64; 5] {

@@ -15,7 +15,7 @@
 //! Left out: the cost of offsets and alignment of contiguous groups, scales, power throttling of very large GEMMs, operand
 //! panels read again when they exceed the L2, gaps between kernels.
 
-use super::{Form, Peaks, TILES, four_starts, norm, norm4};
+use super::{Form, Peaks, TILES, four_starts, largest, norm, norm4};
 use crate::calibrate::solve::Constant;
 
 /// Columns of a tile.
@@ -216,6 +216,15 @@ impl Form for Gemm {
         (row.flop() / row.peaks.flop_per_s).max(row.bytes() / row.peaks.bytes_per_s)
     }
 
+    fn bound(&self, constants: &[f64], row: &GemmRow) -> &'static str {
+        let t = self.time(constants, row);
+        largest([(t.memory_s, "memory"), (t.compute_s, "compute"), (t.fixed_s, "launch")])
+    }
+
+    fn amounts(&self, row: &GemmRow) -> [f64; 2] {
+        [row.flop(), row.bytes()]
+    }
+
     fn features(&self, row: &GemmRow) -> [f64; 5] {
         [row.n, row.k, row.load.groups + 1.0, row.load.rows + 1.0, row.element_bytes[1]].map(libm::log)
     }
@@ -243,6 +252,19 @@ impl Form for GemmPair {
 
     fn roofline(&self, row: &[GemmRow; 2]) -> f64 {
         row.iter().map(|r| Gemm::default().roofline(r)).sum()
+    }
+
+    fn bound(&self, constants: &[f64], row: &[GemmRow; 2]) -> &'static str {
+        let [a, b] = row.each_ref().map(|r| Gemm::default().time(constants, r));
+        largest([
+            (a.memory_s + b.memory_s, "memory"),
+            (a.compute_s + b.compute_s, "compute"),
+            (a.fixed_s + b.fixed_s, "launch"),
+        ])
+    }
+
+    fn amounts(&self, row: &[GemmRow; 2]) -> [f64; 2] {
+        [row[0].flop() + row[1].flop(), row[0].bytes() + row[1].bytes()]
     }
 
     fn features(&self, row: &[GemmRow; 2]) -> [f64; 5] {

@@ -51,8 +51,17 @@ pub trait Form: Sync {
     fn seconds(&self, constants: &[f64], row: &Self::Row) -> f64;
     /// The larger of operations over peak and bytes over peak bandwidth: what a bare roofline says.
     fn roofline(&self, row: &Self::Row) -> f64;
+    /// The term that takes most of a row's time.
+    fn bound(&self, constants: &[f64], row: &Self::Row) -> &'static str;
+    /// Operations, and bytes to and from memory or over links: what a roofline is drawn from.
+    fn amounts(&self, row: &Self::Row) -> [f64; 2];
     /// Logarithms of what makes two rows alike: their distance picks the nearest neighbour that a fit is compared with.
     fn features(&self, row: &Self::Row) -> [f64; 5];
+}
+
+/// The name of the largest term, the first among equals.
+fn largest<const N: usize>(terms: [(f64, &'static str); N]) -> &'static str {
+    terms.into_iter().reduce(|a, b| if b.0 > a.0 { b } else { a }).map_or("launch", |t| t.1)
 }
 
 /// `(a^p + b^p + c^p)^(1/p)`: between the sum (p = 1: nothing overlaps) and the largest (p infinite: all does).

@@ -2,7 +2,7 @@
 //!
 //! `t = norm(q, [t0, bytes / (e_m bandwidth)])`. Above 1, `e_m` says that the bytes come from L2.
 
-use super::{Form, Peaks, four_starts, norm};
+use super::{Form, Peaks, four_starts, largest, norm};
 use crate::calibrate::solve::Constant;
 
 /// One measurement, or one call.
@@ -47,6 +47,15 @@ impl Form for Stream {
 
     fn roofline(&self, row: &StreamRow) -> f64 {
         row.bytes / row.peaks.bytes_per_s
+    }
+
+    fn bound(&self, constants: &[f64], row: &StreamRow) -> &'static str {
+        let moved = row.bytes / (constants[1] * row.peaks.bytes_per_s);
+        largest([(moved, "memory"), (constants[0], "launch")])
+    }
+
+    fn amounts(&self, row: &StreamRow) -> [f64; 2] {
+        [0.0, row.bytes]
     }
 
     fn features(&self, row: &StreamRow) -> [f64; 5] {

@@ -18,6 +18,7 @@ macro_rules! embed {
 static PRESETS: &[Preset] = embed![
     "a100-8",
     "h100-8",
+    "h100-2x8",
     "h800-8",
     "h800-2x8",
     "h200-8",
@@ -25,6 +26,7 @@ static PRESETS: &[Preset] = embed![
     "gb200-nvl72",
     "mi300x-8",
     "rtx4090-offload",
+    "rtx-pro-6000-2",
     "duplex-1",
     "duplex-4",
     "wafer-5x5",

@@ -25,7 +25,7 @@ mod utilisation;
 pub use data::{Row, RunData, Table};
 pub use panels::{Line, Panel, panels};
 pub use png::png;
-pub use scatter::scatter;
+pub use scatter::{roofline, scatter};
 pub use sweep::{SweepPoint, SweepTable, sweep_plot};
 
 use moesim_core::diag::{Diag, Result, unknown};

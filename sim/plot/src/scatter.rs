@@ -1,4 +1,4 @@
-//! Clouds of points on logarithmic axes with a diagonal: predicted against measured.
+//! Clouds of points on logarithmic axes: predicted against measured along a diagonal, rates under a roof.
 
 use crate::axis::{Axis, Frame};
 use crate::canvas::{Align, FAINT, MEDIUM, TOP, WIDTH, picture};
@@ -13,6 +13,15 @@ const POINTS: usize = 1500;
 /// Draws panels in two columns, as SVG: each line of a panel is a cloud of points above zero. Both axes are the same; on
 /// the dashed diagonal y is x.
 pub fn scatter(title: &str, below: &str, all: &[Panel]) -> String {
+    clouds(title, below, all, true)
+}
+
+/// The same with axes of their own and no diagonal: rates over arithmetic intensity.
+pub fn roofline(title: &str, below: &str, all: &[Panel]) -> String {
+    clouds(title, below, all, false)
+}
+
+fn clouds(title: &str, below: &str, all: &[Panel], diagonal: bool) -> String {
     let names = all.first().map_or(&[][..], |p| &p.lines);
     let legend: Vec<(String, _)> = names.iter().zip(SERIES).map(|(l, c)| (l.name.clone(), c)).collect();
     let top = TOP + 44.0;
@@ -29,15 +38,25 @@ pub fn scatter(title: &str, below: &str, all: &[Panel]) -> String {
             let good = |p: &&(f64, f64)| p.0 > 0.0 && p.1 > 0.0 && p.0.is_finite() && p.1.is_finite();
             let clouds: Vec<Vec<(f64, f64)>> =
                 panel.lines.iter().map(|l| l.points.iter().filter(good).copied().collect()).collect();
-            let values = clouds.iter().flatten().flat_map(|p| [p.0, p.1]);
-            let (lo, hi) = values.fold((f64::INFINITY, 0.0f64), |(lo, hi), v| (lo.min(v), hi.max(v)));
-            // At least two decades, so that the axes are logarithmic.
-            let (lo, hi) = (lo.min(hi / 100.0), hi);
-            let frame = Frame { x0, x1: x0 + wide, y0, y1: y0 + HIGH, x: Axis::auto(lo, hi), y: Axis::auto(lo, hi) };
+            let range = |values: &mut dyn Iterator<Item = f64>| {
+                let (lo, hi) = values.fold((f64::INFINITY, 0.0f64), |(lo, hi), v| (lo.min(v), hi.max(v)));
+                // At least two decades, so that the axes are logarithmic.
+                (lo.min(hi / 100.0), hi)
+            };
+            let points = || clouds.iter().flatten();
+            let both = range(&mut points().flat_map(|p| [p.0, p.1]));
+            let (x, y) = match diagonal {
+                true => (both, both),
+                false => (range(&mut points().map(|p| p.0)), range(&mut points().map(|p| p.1))),
+            };
+            let (x_axis, y_axis) = (Axis::auto(x.0, x.1), Axis::auto(y.0, y.1));
+            let frame = Frame { x0, x1: x0 + wide, y0, y1: y0 + HIGH, x: x_axis, y: y_axis };
             frame.title(c, &panel.title);
             frame.y_axis(c, &panel.y, 44.0);
             frame.x_axis(c, &format!("{}, log scale", panel.x), true);
-            c.path(&[(frame.px(lo), frame.py(lo)), (frame.px(hi), frame.py(hi))], FAINT, 1.0);
+            if diagonal {
+                c.path(&[(frame.px(both.0), frame.py(both.0)), (frame.px(both.1), frame.py(both.1))], FAINT, 1.0);
+            }
             for (cloud, color) in clouds.iter().zip(SERIES).rev() {
                 let every = cloud.len().div_ceil(POINTS).max(1);
                 cloud.iter().step_by(every).for_each(|p| c.dot((frame.px(p.0), frame.py(p.1)), 1.1, color));
@@ -60,5 +79,6 @@ mod tests {
         let dots = svg.matches("<circle").count();
         assert!(svg.contains("kernel") && (1000..=POINTS).contains(&dots), "{dots}");
         assert!(scatter("Check", "below", &[]).contains("nothing to show"));
+        assert!(roofline("Roof", "below", &[]).contains("nothing to show"));
     }
 }

@@ -5,7 +5,7 @@ use super::{Format, print, progress};
 use crate::output::json;
 use crate::registry::Registry;
 use crate::simulation::open_trace;
-use crate::validate::{Outcome, Status, experiments, files, outcome, resolve};
+use crate::validate::{Outcome, Status, experiments, files, kernel, outcome, resolve};
 use moesim_core::{Diag, Result};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -38,6 +38,10 @@ pub(super) fn run(args: &Args, registry: &Registry) -> Result<()> {
         let mut summaries = BTreeMap::new();
         for name in experiments(&file, &|c| wanted(&c.id)) {
             line.say(format!("{label}/{name}"));
+            if let Some(summary) = kernel(&file, label, &name)? {
+                summaries.insert(name, summary);
+                continue;
+            }
             let resolved = resolve(&file, label, &name)?;
             let out = args.out.as_ref().map(|o| o.join(label).join(&name));
             if let Some(parent) = out.as_deref().and_then(|o| o.parent()) {

@@ -30,7 +30,8 @@ pub struct Deployment {
     pub dispatch_bits: Option<f64>,
     /// Bits of an element that the combine sends; unless told, the model's activations.
     pub combine_bits: Option<f64>,
-    /// Processors of every device that are kept for dispatch and combine: compute kernels run on the others.
+    /// Processors of every device that are kept for dispatch and combine: compute kernels run on the others. 0: dispatch and
+    /// combine take what they need while nothing else runs.
     pub communication_units: u32,
 }
 

@@ -1,8 +1,10 @@
 //! The files of cases.
 
+use super::kernel::KernelCall;
 use moesim_core::{Diag, Result, config};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// A file of cases: one system.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -12,6 +14,9 @@ pub struct CaseFile {
     pub system: String,
     /// Its figures.
     pub case: Vec<Case>,
+    /// Calls of single kernels by name, which stand where an experiment may.
+    #[serde(default)]
+    pub kernels: BTreeMap<String, KernelCall>,
     /// Experiments by name; one that `extends` another has only a table `set` of dotted keys beside it.
     #[serde(default)]
     pub experiments: toml::Table,

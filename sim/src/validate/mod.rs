@@ -1,11 +1,13 @@
 //! Published figures beside simulated ones.
 //!
 //! A case (`sim/validation`, a file a system) holds a figure with its source and says where the simulated value is found: in
-//! the summary of an experiment of the same file. A published figure is never an input of an experiment.
+//! the summary of an experiment of the same file, or in what a kernel's profile says of one call. A published figure is never an input of an experiment.
 
 mod case;
+mod kernel;
 
 pub use case::{Case, CaseFile, Source, Take, files};
+pub use kernel::{KernelCall, KernelTime};
 
 use crate::experiment::{self, Resolved};
 use moesim_core::{Diag, Result, config};
@@ -75,6 +77,16 @@ pub fn experiments(file: &CaseFile, wanted: &dyn Fn(&Case) -> bool) -> Vec<Strin
         }
     }
     names
+}
+
+/// What a call of a kernel takes, if `name` is one, as a summary.
+///
+/// # Errors
+/// As [`KernelCall::time`].
+pub fn kernel(file: &CaseFile, label: &str, name: &str) -> Result<Option<serde_json::Value>> {
+    let Some(call) = file.kernels.get(name) else { return Ok(None) };
+    let time = call.time().map_err(|d| d.file(label).place(format!("kernels.{name}")))?;
+    serde_json::to_value(time).map(Some).map_err(|e| Diag::run(format!("no summary: {e}")))
 }
 
 /// An experiment of a file, ready to run.

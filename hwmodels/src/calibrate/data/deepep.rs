@@ -37,10 +37,15 @@ impl Columns {
         })
     }
 
-    fn exchange(&self, table: &Table, row: usize) -> Result<Exchange> {
+    fn exchange(&self, table: &Table, row: usize, links: LinksOf) -> Result<Exchange> {
         let whole = |column, most| table.whole(row, column, [1, most]);
         let (nodes, experts) = (whole(self.nodes, 1 << 10)?, whole(self.experts, 1 << 14)?);
         let top_k = whole(self.top_k, 256)?;
+        if nodes > 1 && links(table.text(row, self.device))?.nic_bytes_per_s.is_infinite() {
+            let problem = format!("{nodes} nodes, and the hardware has no network between nodes");
+            let d = table.wrong(row, self.nodes, problem);
+            return Err(d.cure("name hardware of several nodes with --hardware, as in h100-2x8"));
+        }
         if top_k > experts {
             let problem = format!("top-{top_k} of {experts} experts");
             return Err(table.wrong(row, self.top_k, problem).cure("select at most all experts"));
@@ -83,7 +88,7 @@ pub fn read_low_latency(table: &Table, links: LinksOf) -> Result<Vec<Group<LowLa
     }
     let mut out = Vec::new();
     for row in 0..table.rows() {
-        let x = columns.exchange(table, row)?;
+        let x = columns.exchange(table, row, links)?;
         let peaks = links(table.text(row, columns.device))?;
         for ((name, op), time) in OPS.into_iter().zip(times) {
             let one = LowLatencyRow::uniform(&x, op, MASKED, peaks);
@@ -121,7 +126,7 @@ pub fn read_normal(table: &Table, part: Part, links: LinksOf) -> Result<Vec<Grou
     }
     let mut out = Vec::new();
     for row in 0..table.rows() {
-        let x = columns.exchange(table, row)?;
+        let x = columns.exchange(table, row, links)?;
         let peaks = links(table.text(row, columns.device))?;
         for ((name, op), [units, transmit, notify]) in OPS.into_iter().zip(own) {
             let units = table.whole(row, units, [1, 1 << 12])? as f64;

@@ -32,6 +32,12 @@ const KINDS: [(&str, Kind, usize); 7] = [
     ("dsa_prefill_logits", Kind::LogitsPrefill, 2),
 ];
 
+/// Whether a file's name begins as InferSim's tables of attention do.
+pub fn is_named(path: &std::path::Path) -> bool {
+    let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+    KINDS.iter().any(|k| name.starts_with(k.0))
+}
+
 /// What the name of a file says: family, kind, numbers and how they are written.
 fn named(table: &Table) -> Result<(&'static str, Kind, Vec<u64>, String)> {
     let stem = table.path().file_name().and_then(|n| n.to_str()).unwrap_or_default();

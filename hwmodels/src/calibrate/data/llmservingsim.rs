@@ -26,6 +26,33 @@ pub struct Served<'a> {
 const STREAMING: [&str; 6] = ["embedding", "layernorm", "final_layernorm", "qk_norm", "rotary_emb", "sampler"];
 const GEMMS: [&str; 3] = ["qkv_proj", "o_proj", "lm_head"];
 
+/// What a `dense` or `per_sequence` table has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layers {
+    /// GEMMs.
+    pub gemms: bool,
+    /// Layers that stream and whose bytes are known, by tokens.
+    pub streams: bool,
+}
+
+/// Looks which layers a table has.
+///
+/// # Errors
+/// No column of layers, a layer that is not known.
+pub fn layers(table: &Table) -> Result<Layers> {
+    let layer = table.column("layer")?;
+    let mut found = Layers { gemms: false, streams: false };
+    for row in 0..table.rows() {
+        match table.text(row, layer) {
+            name if GEMMS.contains(&name) => found.gemms = true,
+            "sampler" => {}
+            name if STREAMING.contains(&name) => found.streams |= table.find("tokens").is_some(),
+            _ => return Err(unknown(table, row, layer)),
+        }
+    }
+    Ok(found)
+}
+
 fn element_bytes(served: &Served) -> Result<[f64; 3]> {
     let [weight, activation] = widths(served.precision).ok_or_else(|| {
         Diag::input(format!("{:?} is not a precision that is known", served.precision)).cure("write bf16 or fp8")

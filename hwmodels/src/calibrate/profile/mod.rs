@@ -36,6 +36,9 @@ pub struct Profile {
 const PRESETS: &[(&str, &str)] = &[
     ("a100-sxm", include_str!("../../../profiles/a100-sxm.toml")),
     ("h100-sxm", include_str!("../../../profiles/h100-sxm.toml")),
+    ("h800-sxm", include_str!("../../../profiles/h800-sxm.toml")),
+    ("rtx-pro-6000", include_str!("../../../profiles/rtx-pro-6000.toml")),
+    ("ascend-910c", include_str!("../../../profiles/ascend-910c.toml")),
 ];
 
 /// The profiles that ship, with their text.

@@ -1,0 +1,272 @@
+//! Measurements of one kernel, whatever its form: how they are fitted, and how a profile's kernel is compared with them.
+
+use super::cross::{self, Cell, Errors};
+use super::data::{Group, moe, tiling};
+use super::profile::{Beyond, Data, DataFile, Fitted, FormName, Kernel, KernelForm, Op};
+use crate::form::{
+    Attention, AttentionRow, Collective, CollectiveRow, Form, FusedExchange, FusedExchangeRow, FusedMoe, Gemm,
+    GemmPair, GemmRow, LowLatency, LowLatencyRow, MoeRow, Normal, NormalRow, Stream, StreamRow,
+};
+use moesim_core::Result;
+
+/// Where rows come from, and how they are fitted.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// The files.
+    pub files: &'a [DataFile],
+    /// Origin and licence, if told.
+    pub source: Option<&'a str>,
+    /// Whether fits that have not seen some of the rows say how far off they are on those.
+    pub cross: bool,
+}
+
+/// A row beside what a kernel says of it.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Compared {
+    /// The kernel family.
+    pub family: String,
+    /// Its precision.
+    pub precision: String,
+    /// The cell that its errors are counted in.
+    pub cell: String,
+    /// The shape, written out.
+    pub shape: String,
+    /// What makes it large: new tokens, bytes of a collective, devices of a fused exchange.
+    pub size: f64,
+    /// Measured seconds.
+    pub measured_s: f64,
+    /// Predicted seconds.
+    pub predicted_s: f64,
+    /// Seconds of a bare roofline.
+    pub roofline_s: f64,
+    /// The largest term of the prediction.
+    pub bound: &'static str,
+    /// Operations.
+    pub flop: f64,
+    /// Bytes to and from memory, or over links.
+    pub bytes: f64,
+    /// Whether its size is outside those of the profile's measurements.
+    pub extrapolated: bool,
+}
+
+/// What a profile's kernel says of all rows.
+#[derive(Clone, Debug)]
+pub struct Comparison {
+    /// Row by row.
+    pub rows: Vec<Compared>,
+    /// Errors by cell.
+    pub cells: Vec<Cell>,
+}
+
+/// Measurements of a kernel.
+pub trait Measured {
+    /// What the kernel does.
+    fn op(&self) -> Op;
+    /// In which form.
+    fn form(&self) -> FormName;
+    /// The device, the family and the precision, as the file names them.
+    fn names(&self) -> [&str; 3];
+    /// Rows.
+    fn rows(&self) -> usize;
+    /// What the reader assumed, and which rows were left out.
+    fn notes(&self) -> &[String];
+    /// Fits the constants.
+    fn fit(&self, from: &Source) -> Kernel;
+    /// Compares a kernel of the same form; `None` if it has another.
+    ///
+    /// # Errors
+    /// Constants that are not sensible.
+    fn compare(&self, kernel: &Kernel) -> Result<Option<Comparison>>;
+}
+
+/// A form that can be had from a kernel of a profile.
+pub trait OfKernel: Form + Sized {
+    /// The form with the kernel's choices, if it is of this form.
+    fn of(form: &KernelForm) -> Option<Self>;
+}
+
+/// Measurements of a kernel whose form is `F`.
+pub struct Series<F: Form> {
+    form: F,
+    op: Op,
+    choices: KernelForm,
+    group: Group<F::Row>,
+    /// What is left out together when errors on unseen rows are asked for.
+    folds: &'static str,
+    /// What counts devices or nodes, and its name: errors are also those of fits without the largest number, and without every
+    /// other size.
+    count: Option<(fn(&F::Row) -> f64, &'static str)>,
+}
+
+impl<F: OfKernel> Measured for Series<F> {
+    fn op(&self) -> Op {
+        self.op
+    }
+    fn form(&self) -> FormName {
+        self.choices.name()
+    }
+    fn names(&self) -> [&str; 3] {
+        [&self.group.device, &self.group.family, &self.group.precision]
+    }
+    fn rows(&self) -> usize {
+        self.group.rows.len()
+    }
+    fn notes(&self) -> &[String] {
+        &self.group.notes
+    }
+    fn fit(&self, from: &Source) -> Kernel {
+        let Self { form, group, .. } = self;
+        let solution = cross::fit(form, &group.rows, &group.seconds);
+        let constants = Fitted::all(&form.constants(), &solution);
+        // Errors are those of the constants as they are written.
+        let values: Vec<f64> = form.constants().iter().map(|c| constants[c.name].value).collect();
+        let left_out = if from.cross { cross::leave_shapes_out(form, group, &values) } else { None };
+        let mut beyond = Vec::new();
+        if let Some((count, what)) = self.count.filter(|_| from.cross) {
+            let odd = cross::every_other_size(group);
+            beyond.extend(
+                cross::leave_out(form, group, |i| odd[i])
+                    .map(|errors| Beyond { without: "every other size".into(), errors }),
+            );
+            let most = cross::largest(group, count);
+            let number = group.rows.iter().map(count).fold(0.0, f64::max);
+            let without = format!("{number} {what}");
+            beyond.extend(cross::leave_out(form, group, |i| most[i]).map(|errors| Beyond { without, errors }));
+        }
+        let sizes = group.size.iter().fold([f64::INFINITY, 0.0f64], |[l, m], s| [l.min(*s), m.max(*s)]);
+        Kernel {
+            op: self.op,
+            form: self.choices.clone(),
+            family: group.family.clone(),
+            precision: group.precision.clone(),
+            versions: group.versions.clone(),
+            notes: group.notes.clone(),
+            data: Data {
+                file: from.files.to_vec(),
+                source: from.source.map(str::to_string),
+                rows: group.rows.len(),
+                shapes: group.shapes.len(),
+                sizes,
+            },
+            folds: left_out.is_some().then(|| self.folds.to_string()),
+            constants,
+            cell: cross::cells(form, group, &values, left_out.as_deref()),
+            beyond,
+        }
+    }
+    fn compare(&self, kernel: &Kernel) -> Result<Option<Comparison>> {
+        let Some(form) = F::of(kernel.form()) else { return Ok(None) };
+        let (g, values, [least, most]) = (&self.group, kernel.values()?, kernel.data.sizes);
+        let one = |(i, row): (usize, &F::Row)| {
+            let [flop, bytes] = form.amounts(row);
+            Compared {
+                family: g.family.clone(),
+                precision: g.precision.clone(),
+                cell: g.cells[g.cell[i] as usize].clone(),
+                shape: g.shapes[g.shape[i] as usize].clone(),
+                size: g.size[i],
+                measured_s: g.seconds[i],
+                predicted_s: form.seconds(&values, row),
+                roofline_s: form.roofline(row),
+                bound: form.bound(&values, row),
+                flop,
+                bytes,
+                extrapolated: g.size[i] < least || g.size[i] > most,
+            }
+        };
+        let rows = g.rows.iter().enumerate().map(one).collect();
+        Ok(Some(Comparison { rows, cells: cross::cells(&form, g, &values, None) }))
+    }
+}
+
+impl Comparison {
+    /// Errors of the rows for which `keep` holds; none without any.
+    pub fn errors(&self, keep: impl Fn(&Compared) -> bool) -> Option<Errors> {
+        Errors::of(self.rows.iter().filter(|r| keep(r)).map(|r| (r.predicted_s / r.measured_s - 1.0).abs()).collect())
+    }
+}
+
+macro_rules! of_kernel {
+    ($($form:ty, $pattern:pat => $made:expr;)*) => {
+        $(impl OfKernel for $form {
+            fn of(form: &KernelForm) -> Option<Self> {
+                match form {
+                    $pattern => Some($made),
+                    _ => None,
+                }
+            }
+        })*
+    };
+}
+
+of_kernel! {
+    FusedMoe, KernelForm::FusedMoe { tiling, .. } => FusedMoe { tiling: *tiling };
+    Gemm, KernelForm::Gemm { warm, .. } => Gemm { warm: *warm };
+    GemmPair, KernelForm::GemmPair { .. } => GemmPair;
+    Attention, KernelForm::Attention { .. } => Attention;
+    Stream, KernelForm::Stream => Stream;
+    Collective, KernelForm::Collective => Collective;
+    LowLatency, KernelForm::LowLatency => LowLatency;
+    Normal, KernelForm::Normal { .. } => Normal;
+    FusedExchange, KernelForm::FusedExchange => FusedExchange;
+}
+
+/// A fused MoE family.
+pub fn fused_moe(group: Group<MoeRow>) -> Box<dyn Measured> {
+    let tiling = tiling(&group.family, group.versions.first().map_or("", |v| v), &group.precision);
+    let tuned = moe::tuned_shapes(&group.device, &group.precision, tiling).to_vec();
+    let choices = KernelForm::FusedMoe { tiling, tuned };
+    Box::new(Series { form: FusedMoe { tiling }, op: Op::Experts, choices, group, folds: "each shape", count: None })
+}
+
+/// GEMMs of one kernel, dense or grouped.
+pub fn gemm(op: Op, warm: bool, group: Group<GemmRow>, folds: &'static str) -> Option<Box<dyn Measured>> {
+    let choices = KernelForm::Gemm { warm, kernel: group.rows.first()?.kernel };
+    Some(Box::new(Series { form: Gemm { warm }, op, choices, group, folds, count: None }))
+}
+
+/// Both grouped GEMMs of experts, timed as one.
+pub fn pair(group: Group<[GemmRow; 2]>, folds: &'static str) -> Option<Box<dyn Measured>> {
+    let choices = KernelForm::GemmPair { kernel: group.rows.first()?[0].kernel };
+    Some(Box::new(Series { form: GemmPair, op: Op::Experts, choices, group, folds, count: None }))
+}
+
+/// Attention of one kernel.
+pub fn attention(op: Op, group: Group<AttentionRow>, folds: &'static str) -> Option<Box<dyn Measured>> {
+    let choices = KernelForm::Attention { kernel: group.rows.first()?.kernel };
+    Some(Box::new(Series { form: Attention, op, choices, group, folds, count: None }))
+}
+
+/// A layer that streams.
+pub fn stream(group: Group<StreamRow>) -> Box<dyn Measured> {
+    let (form, choices) = (Stream, KernelForm::Stream);
+    Box::new(Series { form, op: Op::Stream, choices, group, folds: "each shape", count: None })
+}
+
+/// A collective.
+pub fn collective(op: Op, group: Group<CollectiveRow>) -> Box<dyn Measured> {
+    let count: (fn(&CollectiveRow) -> f64, _) = (|r| r.devices, "devices");
+    let (form, choices, folds) = (Collective, KernelForm::Collective, "each number of devices");
+    Box::new(Series { form, op, choices, group, folds, count: Some(count) })
+}
+
+/// An exchange for low latency.
+pub fn low_latency(op: Op, group: Group<LowLatencyRow>) -> Box<dyn Measured> {
+    let count: (fn(&LowLatencyRow) -> f64, _) = (|r| r.nodes, "nodes");
+    let (form, choices, folds) = (LowLatency, KernelForm::LowLatency, "each number of nodes");
+    Box::new(Series { form, op, choices, group, folds, count: Some(count) })
+}
+
+/// An exchange for throughput.
+pub fn normal(op: Op, group: Group<NormalRow>) -> Box<dyn Measured> {
+    let units = group.rows.iter().fold([u64::MAX, 0], |[l, m], r| [l.min(r.units as u64), m.max(r.units as u64)]);
+    let count: (fn(&NormalRow) -> f64, _) = (|r| r.nodes, "nodes");
+    let (form, choices, folds) = (Normal, KernelForm::Normal { units }, "each number of nodes");
+    Box::new(Series { form, op, choices, group, folds, count: Some(count) })
+}
+
+/// A fused exchange.
+pub fn fused_exchange(op: Op, group: Group<FusedExchangeRow>) -> Box<dyn Measured> {
+    let (form, choices, folds) = (FusedExchange, KernelForm::FusedExchange, "each number of devices");
+    Box::new(Series { form, op, choices, group, folds, count: None })
+}

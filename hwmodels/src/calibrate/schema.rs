@@ -1,0 +1,174 @@
+//! Schemas: which one a table has, and its rows as measurements of kernels.
+
+use super::data::llmservingsim::{self, Served};
+use super::data::nccl::LinksOf;
+use super::data::{
+    Group, SCHEMAS, Table, cann, deepep, deepgemm, drop_outliers, infersim_attention, infersim_gemm, join,
+    llmservingsim_attention, moe, nccl,
+};
+use super::measured::{self, Measured};
+use super::profile::Op;
+use crate::form::GemmKernel;
+use moesim_core::{Diag, Result, diag};
+
+/// What tables do not say.
+pub struct Context<'a> {
+    /// The device, for tables that do not name it.
+    pub device: Option<&'a str>,
+    /// Peaks of a device for a precision.
+    pub peaks: moe::PeaksOf<'a>,
+    /// Peaks of a device's links.
+    pub links: LinksOf<'a>,
+    /// The model that was served, for tables of a served model's layers; its device is [`Context::device`].
+    pub served: Option<Served<'a>>,
+}
+
+/// Columns that mark a schema: all of one list.
+const MARKS: &[(&str, &[&str])] = &[
+    ("fused-moe", &["kernel_source", "moe_dtype", "num_tokens"]),
+    ("gemm", &["kind", "m_per_group", "tflops"]),
+    ("infersim-gemm", &["num_local_experts", "up_proj_us"]),
+    ("infersim-gemm", &["m", "k", "n", "latency_us"]),
+    ("llmservingsim-attention", &["prefill_chunk", "n_decode"]),
+    ("llmservingsim-moe", &["activated_experts", "time_us"]),
+    ("llmservingsim-dense", &["layer", "time_us"]),
+    ("fused-exchange", &["num_devices", "message_bytes"]),
+    ("nccl", &["nccl_dtype", "message_size"]),
+    ("deepep-low-latency", &["dispatch_avg_t_us", "combine_avg_t_us"]),
+    ("deepep-normal", &["dispatch_transmit_us", "combine_transmit_us"]),
+];
+
+/// The schema of a table, by its columns, or by its name where that says the kernel.
+///
+/// # Errors
+/// A table like none that is known.
+pub fn detect(table: &Table) -> Result<&'static str> {
+    if infersim_attention::is_named(table.path()) {
+        return Ok("infersim-attention");
+    }
+    let marked = MARKS.iter().find(|(_, columns)| columns.iter().all(|c| table.find(c).is_some()));
+    marked.map(|m| m.0).ok_or_else(|| {
+        let names: Vec<&str> = SCHEMAS.iter().map(|s| s.0).collect();
+        Diag::input("has the columns of no schema that is known")
+            .file(table.path())
+            .place("line 1")
+            .cure(format!("name its schema with --schema ({}) and its columns with --map", names.join(", ")))
+    })
+}
+
+/// Reads tables of one schema as one: measurements by device, family and precision, in the order of the tables.
+///
+/// # Errors
+/// An unknown schema, something that a table leaves out and the context does too, and all that is wrong with a table.
+pub fn read(schema: &str, tables: &[Table], x: &Context) -> Result<Vec<Box<dyn Measured>>> {
+    fn all<R: Clone>(tables: &[Table], read: impl Fn(&Table) -> Result<Vec<Group<R>>>) -> Result<Vec<Group<R>>> {
+        Ok(join(tables.iter().map(read).collect::<Result<Vec<_>>>()?))
+    }
+    let lacks = |what: &str, flag: &str| {
+        Diag::input(format!("does not say {what}"))
+            .file(tables.first().map_or("the table".as_ref(), |t| t.path()))
+            .cure(format!("name it with {flag}"))
+    };
+    let device = || x.device.ok_or_else(|| lacks("which device was measured", "--device"));
+    let served = || {
+        device()?;
+        x.served.ok_or_else(|| lacks("which model was served", "--model"))
+    };
+    let (peaks, links) = (x.peaks, x.links);
+    let mut out: Vec<Box<dyn Measured>> = Vec::new();
+    match schema {
+        "fused-moe" => out.extend(all(tables, |t| moe::read(t, peaks))?.into_iter().map(measured::fused_moe)),
+        "gemm" => {
+            let device = device()?;
+            for group in all(tables, |t| deepgemm::read(t, device, GemmKernel::WIDE, peaks))? {
+                // Dense and grouped ones run the same main loop: one fit for both.
+                let dense = group.cell.iter().any(|c| group.cells[*c as usize] == "dense");
+                let op = if dense { Op::Gemm } else { Op::GroupedGemm };
+                out.extend(measured::gemm(op, false, group, "each (n, k)"));
+            }
+        }
+        "infersim-gemm" => {
+            let device = device()?;
+            for group in all(tables, |t| infersim_gemm::read(t, device, peaks))? {
+                let op = if group.family == "gemm_dense" { Op::Gemm } else { Op::GroupedGemm };
+                out.extend(measured::gemm(op, false, group, "each (n, k)"));
+            }
+        }
+        "llmservingsim-dense" => {
+            let served = served()?;
+            let (mut gemms, mut streams) = (Vec::new(), Vec::new());
+            for table in tables {
+                let layers = llmservingsim::layers(table)?;
+                if layers.gemms {
+                    gemms.push(llmservingsim::read_dense(table, &served, peaks)?);
+                }
+                if layers.streams {
+                    streams.push(llmservingsim::read_streams(table, &served, peaks)?);
+                }
+            }
+            out.extend(join(gemms).into_iter().filter_map(|g| measured::gemm(Op::Gemm, true, g, "each layer")));
+            out.extend(join(streams).into_iter().map(measured::stream));
+        }
+        "llmservingsim-moe" => {
+            let served = served()?;
+            let groups = all(tables, |t| llmservingsim::read_moe(t, &served, peaks))?;
+            out.extend(groups.into_iter().filter_map(|g| measured::pair(g, "each number of activated experts")));
+        }
+        "llmservingsim-attention" => {
+            let served = served()?;
+            for group in all(tables, |t| llmservingsim_attention::read(t, &served, peaks))? {
+                let op = if group.family == "attention_decode" { Op::DecodeAttention } else { Op::PrefillAttention };
+                out.extend(measured::attention(op, group, "each length of the decoding sequences"));
+            }
+        }
+        "infersim-attention" => {
+            let device = device()?;
+            for mut group in all(tables, |t| infersim_attention::read(t, device, peaks))? {
+                drop_outliers(&mut group);
+                let op = match group.family.as_str() {
+                    "mha_decode" => Op::DecodeAttention,
+                    "mla_decode" => Op::LatentDecodeAttention,
+                    "mla_prefill" => Op::LatentPrefillAttention,
+                    "dsa_decode_attn" => Op::SparseDecodeAttention,
+                    "dsa_prefill_attn" => Op::SparsePrefillAttention,
+                    "dsa_decode_logits" => Op::DecodeIndexer,
+                    _ => Op::PrefillIndexer,
+                };
+                out.extend(measured::attention(op, group, "each length of keys"));
+            }
+        }
+        "fused-exchange" => {
+            let groups = all(tables, |t| cann::read(t, links))?;
+            out.extend(groups.into_iter().map(|g| measured::fused_exchange(way(&g.family), g)));
+        }
+        "nccl" => {
+            for group in all(tables, |t| nccl::read(t, links))? {
+                let op = match group.family.as_str() {
+                    "all_gather" => Op::AllGather,
+                    "all_reduce" => Op::AllReduce,
+                    "reduce_scatter" => Op::ReduceScatter,
+                    _ => Op::AllToAll,
+                };
+                out.push(measured::collective(op, group));
+            }
+        }
+        "deepep-low-latency" => {
+            let groups = all(tables, |t| deepep::read_low_latency(t, links))?;
+            out.extend(groups.into_iter().map(|g| measured::low_latency(way(&g.family), g)));
+        }
+        "deepep-normal" => {
+            let groups = all(tables, |t| deepep::read_normal(t, deepep::Part::Whole, links))?;
+            out.extend(groups.into_iter().map(|g| measured::normal(way(&g.family), g)));
+        }
+        other => {
+            let names: Vec<&str> = SCHEMAS.iter().map(|s| s.0).collect();
+            return Err(diag::unknown("schema", other, &names).place("--schema"));
+        }
+    }
+    Ok(out)
+}
+
+/// Which way an exchange goes, by the name of its family.
+fn way(family: &str) -> Op {
+    if family.ends_with("dispatch") { Op::Dispatch } else { Op::Combine }
+}

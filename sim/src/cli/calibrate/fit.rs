@@ -1,0 +1,127 @@
+//! `moesim calibrate fit`.
+
+use super::{Input, Read, cells, read};
+use crate::cli::{Format, print, progress};
+use crate::output::json;
+use moesim_core::output::AtomicFile;
+use moesim_core::{Diag, Result};
+use moesim_hwmodels::calibrate::measured::Source;
+use moesim_hwmodels::calibrate::profile::{Kernel, Profile};
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Args {
+    #[command(flatten)]
+    input: Input,
+    /// Write the profile here
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// A profile whose kernels are kept, but for those of the same operation, form, family and precision: so that one profile grows
+    /// from several tables; may be the file of --out
+    #[arg(long, value_name = "FILE")]
+    into: Option<String>,
+    /// The profile's name [default: that of --into, or the name of --out]
+    #[arg(long)]
+    name: Option<String>,
+    /// A profile that stands in for operations that this one lacks; may be given several times
+    #[arg(long, value_name = "PROFILE")]
+    donor: Vec<String>,
+    /// Origin and licence of the data, kept in the profile
+    #[arg(long, value_name = "TEXT")]
+    source: Option<String>,
+    /// Do not fit once more without some of the rows: no errors on what the fit has not seen
+    #[arg(long)]
+    no_cross: bool,
+}
+
+pub(super) fn run(a: &Args) -> Result<()> {
+    // What cannot be written is said before the fit, which may take minutes.
+    if let Some(folder) = a.out.as_deref().and_then(Path::parent).filter(|p| !p.as_os_str().is_empty() && !p.is_dir()) {
+        return Err(Diag::input("is no folder").file(folder).cure("make it, or choose another for --out"));
+    }
+    let into = a.into.as_deref().map(Profile::load).transpose()?;
+    let Read { kernels: measured, files, hardware } = read(&a.input)?;
+    let device = measured[0].names()[0].to_string();
+    if let Some(other) = measured.iter().find(|m| m.names()[0] != device) {
+        let problem = format!("holds two devices, {device:?} and {:?}", other.names()[0]);
+        return Err(Diag::input(problem)
+            .file(&a.input.data[0])
+            .cure("fit one device at a time: split the file by device"));
+    }
+    let line = progress::Line::new(false);
+    let mut kernels = Vec::new();
+    for m in &measured {
+        let [_, family, precision] = m.names();
+        line.say(format!("fitting {family} {precision} ({} rows)", m.rows()));
+        kernels.push(m.fit(&Source { files: &files, source: a.source.as_deref(), cross: !a.no_cross }));
+    }
+    line.done();
+    let stem = a.out.as_deref().and_then(Path::file_stem).map(|s| s.to_string_lossy().into_owned());
+    let mut profile = into.unwrap_or_else(|| Profile {
+        name: stem.unwrap_or_else(|| "profile".into()),
+        device,
+        hardware,
+        donors: Vec::new(),
+        kernels: Vec::new(),
+    });
+    if let Some(name) = &a.name {
+        profile.name.clone_from(name);
+    }
+    if !a.donor.is_empty() {
+        profile.donors.clone_from(&a.donor);
+    }
+    let same = |a: &Kernel, b: &Kernel| {
+        (a.op, a.form().name(), &a.family, &a.precision) == (b.op, b.form().name(), &b.family, &b.precision)
+    };
+    profile.kernels.retain(|old| !kernels.iter().any(|new| same(old, new)));
+    profile.kernels.extend(kernels.iter().cloned());
+    if let Some(out) = &a.out {
+        AtomicFile::write(out, profile.to_text()?.as_bytes())?;
+    }
+    print(&match a.input.format {
+        Format::Json => json(&profile)? + "\n",
+        Format::Table => fitted(&profile, &kernels),
+    })
+}
+
+fn fitted(p: &Profile, kernels: &[Kernel]) -> String {
+    let mut t = format!("{} on {}, errors in %\n", p.device, p.hardware);
+    for k in kernels {
+        let _ =
+            writeln!(t, "\n{} {} ({} rows, {} shapes): {}", k.family, k.precision, k.data.rows, k.data.shapes, k.op);
+        for (name, c) in &k.constants {
+            let known = k.form().constants();
+            let about = known.iter().find(|x| x.name == name).map_or(("", ""), |x| (x.about, x.unit));
+            let bound = if c.at_bound { ", at its bound" } else { "" };
+            let [low, high] = c.interval;
+            let _ =
+                writeln!(t, "  {name:<7}{:>11.4e} [{low:.2e}, {high:.2e}] {}{bound}: {}", c.value, about.1, about.0);
+        }
+        t += &cells(&k.cell);
+        if let Some(e) = k.left_out() {
+            let _ = writeln!(
+                t,
+                "  left out: {}; over all cells mean {:.1}, median {:.1}",
+                k.folds.as_deref().unwrap_or("each shape"),
+                100.0 * e.mean,
+                100.0 * e.median
+            );
+        }
+        for b in &k.beyond {
+            let e = &b.errors;
+            let _ = writeln!(
+                t,
+                "  without {}: mean {:.1}, median {:.1} on its {} rows",
+                b.without,
+                100.0 * e.mean,
+                100.0 * e.median,
+                e.rows
+            );
+        }
+        k.notes.iter().for_each(|n| t += &format!("  noted: {n}\n"));
+    }
+    t + "\nrough: mean distance of a row from its neighbours in size. left out: by fits that have not seen what is said.\n\
+         nearest: the nearest other shape's time, scaled by the ratio of bare rooflines. Intervals take rows for independent,\n\
+         which those of a series are not: they are too narrow.\n"
+}
