@@ -156,6 +156,11 @@ fn routing_does_not_depend_on_the_deployment() {
         assert_eq!(counts[i], counts[0], "{deployment:?}");
         let s = run.summary();
         let reduced = number(&s, "traffic_bytes.allreduce");
+        // Every path on a switch has two links.
+        let sent =
+            ["dispatch", "combine", "allreduce"].map(|k| number(&s, &format!("traffic_bytes.{k}"))).iter().sum::<f64>();
+        let carried = run.table("links.csv").column::<f64>("bytes").iter().sum::<f64>();
+        assert_eq!(carried, 2.0 * sent, "{deployment:?}");
         assert_eq!(reduced > 0.0, deployment.iter().any(|d| d.contains("_tp=")), "{deployment:?}: {reduced}");
     }
 }

@@ -6,7 +6,7 @@ use crate::engine::{Bound, Work};
 use moesim_core::{Diag, Picos, Result};
 use moesim_hwmodels::cost::{self, Cost, Gemm, elementwise, gemm};
 use moesim_hwmodels::network::{Bottleneck, Ring};
-use moesim_traces::model::{Attention, Heads, Mlp, Model, Span};
+use moesim_traces::model::{Attention, Heads, Layer, Mlp, Model, Span};
 
 /// Layers with the same attention; their cost in an iteration is the same.
 #[derive(Clone, Debug)]
@@ -106,14 +106,23 @@ impl Plan {
     }
 
     /// Bytes of all weights but the routed experts on each device: attention, dense layers, embedding and head split
-    /// over the tensor-parallel devices; routers and shared experts whole.
+    /// over the tensor-parallel devices; routers, shared experts and the down-projections of latent attention whole.
     pub fn common_weight_bytes(&self) -> u64 {
         let m = &self.model;
+        let latent = |l: &Layer| match l.attention.heads {
+            Heads::Mla { q_rank, kv_rank, rope_dim, .. } => {
+                let columns = u64::from(q_rank.unwrap_or(0)) + u64::from(kv_rank) + u64::from(rope_dim);
+                (columns as f64 * f64::from(m.hidden) * m.precision.attention / 8.0).round() as u64
+            }
+            Heads::Gqa { .. } => 0,
+        };
+        let down: u64 = m.decoder.iter().map(latent).sum();
         let split: u64 = m.decoder.iter().map(|l| l.attention_weight_bytes(m) + l.dense_weight_bytes(m)).sum::<u64>()
             + m.embedding_bytes()
-            + m.head_bytes();
+            + m.head_bytes()
+            - down;
         let whole: u64 = m.decoder.iter().map(|l| l.router_weight_bytes(m) + l.shared_weight_bytes(m)).sum();
-        split.div_ceil(self.ranks.tp as u64) + whole
+        split.div_ceil(self.ranks.tp as u64) + whole + down
     }
 
     /// Bytes of KV on each device of a rank for a sequence of `context` tokens, in whole blocks. Latent caches (MLA) are
@@ -256,5 +265,26 @@ mod tests {
             let largest = (1..=context).map(|c| p.kv_bytes(c)).max();
             assert_eq!(Some(p.kv_peak_bytes(context)), largest, "{context}");
         }
+    }
+
+    /// DeepSeek-V3: 61 layers with 1,536 + 512 + 64 columns of 7,168 that every tensor-parallel device has whole, at 8 bits.
+    #[test]
+    fn latent_down_projections_are_whole_on_every_device() {
+        let machine = Machine::new(Hardware::load("h800-2x8").unwrap()).unwrap();
+        let of = |attention_tp| {
+            let d = Deployment { attention_tp, ..Deployment::default() };
+            Plan::new(Model::load("deepseek-v3").unwrap(), machine.clone(), d).unwrap()
+        };
+        let (one, eight) = (of(1), of(8));
+        let bits = one.model.precision.attention;
+        let down = (61.0 * (1536.0 + 512.0 + 64.0) * 7168.0 * bits / 8.0) as u64;
+        let whole: u64 = one
+            .model
+            .decoder
+            .iter()
+            .map(|l| l.router_weight_bytes(&one.model) + l.shared_weight_bytes(&one.model))
+            .sum();
+        let split = one.common_weight_bytes() - whole - down;
+        assert!(eight.common_weight_bytes().abs_diff(split.div_ceil(8) + whole + down) <= 1);
     }
 }

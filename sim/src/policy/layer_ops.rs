@@ -123,7 +123,11 @@ impl LayerOps<'_> {
 
     /// The cost on `engine` of `counts[i]` tokens for the expert in the i-th of `slots`, as one grouped GEMM.
     pub fn expert_cost(&self, engine: &Engine, slots: Slots, counts: &[u32]) -> Cost {
-        let mlp = self.plan.experts(self.moe_layer);
+        let mut mlp = self.plan.experts(self.moe_layer);
+        if counts.len() == 1 {
+            // Each of its tokens selects it, and nothing else here.
+            mlp.choices = 1.0;
+        }
         match self.plan.expert_widths(self.moe_layer) {
             None => grouped_mlp(engine, &mlp, counts),
             Some(widths) => {
@@ -158,7 +162,7 @@ impl LayerOps<'_> {
             let of = |mlp: Option<GroupedMlp>, counts: &[u32]| {
                 mlp.map_or(Cost::default(), |mlp| grouped_mlp(&plan.machine.gpu, &mlp, counts))
             };
-            let all = routing.tokens_at(group).try_into().unwrap_or(u32::MAX);
+            let all = routing.real_tokens_at(group).try_into().unwrap_or(u32::MAX);
             let cost = of(part, routing.part_tokens(group)).then(of(base, &[all]));
             for device in plan.ranks.group_devices(group).filter(|_| cost.flop > 0) {
                 let op = self.on_device(OpKind::Experts, device, cost, self.arrived);

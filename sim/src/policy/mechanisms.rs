@@ -310,6 +310,11 @@ fn padded_capacities_on_devices_that_share_experts() {
     let common = on_four(&with(", capacity_padding = true, groups = 1, group_intermediate = 16"), 2, &rows, 4);
     let (first, other) = (sum(ffn(3, 1, 16), ffn(3, 1, 8)), sum(ffn(3, 1, 16), ffn(2, 1, 8)));
     assert_eq!((common.experts, common.held), (vec![first, first, other, other], vec![2 * 3 * HIDDEN * (16 + 8); 4]));
+    // So is the base of factorised experts: padding has no tokens.
+    let factored = on_four(&with(", capacity_padding = true, expert_rank = 8"), 2, &rows, 4);
+    let based = on_four(&with(", capacity_padding = true, expert_rank = 8, expert_base = true"), 2, &rows, 4);
+    let base: Vec<u64> = based.experts.iter().zip(&factored.experts).map(|(b, f)| b.0 - f.0).collect();
+    assert_eq!(base, [3, 3, 2, 2].map(|tokens| ffn(tokens, 1, 16).0));
 }
 
 #[test]

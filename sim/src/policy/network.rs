@@ -181,7 +181,7 @@ impl Network {
     }
 
     fn ring(&mut self, ring: Ring, devices: Range<usize>, rounds: u64, bytes: u64) -> Option<Work> {
-        self.allreduce_bytes += rounds * (ring.devices as u64).saturating_sub(1) * bytes;
+        self.count_ring(devices.clone(), rounds, bytes);
         let topology = self.fidelity.topology();
         let together = topology.node_of(devices.start) == topology.node_of(devices.end - 1);
         let kernel = if rounds == 2 { &self.kernels.all_reduce } else { &self.kernels.all_gather };
@@ -204,6 +204,18 @@ impl Network {
             }
         };
         (phase.time_s > 0.0).then(|| self.on_the_clock(phase))
+    }
+
+    /// What a ring sends over each link: pieces of 1 / n, n - 1 times a round.
+    fn count_ring(&mut self, devices: Range<usize>, rounds: u64, bytes: u64) {
+        let n = devices.len() as u64;
+        let each = rounds * n.saturating_sub(1) * bytes.div_ceil(n.max(1));
+        let topology = self.fidelity.topology().clone();
+        for src in devices.clone() {
+            let dst = if src + 1 == devices.end { devices.start } else { src + 1 };
+            topology.path(src, dst).iter().for_each(|&l| self.link_bytes[l as usize] += each);
+        }
+        self.allreduce_bytes += n * each;
     }
 
     fn on_the_clock(&mut self, phase: Phase) -> Work {

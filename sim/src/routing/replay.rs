@@ -81,6 +81,8 @@ pub struct LayerRouting<'a> {
     map: &'a SlotMap,
     slots: &'a [u32],
     pairs: &'a [u32],
+    /// As they came, where `pairs` are buffers.
+    real_pairs: &'a [u32],
     parts: &'a [u32],
 }
 
@@ -100,6 +102,11 @@ impl LayerRouting<'_> {
     /// Tokens sent to `group`, its own included: those with at least one expert there.
     pub fn tokens_at(&self, group: usize) -> u64 {
         (0..self.sources()).map(|s| u64::from(self.tokens_between(s, group))).sum()
+    }
+    /// The same of tokens alone, where buffers are padded to their capacity.
+    pub fn real_tokens_at(&self, group: usize) -> u64 {
+        let at = |s: usize| (s * self.map.layers + self.moe_layer) * self.map.ways + group;
+        (0..self.sources()).map(|s| u64::from(self.real_pairs[at(s)])).sum()
     }
     /// Slots of `group`.
     pub fn group_slots(&self, group: usize) -> std::ops::Range<usize> {
@@ -204,6 +211,7 @@ impl Replay {
             map: &self.map,
             slots: &slots[layer * s..(layer + 1) * s],
             pairs,
+            real_pairs: &self.counts.pairs,
             parts: &self.counts.parts[layer * self.map.parts..(layer + 1) * self.map.parts],
         }
     }
