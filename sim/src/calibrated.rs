@@ -9,7 +9,7 @@ use crate::policy::Dispatch;
 use moesim_core::{Diag, Result, diag};
 use moesim_hwmodels::Hardware;
 use moesim_hwmodels::calibrate::device;
-use moesim_hwmodels::calibrate::profile::{FormName, Kernel, KernelForm, Op, Profile};
+use moesim_hwmodels::calibrate::profile::{FormName, Kernel, KernelForm, Op, Profile, Table};
 use moesim_hwmodels::cost::{
     CoreKernel, DenseKernel, ExchangeForm, ExchangeKernel, ExchangeKernels, ExpertKernel, Kernels, StreamKernel,
 };
@@ -54,8 +54,13 @@ impl Calibrated {
             if let Some(found) = look.find(&[Op::Gemm], bits, |_| true) {
                 let KernelForm::Gemm { kernel, .. } = found.kernel.form() else { continue };
                 let peaks = look.peaks(found.kernel, bits)?;
-                out.kernels.gemms.push(DenseKernel::new(bits, *kernel, found.kernel.values()?, peaks));
+                let mut dense = DenseKernel::new(bits, *kernel, found.kernel.values()?, peaks);
                 out.say("gemm", &look, &found);
+                if let Some((profile, table)) = look.table(Op::Gemm, None, bits) {
+                    dense = dense.with_table(table.clone());
+                    out.say_table("gemm", profile, table);
+                }
+                out.kernels.gemms.push(dense);
             }
         }
         out.attention(&look)?;
@@ -84,6 +89,15 @@ impl Calibrated {
         }
     }
 
+    fn say_table(&mut self, what: &'static str, profile: &Profile, table: &Table) {
+        let (name, hash) = (&profile.name, table.data.hash());
+        let text = self.words.entry(what).or_default();
+        *text = format!(
+            "table {name}: {} {} (measured times, interpolated; data {hash}), where it lacks shape or size: {text}",
+            table.family, table.precision
+        );
+    }
+
     fn experts(&mut self, look: &Look) -> Result<()> {
         let (device, p) = (&look.resolved.hardware.device, &look.resolved.model.precision);
         let bits = [p.experts, p.activation];
@@ -100,8 +114,20 @@ impl Calibrated {
         let found = look.find(&ops, bits, of_family).filter(|f| !f.other_precision);
         match found {
             Some(found) => {
-                self.kernels.experts = Some(ExpertKernel::new(found.kernel, look.peaks(found.kernel, bits)?)?);
+                let mut kernel = ExpertKernel::new(found.kernel, look.peaks(found.kernel, bits)?)?;
                 self.say("experts", look, &found);
+                if let Some((profile, table)) = look.table(Op::Experts, wanted, bits) {
+                    kernel = kernel.with_table(table.clone());
+                    self.say_table("experts", profile, table);
+                }
+                self.kernels.experts = Some(kernel);
+            }
+            None if look.table(Op::Experts, wanted, bits).is_some() => {
+                return Err(Diag::input(
+                    "the profile has a table of experts and no fitted kernel that stands in where it lacks a size",
+                )
+                .place("hardware.device.profile")
+                .cure("fit one into it: moesim calibrate fit TIMES.csv --into PROFILE --out PROFILE"));
             }
             None if look.profiles().next().is_some() => {
                 self.words.insert("experts", format!("{ROOFLINE}: the profile has no kernel in this precision"));
@@ -207,6 +233,12 @@ impl<'a> Look<'a> {
         let exact = all().find(|(_, k)| k.suits(bits[0], bits[1]));
         let found = |other_precision| move |(profile, kernel)| Found { profile, kernel, other_precision };
         exact.map(found(false)).or_else(|| all().next().map(found(true)))
+    }
+
+    /// The device's own table for an operation; another device's times say nothing of this one's.
+    fn table(&self, op: Op, family: Option<&str>, bits: [f64; 2]) -> Option<(&'a Profile, &'a Table)> {
+        let own = self.profiles().filter(|p| self.own(p));
+        own.filter_map(|p| Some((p, p.table(op, family, bits[0], bits[1])?))).next()
     }
 
     /// The device's peaks for operands of these bits, on the processors that communication leaves.

@@ -250,3 +250,45 @@ fn what_is_lacking_is_asked_for() {
     refused(&["calibrate", "check", "a100-sxm", "n.csv"], "no kernel of all-gather");
     refused(&["calibrate", "fit", "t.csv", "--family", "theirs"], "no kernel family has");
 }
+
+/// A table gives its own times back, says what it lacks, and goes before the fitted kernel in a run.
+#[test]
+fn measured_times_are_interpolated_and_never_extrapolated() {
+    let p = Place::new();
+    let all = table();
+    // Every shape without its largest size.
+    let most = all.lines().filter(|l| !l.contains("bfloat16,16384,")).collect::<Vec<_>>().join("\n") + "\n";
+    assert!(most.len() < all.len());
+    p.write("all.csv", &all);
+    p.write("most.csv", most);
+    let said = p.ok(&["calibrate", "fit", "most.csv", "--kind", "table", "--out", "t.toml"]);
+    assert!(said.contains("20 times of 4 shapes"), "{said}");
+    let text = p.ok(&["calibrate", "check", "t.toml", "all.csv", "--format", "json"]);
+    let checked: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert!(number(&checked[0]["errors"], "mean") < 1e-6 && checked[0]["not_in_table"] == 4, "{checked}");
+    p.write("x.toml", p.ok(&["show", "quickstart"]));
+    let set = [
+        "hardware.device.profile=\"t.toml\"",
+        "model.precision.experts=16",
+        "hardware.device.expert_kernels=\"my_kernel\"",
+    ];
+    let mut args = vec!["run", "x.toml", "--quiet"];
+    set.iter().for_each(|s| args.extend(["--set", s]));
+    let out = p.command(&args).output().unwrap();
+    let err = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(out.status.code() == Some(2) && err.contains("no fitted kernel that stands in"), "{err}");
+    p.ok(&["calibrate", "fit", "all.csv", "--no-cross", "--into", "t.toml", "--out", "t.toml"]);
+    let summary = p.run("x.toml", "run", &set).summary();
+    let costs = summary["costs"]["experts"].as_str().unwrap();
+    assert!(costs.starts_with("table t: my_kernel bfloat16") && costs.contains("profile t: my_kernel"), "{costs}");
+    p.write(
+        "n.csv",
+        "device,op_name,nccl_dtype,num_gpus,message_size,latency\nNVIDIA H100,all_gather,half,8,4096,0.01\n",
+    );
+    let out = p.command(&["calibrate", "fit", "n.csv", "--kind", "table"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&out.stderr).contains("has no tables"));
+    let broken = p.text("t.toml").replacen("rows = [", "rows = [1e9, ", 1);
+    p.write("broken.toml", broken);
+    let out = p.command(&["calibrate", "check", "broken.toml", "all.csv"]).output().unwrap();
+    assert!(out.status.code() == Some(2) && String::from_utf8_lossy(&out.stderr).contains("do not rise"));
+}

@@ -2,7 +2,7 @@
 
 use super::cross::{self, Cell, Errors};
 use super::data::{Group, moe, tiling};
-use super::profile::{Beyond, Data, DataFile, Fitted, FormName, Kernel, KernelForm, Op};
+use super::profile::{Beyond, Data, DataFile, Fitted, FormName, Kernel, KernelForm, Op, Table};
 use crate::form::{
     Attention, AttentionRow, Collective, CollectiveRow, Form, FusedExchange, FusedExchangeRow, FusedMoe, Gemm,
     GemmPair, GemmRow, LowLatency, LowLatencyRow, MoeRow, Normal, NormalRow, Stream, StreamRow,
@@ -72,6 +72,10 @@ pub trait Measured {
     fn notes(&self) -> &[String];
     /// Fits the constants.
     fn fit(&self, from: &Source) -> Kernel;
+    /// The measured times as a table, if the operation has tables.
+    fn table(&self, from: &Source) -> Option<Table>;
+    /// Compares a table: rows that it has no time for are left out.
+    fn compare_table(&self, table: &Table) -> Comparison;
     /// Compares a kernel of the same form; `None` if it has another.
     ///
     /// # Errors
@@ -83,6 +87,10 @@ pub trait Measured {
 pub trait OfKernel: Form + Sized {
     /// The form with the kernel's choices, if it is of this form.
     fn of(form: &KernelForm) -> Option<Self>;
+    /// A row's shape, and its size within it, as tables have them.
+    fn tabled(_row: &Self::Row) -> Option<(Vec<u64>, f64)> {
+        None
+    }
 }
 
 /// Measurements of a kernel whose form is `F`.
@@ -114,6 +122,22 @@ impl<F: OfKernel> Measured for Series<F> {
     fn notes(&self) -> &[String] {
         &self.group.notes
     }
+    fn table(&self, from: &Source) -> Option<Table> {
+        let g = &self.group;
+        let balanced = |i: &usize| !g.cells[g.cell[*i] as usize].starts_with("power law");
+        let rows = (0..g.rows.len()).filter(balanced).map(|i| {
+            let (of, rows) = F::tabled(&g.rows[i])?;
+            Some((of, rows, g.seconds[i]))
+        });
+        let rows: Vec<_> = rows.collect::<Option<Vec<_>>>().filter(|r| !r.is_empty())?;
+        Some(Table::new(self.op, [&g.family, &g.precision], &g.versions, self.data(from), rows))
+    }
+    fn compare_table(&self, table: &Table) -> Comparison {
+        let seconds = |row: &F::Row| F::tabled(row).and_then(|(of, rows)| table.at(&of, rows));
+        let rows = (0..self.rows())
+            .filter_map(|i| Some(self.compared(&self.form, i, seconds(&self.group.rows[i])?, "table", false)));
+        Comparison { rows: rows.collect(), cells: Vec::new() }
+    }
     fn fit(&self, from: &Source) -> Kernel {
         let Self { form, group, .. } = self;
         let solution = cross::fit(form, &group.rows, &group.seconds);
@@ -133,7 +157,6 @@ impl<F: OfKernel> Measured for Series<F> {
             let without = format!("{number} {what}");
             beyond.extend(cross::leave_out(form, group, |i| most[i]).map(|errors| Beyond { without, errors }));
         }
-        let sizes = group.size.iter().fold([f64::INFINITY, 0.0f64], |[l, m], s| [l.min(*s), m.max(*s)]);
         Kernel {
             op: self.op,
             form: self.choices.clone(),
@@ -141,13 +164,7 @@ impl<F: OfKernel> Measured for Series<F> {
             precision: group.precision.clone(),
             versions: group.versions.clone(),
             notes: group.notes.clone(),
-            data: Data {
-                file: from.files.to_vec(),
-                source: from.source.map(str::to_string),
-                rows: group.rows.len(),
-                shapes: group.shapes.len(),
-                sizes,
-            },
+            data: self.data(from),
             folds: left_out.is_some().then(|| self.folds.to_string()),
             constants,
             cell: cross::cells(form, group, &values, left_out.as_deref()),
@@ -158,24 +175,44 @@ impl<F: OfKernel> Measured for Series<F> {
         let Some(form) = F::of(kernel.form()) else { return Ok(None) };
         let (g, values, [least, most]) = (&self.group, kernel.values()?, kernel.data.sizes);
         let one = |(i, row): (usize, &F::Row)| {
-            let [flop, bytes] = form.amounts(row);
-            Compared {
-                family: g.family.clone(),
-                precision: g.precision.clone(),
-                cell: g.cells[g.cell[i] as usize].clone(),
-                shape: g.shapes[g.shape[i] as usize].clone(),
-                size: g.size[i],
-                measured_s: g.seconds[i],
-                predicted_s: form.seconds(&values, row),
-                roofline_s: form.roofline(row),
-                bound: form.bound(&values, row),
-                flop,
-                bytes,
-                extrapolated: g.size[i] < least || g.size[i] > most,
-            }
+            let beyond = g.size[i] < least || g.size[i] > most;
+            self.compared(&form, i, form.seconds(&values, row), form.bound(&values, row), beyond)
         };
         let rows = g.rows.iter().enumerate().map(one).collect();
         Ok(Some(Comparison { rows, cells: cross::cells(&form, g, &values, None) }))
+    }
+}
+
+impl<F: OfKernel> Series<F> {
+    fn data(&self, from: &Source) -> Data {
+        let group = &self.group;
+        let sizes = group.size.iter().fold([f64::INFINITY, 0.0f64], |[l, m], s| [l.min(*s), m.max(*s)]);
+        Data {
+            file: from.files.to_vec(),
+            source: from.source.map(str::to_string),
+            rows: group.rows.len(),
+            shapes: group.shapes.len(),
+            sizes,
+        }
+    }
+
+    fn compared(&self, form: &F, i: usize, predicted_s: f64, bound: &'static str, extrapolated: bool) -> Compared {
+        let (g, row) = (&self.group, &self.group.rows[i]);
+        let [flop, bytes] = form.amounts(row);
+        Compared {
+            family: g.family.clone(),
+            precision: g.precision.clone(),
+            cell: g.cells[g.cell[i] as usize].clone(),
+            shape: g.shapes[g.shape[i] as usize].clone(),
+            size: g.size[i],
+            measured_s: g.seconds[i],
+            predicted_s,
+            roofline_s: form.roofline(row),
+            bound,
+            flop,
+            bytes,
+            extrapolated,
+        }
     }
 }
 
@@ -186,30 +223,42 @@ impl Comparison {
     }
 }
 
+impl OfKernel for FusedMoe {
+    fn of(form: &KernelForm) -> Option<Self> {
+        match form {
+            KernelForm::FusedMoe { tiling, .. } => Some(Self { tiling: *tiling }),
+            _ => None,
+        }
+    }
+    fn tabled(row: &MoeRow) -> Option<(Vec<u64>, f64)> {
+        let s = &row.shape;
+        Some(([s.hidden, s.intermediate, s.first, s.experts].map(|x| x as u64).to_vec(), row.load.rows))
+    }
+}
+
+impl OfKernel for Gemm {
+    fn of(form: &KernelForm) -> Option<Self> {
+        match form {
+            KernelForm::Gemm { warm, .. } => Some(Self { warm: *warm }),
+            _ => None,
+        }
+    }
+    fn tabled(row: &GemmRow) -> Option<(Vec<u64>, f64)> {
+        (row.load.groups == 1.0).then(|| (vec![row.n as u64, row.k as u64], row.load.rows))
+    }
+}
+
 macro_rules! of_kernel {
-    ($($form:ty, $pattern:pat => $made:expr;)*) => {
+    ($($form:ident)*) => {
         $(impl OfKernel for $form {
             fn of(form: &KernelForm) -> Option<Self> {
-                match form {
-                    $pattern => Some($made),
-                    _ => None,
-                }
+                (form.name() == FormName::$form).then_some(Self)
             }
         })*
     };
 }
 
-of_kernel! {
-    FusedMoe, KernelForm::FusedMoe { tiling, .. } => FusedMoe { tiling: *tiling };
-    Gemm, KernelForm::Gemm { warm, .. } => Gemm { warm: *warm };
-    GemmPair, KernelForm::GemmPair { .. } => GemmPair;
-    Attention, KernelForm::Attention { .. } => Attention;
-    Stream, KernelForm::Stream => Stream;
-    Collective, KernelForm::Collective => Collective;
-    LowLatency, KernelForm::LowLatency => LowLatency;
-    Normal, KernelForm::Normal { .. } => Normal;
-    FusedExchange, KernelForm::FusedExchange => FusedExchange;
-}
+of_kernel! { GemmPair Attention Stream Collective LowLatency Normal FusedExchange }
 
 /// A fused MoE family.
 pub fn fused_moe(group: Group<MoeRow>) -> Box<dyn Measured> {

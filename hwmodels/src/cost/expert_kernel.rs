@@ -2,7 +2,7 @@
 
 use super::{Cost, GroupedMlp};
 use crate::calibrate::data::moe::widths;
-use crate::calibrate::profile::{Kernel, KernelForm};
+use crate::calibrate::profile::{Kernel, KernelForm, Table};
 use crate::form::{FusedMoe, Gemm, GemmKernel, GemmLoad, GemmRow, MoeLoad, MoeRow, MoeShape, Peaks};
 use moesim_core::{Diag, Result};
 use std::sync::Arc;
@@ -20,6 +20,8 @@ pub struct ExpertKernel {
     activation_bytes: f64,
     /// Calls that were smaller or larger than any measurement.
     outside: Arc<AtomicU64>,
+    /// Measured times, which go first.
+    table: Option<Arc<Table>>,
 }
 
 /// What was measured.
@@ -59,7 +61,14 @@ impl ExpertKernel {
             sizes: kernel.data.sizes,
             activation_bytes,
             outside: Arc::default(),
+            table: None,
         })
+    }
+
+    /// With measured times where the table has them; the form stands in elsewhere, which counts as outside.
+    #[must_use]
+    pub fn with_table(self, table: Table) -> Self {
+        Self { table: Some(Arc::new(table)), ..self }
     }
 
     /// Calls so far that were smaller or larger than any measurement.
@@ -81,6 +90,14 @@ impl ExpertKernel {
     /// The cost of `tokens[e]` tokens for expert `e` of the device. Operations and bytes are those of [`super::grouped_mlp`]:
     /// what is useful, not what padding adds.
     pub(super) fn cost(&self, mlp: &GroupedMlp, tokens: &[u32], flop: u64, bytes: u64) -> Cost {
+        if let Some(table) = &self.table {
+            let rows: u64 = tokens.iter().map(|n| u64::from(*n)).sum();
+            let of = [mlp.hidden, mlp.intermediate, mlp.matrices.saturating_sub(1), tokens.len() as u64];
+            if let Some(seconds) = table.at(&of, rows as f64) {
+                return Cost::measured(0.0, seconds, [0.0, seconds], flop, bytes);
+            }
+            self.outside.fetch_add(1, Ordering::Relaxed);
+        }
         let kernel = match &self.layer {
             Layer::Fused { form, tuned } => return self.fused(*form, tuned, mlp, tokens, flop, bytes),
             Layer::Pair(kernel) | Layer::Grouped(kernel) => *kernel,

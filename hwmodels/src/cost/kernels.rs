@@ -2,6 +2,7 @@
 
 use super::memo::Memo;
 use super::{AttentionKind, AttentionShape, AttentionWork, Cost, ExpertKernel, Gemm};
+use crate::calibrate::profile::Table;
 use crate::form::{
     self, Attention, AttentionClass, AttentionHeads, AttentionKernel, AttentionRow, GemmKernel, GemmLoad, GemmRow,
     Peaks, Stream, StreamRow,
@@ -32,13 +33,21 @@ pub struct DenseKernel {
     constants: Vec<f64>,
     peaks: Peaks,
     memo: Arc<Memo>,
+    /// Measured times, which go first.
+    table: Option<Arc<Table>>,
 }
 
 impl DenseKernel {
     /// For operands of `bits` a weight and activation. `constants` are those of a form that was fitted `warm` or not; runs have
     /// other kernels between two calls and are cold.
     pub fn new(bits: [f64; 2], kernel: GemmKernel, constants: Vec<f64>, peaks: Peaks) -> Self {
-        Self { bits, form: form::Gemm { warm: false }, kernel, constants, peaks, memo: Arc::default() }
+        Self { bits, form: form::Gemm { warm: false }, kernel, constants, peaks, memo: Arc::default(), table: None }
+    }
+
+    /// With measured times where the table has them; the form stands in elsewhere.
+    #[must_use]
+    pub fn with_table(self, table: Table) -> Self {
+        Self { table: Some(Arc::new(table)), ..self }
     }
 
     /// Bits a weight and activation that it is for.
@@ -48,6 +57,9 @@ impl DenseKernel {
 
     fn cost(&self, g: &Gemm, flop: f64, bytes: f64) -> Cost {
         self.memo.get([g.m, g.n, g.k, 0], || {
+            if let Some(seconds) = self.table.as_ref().and_then(|t| t.at(&[g.n, g.k], g.m as f64)) {
+                return Cost::measured(0.0, seconds, [0.0, seconds], flop as u64, bytes as u64);
+            }
             let row = GemmRow {
                 load: GemmLoad::even(1.0, g.m as f64),
                 n: g.n as f64,

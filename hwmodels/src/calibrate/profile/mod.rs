@@ -2,9 +2,11 @@
 
 mod kernel;
 mod op;
+mod table;
 
 pub use kernel::{Beyond, Data, DataFile, Fitted, Kernel};
 pub use op::{FormName, KernelForm, Op};
+pub use table::{Shape, Table};
 
 use moesim_core::{Diag, Result, config, diag, input};
 use serde::{Deserialize, Serialize};
@@ -28,8 +30,11 @@ pub struct Profile {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub donors: Vec<String>,
     /// Kernel families, each in one precision.
-    #[serde(rename = "kernel")]
+    #[serde(rename = "kernel", default, skip_serializing_if = "Vec::is_empty")]
     pub kernels: Vec<Kernel>,
+    /// Measured times, which go before kernels where they have the shape and the size.
+    #[serde(rename = "table", default, skip_serializing_if = "Vec::is_empty")]
+    pub tables: Vec<Table>,
 }
 
 /// Profiles that ship inside the binary.
@@ -81,6 +86,7 @@ impl Profile {
                 .place("data.sizes")
                 .cure("fit it again"));
         }
+        profile.tables.iter().try_for_each(|t| t.check().map_err(|d| d.file(name)))?;
         profile.kernels.iter().try_for_each(|k| k.values().map(drop).map_err(|d| d.file(name)))?;
         Ok(profile)
     }
@@ -116,13 +122,22 @@ impl Profile {
     }
     /// The families of an operation, each once.
     pub fn families(&self, op: Op) -> Vec<&str> {
+        let kernels = self.kernels.iter().map(|k| (k.op, k.family.as_str()));
+        let tables = self.tables.iter().map(|t| (t.op, t.family.as_str()));
         let mut names = Vec::new();
-        for k in self.kernels.iter().filter(|k| k.op == op) {
-            if !names.contains(&k.family.as_str()) {
-                names.push(k.family.as_str());
+        for (_, family) in kernels.chain(tables).filter(|(o, _)| *o == op) {
+            if !names.contains(&family) {
+                names.push(family);
             }
         }
         names
+    }
+    /// The table of an operation, of a family if one is asked for, for operands of these bits: the first in the file.
+    pub fn table(&self, op: Op, family: Option<&str>, weight_bits: f64, activation_bits: f64) -> Option<&Table> {
+        let names = precisions(weight_bits, activation_bits);
+        let suits =
+            |t: &&Table| t.op == op && family.is_none_or(|f| t.family == f) && names.contains(&t.precision.as_str());
+        self.tables.iter().find(suits)
     }
     /// The fused kernel for experts of these bits a weight and activation, of a family if one is asked for.
     pub fn expert_kernel(&self, weight_bits: f64, activation_bits: f64, family: Option<&str>) -> Option<&Kernel> {

@@ -37,6 +37,9 @@ struct Checked {
     donor: Option<String>,
     errors: Errors,
     extrapolated: usize,
+    /// Of a table: rows whose shape or size it lacks, which have no prediction.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_in_table: Option<usize>,
     /// Errors by the term that binds.
     regimes: BTreeMap<&'static str, Errors>,
     cells: Vec<Cell>,
@@ -48,6 +51,31 @@ pub(super) fn run(a: &Args) -> Result<()> {
     let measured = read(&a.input)?.kernels;
     let (mut checked, mut all) = (Vec::new(), Vec::new());
     for m in &measured {
+        let [_, family, precision] = m.names();
+        let table = profile
+            .tables
+            .iter()
+            .find(|t| (t.op, t.family.as_str(), t.precision.as_str()) == (m.op(), family, precision));
+        if let Some(found) = table.map(|t| m.compare_table(t))
+            && let Some(errors) = found.errors(|_| true)
+        {
+            checked.push(Checked {
+                op: m.op(),
+                family: format!("{family} (table)"),
+                precision: precision.to_string(),
+                donor: None,
+                errors,
+                extrapolated: 0,
+                not_in_table: Some(m.rows() - found.rows.len()),
+                regimes: BTreeMap::new(),
+                cells: Vec::new(),
+                worst: worst(&found.rows),
+            });
+            all.extend(found.rows);
+        }
+        if profile.kernels.is_empty() && table.is_some() {
+            continue;
+        }
         let (kernel, donor) = kernel_for(&profile, &**m).ok_or_else(|| {
             let problem =
                 format!("the profile {} has no kernel of {} in the form of the measurements", profile.name, m.op());
@@ -55,13 +83,8 @@ pub(super) fn run(a: &Args) -> Result<()> {
         })?;
         let Some(found) = m.compare(kernel)? else { continue };
         let Some(errors) = found.errors(|_| true) else { continue };
-        let off = |r: &Compared| (r.predicted_s / r.measured_s - 1.0).abs();
-        let mut worst = found.rows.clone();
-        worst.sort_by(|a, b| off(b).total_cmp(&off(a)));
-        worst.truncate(WORST);
         let bounds = found.rows.iter().map(|r| r.bound).collect::<std::collections::BTreeSet<_>>();
         let regimes = bounds.into_iter().filter_map(|b| Some((b, found.errors(|r| r.bound == b)?))).collect();
-        let [_, family, precision] = m.names();
         checked.push(Checked {
             op: m.op(),
             family: family.to_string(),
@@ -69,9 +92,10 @@ pub(super) fn run(a: &Args) -> Result<()> {
             donor: donor.then(|| format!("{} {}", kernel.family, kernel.precision)),
             errors,
             extrapolated: found.rows.iter().filter(|r| r.extrapolated).count(),
+            not_in_table: None,
             regimes,
             cells: found.cells,
-            worst,
+            worst: worst(&found.rows),
         });
         all.extend(found.rows);
     }
@@ -88,6 +112,15 @@ pub(super) fn run(a: &Args) -> Result<()> {
         Format::Json => json(&checked)? + "\n",
         Format::Table => report(&profile, &checked, a.out.as_deref()),
     })
+}
+
+/// The rows that are furthest off.
+fn worst(rows: &[Compared]) -> Vec<Compared> {
+    let off = |r: &Compared| (r.predicted_s / r.measured_s - 1.0).abs();
+    let mut rows = rows.to_vec();
+    rows.sort_by(|a, b| off(b).total_cmp(&off(a)));
+    rows.truncate(WORST);
+    rows
 }
 
 /// The kernel of the same operation, family and precision; else of the operation and precision; else the operation's first one,
@@ -173,10 +206,15 @@ fn report(p: &Profile, checked: &[Checked], out: Option<&Path>) -> String {
         if let Some(donor) = &c.donor {
             let _ = writeln!(t, "  not in the profile; the constants of {donor} stand in");
         }
+        if let Some(n) = c.not_in_table.filter(|n| *n > 0) {
+            let _ = writeln!(t, "  {n} rows are of shapes or sizes that the table lacks: not predicted");
+        }
         if c.extrapolated > 0 {
             let _ = writeln!(t, "  {} rows are smaller or larger than any row fitted", c.extrapolated);
         }
-        t += &cells(&c.cells);
+        if !c.cells.is_empty() {
+            t += &cells(&c.cells);
+        }
         for (bound, e) in &c.regimes {
             let _ = writeln!(t, "  bound by {bound}: {}", of(e));
         }

@@ -6,7 +6,7 @@ use crate::output::json;
 use moesim_core::output::AtomicFile;
 use moesim_core::{Diag, Result};
 use moesim_hwmodels::calibrate::measured::Source;
-use moesim_hwmodels::calibrate::profile::{Kernel, Profile};
+use moesim_hwmodels::calibrate::profile::{Kernel, Profile, Table};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -27,12 +27,24 @@ pub(in crate::cli) struct Args {
     /// A profile that stands in for operations that this one lacks; may be given several times
     #[arg(long, value_name = "PROFILE")]
     donor: Vec<String>,
+    /// What the profile gets: constants of forms, or the measured times themselves, which are interpolated by shape (fused-moe and
+    /// dense GEMMs) and go first where they reach
+    #[arg(long, value_enum, default_value = "form")]
+    kind: Kind,
     /// Origin and licence of the data, kept in the profile
     #[arg(long, value_name = "TEXT")]
     source: Option<String>,
     /// Do not fit once more without some of the rows: no errors on what the fit has not seen
     #[arg(long)]
     no_cross: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Kind {
+    /// Fitted constants.
+    Form,
+    /// Measured times.
+    Table,
 }
 
 pub(super) fn run(a: &Args) -> Result<()> {
@@ -49,14 +61,27 @@ pub(super) fn run(a: &Args) -> Result<()> {
             .file(&a.input.data[0])
             .cure("fit one device at a time: split the file by device"));
     }
-    let line = progress::Line::new(false);
-    let mut kernels = Vec::new();
-    for m in &measured {
-        let [_, family, precision] = m.names();
-        line.say(format!("fitting {family} {precision} ({} rows)", m.rows()));
-        kernels.push(m.fit(&Source { files: &files, source: a.source.as_deref(), cross: !a.no_cross }));
+    let from = Source { files: &files, source: a.source.as_deref(), cross: !a.no_cross };
+    let (mut kernels, mut tables) = (Vec::new(), Vec::new());
+    match a.kind {
+        Kind::Form => {
+            let line = progress::Line::new(false);
+            for m in &measured {
+                let [_, family, precision] = m.names();
+                line.say(format!("fitting {family} {precision} ({} rows)", m.rows()));
+                kernels.push(m.fit(&from));
+            }
+            line.done();
+        }
+        Kind::Table => {
+            tables.extend(measured.iter().filter_map(|m| m.table(&from)));
+            if tables.is_empty() {
+                return Err(Diag::input(format!("{} has no tables, only forms", measured[0].op()))
+                    .place("--kind")
+                    .cure("give fused-moe tables or dense GEMMs, or leave --kind out"));
+            }
+        }
     }
-    line.done();
     let stem = a.out.as_deref().and_then(Path::file_stem).map(|s| s.to_string_lossy().into_owned());
     let mut profile = into.unwrap_or_else(|| Profile {
         name: stem.unwrap_or_else(|| "profile".into()),
@@ -64,6 +89,7 @@ pub(super) fn run(a: &Args) -> Result<()> {
         hardware,
         donors: Vec::new(),
         kernels: Vec::new(),
+        tables: Vec::new(),
     });
     if let Some(name) = &a.name {
         profile.name.clone_from(name);
@@ -76,13 +102,26 @@ pub(super) fn run(a: &Args) -> Result<()> {
     };
     profile.kernels.retain(|old| !kernels.iter().any(|new| same(old, new)));
     profile.kernels.extend(kernels.iter().cloned());
+    let alike = |a: &Table, b: &Table| (a.op, &a.family, &a.precision) == (b.op, &b.family, &b.precision);
+    profile.tables.retain(|old| !tables.iter().any(|new| alike(old, new)));
+    profile.tables.extend(tables.iter().cloned());
     if let Some(out) = &a.out {
         AtomicFile::write(out, profile.to_text()?.as_bytes())?;
     }
     print(&match a.input.format {
         Format::Json => json(&profile)? + "\n",
+        Format::Table if a.kind == Kind::Table => listed(&profile, &tables),
         Format::Table => fitted(&profile, &kernels),
     })
+}
+
+fn listed(p: &Profile, tables: &[Table]) -> String {
+    let mut t = format!("{} on {}\n", p.device, p.hardware);
+    for x in tables {
+        let times: usize = x.shape.iter().map(|s| s.rows.len()).sum();
+        let _ = writeln!(t, "{} {}: {}, {times} times of {} shapes", x.family, x.precision, x.op, x.shape.len());
+    }
+    t + "Times are interpolated between sizes of a shape; where a shape or size is lacking a fitted kernel of the profile stands in.\n"
 }
 
 fn fitted(p: &Profile, kernels: &[Kernel]) -> String {
