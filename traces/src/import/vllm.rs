@@ -309,8 +309,10 @@ mod tests {
         let prompt = r#""prompt_routed_experts": [[[-1, -1], [-1, -1]], [[0, 0], [3, 4]]]"#;
         let m = MISSING;
         for output in ["null", "[]"] {
-            let text = format!(r#"{{"choices": [{{"routed_experts": {output}}}], {prompt}}}
-                {{"choices": [{{"routed_experts": [[[0, 0], [5, 6]]]}}], {prompt}}}"#);
+            let text = format!(
+                r#"{{"choices": [{{"routed_experts": {output}}}], {prompt}}}
+                {{"choices": [{{"routed_experts": [[[0, 0], [5, 6]]]}}], {prompt}}}"#
+            );
             let (layers, list) = read(&text, &options()).unwrap();
             assert_eq!(layers, [1], "{output}");
             assert_eq!(list, [(0, vec![m, m, 3, 4], 2, vec![]), (0, vec![m, m, 3, 4], 2, vec![5, 6])], "{output}");
