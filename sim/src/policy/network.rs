@@ -18,7 +18,7 @@ pub struct Network {
     /// (source device, group, tokens) of the last dispatch: the combine goes the same ways back.
     ways: Vec<(u32, u32, u32)>,
     group_rings: Vec<Ring>,
-    /// Bytes over each link so far.
+    /// Bytes over each link so far: dispatches, combines and rings.
     pub link_bytes: Vec<u64>,
     /// Bytes that left their device in dispatches.
     pub dispatch_bytes: u64,
@@ -26,7 +26,7 @@ pub struct Network {
     pub combine_bytes: u64,
     /// Of both, bytes between nodes.
     pub cross_node_bytes: u64,
-    /// Bytes of all-reduces and all-gathers, as sent over their rings.
+    /// Bytes of all-reduces and all-gathers, as sent over the edges of their rings.
     pub allreduce_bytes: u64,
 }
 
@@ -114,7 +114,14 @@ impl Network {
     }
 
     fn ring(&mut self, ring: Ring, devices: Range<usize>, rounds: u64, bytes: u64) -> Option<Work> {
-        self.allreduce_bytes += rounds * (ring.devices as u64).saturating_sub(1) * bytes;
+        let n = ring.devices as u64;
+        // Each edge of the ring carries all pieces but one a round; pieces are rounded up, as [`Collective`] does.
+        let edge = rounds * n.saturating_sub(1) * bytes.div_ceil(n.max(1));
+        self.allreduce_bytes += n * edge;
+        let topology = self.fidelity.topology();
+        for (src, dst) in devices.clone().zip(devices.clone().cycle().skip(1)).filter(|_| edge > 0) {
+            topology.path(src, dst).iter().for_each(|&l| self.link_bytes[l as usize] += edge);
+        }
         let phase = match (self.closed, rounds) {
             (true, 2) => ring.allreduce(bytes as f64),
             (true, _) => ring.allgather(bytes as f64),

@@ -81,6 +81,8 @@ pub struct LayerRouting<'a> {
     map: &'a SlotMap,
     slots: &'a [u32],
     pairs: &'a [u32],
+    /// [`Self::pairs`] without padding.
+    came: &'a [u32],
     parts: &'a [u32],
 }
 
@@ -101,6 +103,10 @@ impl LayerRouting<'_> {
     pub fn tokens_at(&self, group: usize) -> u64 {
         (0..self.sources()).map(|s| u64::from(self.tokens_between(s, group))).sum()
     }
+    /// The same of tokens alone, where buffers are padded.
+    pub fn real_tokens_at(&self, group: usize) -> u64 {
+        (0..self.sources()).map(|s| u64::from(self.came[self.row(s) + group])).sum()
+    }
     /// Slots of `group`.
     pub fn group_slots(&self, group: usize) -> std::ops::Range<usize> {
         self.map.group_slots(self.moe_layer, group)
@@ -115,8 +121,11 @@ impl LayerRouting<'_> {
     }
     /// The same for every group.
     pub fn copies(&self, source: usize) -> &[u32] {
-        let at = (source * self.map.layers + self.moe_layer) * self.map.ways;
+        let at = self.row(source);
         &self.pairs[at..at + self.map.groups]
+    }
+    fn row(&self, source: usize) -> usize {
+        (source * self.map.layers + self.moe_layer) * self.map.ways
     }
     /// Expert-parallel groups.
     pub fn groups(&self) -> usize {
@@ -198,6 +207,7 @@ impl Replay {
             map: &self.map,
             slots: &slots[layer * s..(layer + 1) * s],
             pairs,
+            came: &self.counts.pairs,
             parts: &self.counts.parts[layer * self.map.parts..(layer + 1) * self.map.parts],
         }
     }
