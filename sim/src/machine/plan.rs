@@ -106,23 +106,16 @@ impl Plan {
     }
 
     /// Bytes of all weights but the routed experts on each device: attention, dense layers, embedding and head split
-    /// over the tensor-parallel devices; routers, shared experts and the down-projections of latent attention whole.
+    /// over the tensor-parallel devices; routers, shared experts and what attention has that is of no head whole.
     pub fn common_weight_bytes(&self) -> u64 {
         let m = &self.model;
-        let latent = |l: &Layer| match l.attention.heads {
-            Heads::Mla { q_rank, kv_rank, rope_dim, .. } => {
-                let columns = u64::from(q_rank.unwrap_or(0)) + u64::from(kv_rank) + u64::from(rope_dim);
-                (columns as f64 * f64::from(m.hidden) * m.precision.attention / 8.0).round() as u64
-            }
-            Heads::Gqa { .. } => 0,
-        };
-        let down: u64 = m.decoder.iter().map(latent).sum();
-        let split: u64 = m.decoder.iter().map(|l| l.attention_weight_bytes(m) + l.dense_weight_bytes(m)).sum::<u64>()
+        let layers = |of: &dyn Fn(&Layer) -> u64| m.decoder.iter().map(of).sum::<u64>();
+        let latent = layers(&|l| l.attention_whole_bytes(m));
+        let split = layers(&|l| l.attention_weight_bytes(m) + l.dense_weight_bytes(m)) - latent
             + m.embedding_bytes()
-            + m.head_bytes()
-            - down;
-        let whole: u64 = m.decoder.iter().map(|l| l.router_weight_bytes(m) + l.shared_weight_bytes(m)).sum();
-        split.div_ceil(self.ranks.tp as u64) + whole + down
+            + m.head_bytes();
+        let whole = latent + layers(&|l| l.router_weight_bytes(m) + l.shared_weight_bytes(m));
+        split.div_ceil(self.ranks.tp as u64) + whole
     }
 
     /// Bytes of KV on each device of a rank for a sequence of `context` tokens, in whole blocks. Latent caches (MLA) are
@@ -253,6 +246,23 @@ mod tests {
         assert_eq!(p.kv_bytes(1024), 12 * (1024 + 128) * 2048);
         let split = plan(Deployment { attention_tp: 4, ..Deployment::default() });
         assert_eq!(split.kv_bytes(1024) * 4, p.kv_bytes(1024));
+    }
+
+    /// Every device of a tensor-parallel rank has the projections into the latent spaces whole: 61 layers of 7168 x (1536 +
+    /// 512 + 64) bytes, which eight devices hold eight times.
+    #[test]
+    fn latent_projections_are_not_split() {
+        let of = |attention_tp| {
+            let machine = Machine::new(Hardware::load("h100-8").unwrap()).unwrap();
+            let deployment = Deployment { attention_tp, ..Deployment::default() };
+            Plan::new(Model::load("deepseek-v3").unwrap(), machine, deployment).unwrap()
+        };
+        let (one, eight) = (of(1), of(8));
+        let m = &one.model;
+        let (attention, latent) = (m.precision.attention / 8.0, 61.0 * 7168.0 * (1536.0 + 512.0 + 64.0));
+        let whole: u64 = m.decoder.iter().map(|l| l.router_weight_bytes(m) + l.shared_weight_bytes(m)).sum();
+        let more = 8 * (eight.common_weight_bytes() - whole) - (one.common_weight_bytes() - whole);
+        assert!((more as f64 - 7.0 * attention * latent).abs() < 8.0 * 8.0, "{more}");
     }
 
     /// A chunk of 4 blocks is full at its end and let go at the next token; the peak remembers it.

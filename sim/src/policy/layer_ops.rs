@@ -50,6 +50,12 @@ impl Picked {
     }
 }
 
+/// An expert that runs alone has each of its tokens once, however many experts of a group a token selects in the mean.
+fn alone(mlp: GroupedMlp, counts: &[u32]) -> GroupedMlp {
+    let several = counts.iter().filter(|n| **n > 0).nth(1).is_some();
+    GroupedMlp { choices: if several { mlp.choices } else { 1.0 }, ..mlp }
+}
+
 /// One layer's part of the graph, after its gate.
 #[derive(Debug)]
 pub struct LayerOps<'a> {
@@ -123,11 +129,7 @@ impl LayerOps<'_> {
 
     /// The cost on `engine` of `counts[i]` tokens for the expert in the i-th of `slots`, as one grouped GEMM.
     pub fn expert_cost(&self, engine: &Engine, slots: Slots, counts: &[u32]) -> Cost {
-        let mut mlp = self.plan.experts(self.moe_layer);
-        if counts.len() == 1 {
-            // Each of its tokens selects it, and nothing else here.
-            mlp.choices = 1.0;
-        }
+        let mlp = alone(self.plan.experts(self.moe_layer), counts);
         match self.plan.expert_widths(self.moe_layer) {
             None => grouped_mlp(engine, &mlp, counts),
             Some(widths) => {
@@ -162,6 +164,7 @@ impl LayerOps<'_> {
             let of = |mlp: Option<GroupedMlp>, counts: &[u32]| {
                 mlp.map_or(Cost::default(), |mlp| grouped_mlp(&plan.machine.gpu, &mlp, counts))
             };
+            // Padding has experts of its own, but nothing in common with others.
             let all = routing.real_tokens_at(group).try_into().unwrap_or(u32::MAX);
             let cost = of(part, routing.part_tokens(group)).then(of(base, &[all]));
             for device in plan.ranks.group_devices(group).filter(|_| cost.flop > 0) {
@@ -225,5 +228,26 @@ impl LayerOps<'_> {
         let m = &self.plan.machine;
         let op = self.graph.op(kind, self.layer, device as u32, crate::machine::work(cost));
         op.after(&[after]).hold(m.compute[device]).draw(m.memory[device], cost.bytes).id()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_expert_has_each_token_once() {
+        let mlp = GroupedMlp {
+            hidden: 64,
+            intermediate: 32,
+            rank: 0,
+            matrices: 3,
+            weight_bits: 16.0,
+            activation_bits: 16.0,
+            choices: 2.5,
+        };
+        for (counts, choices) in [(&[7u32][..], 1.0), (&[0, 7, 0], 1.0), (&[1, 7], 2.5), (&[], 1.0)] {
+            assert_eq!(alone(mlp, counts).choices, choices, "{counts:?}");
+        }
     }
 }

@@ -122,6 +122,10 @@ fn on_groups(
         at.0 += graph.flop(i);
         at.1 += graph.demands(i).iter().map(|d| d.amount).sum::<u64>();
     }
+    // Behind one switch, every byte leaves its device once.
+    let links = plan.machine.topology.links().iter().zip(&network.link_bytes);
+    let left: u64 = links.filter(|(l, _)| (l.from as usize) < devices).map(|l| l.1).sum();
+    assert_eq!(left, network.dispatch_bytes + network.combine_bytes + network.allreduce_bytes);
     let common = plan.common_part_bytes(replay.map());
     let held = policy.resident_expert_bytes(&plan, replay.map()).iter().zip(common).map(|(a, b)| a + b).collect();
     Done {
@@ -280,6 +284,11 @@ fn an_expert_takes_no_more_than_its_capacity() {
     // An expert that nobody chose computes its padding.
     let idle = run(&with(", capacity_factor = 1.0, capacity_padding = true"), 2, &[&[0, 2], &[0, 2]], 1);
     assert_eq!(idle.experts, [ffn(2, 1, 32); 2]);
+    // The base is for tokens alone: three of expert 0 that were not dropped, two of expert 1.
+    let more = ", capacity_factor = 0.5, capacity_padding = true, expert_rank = 8, expert_base = true";
+    let based = run(&with(more), 2, &rows, 4).experts;
+    let base = [ffn(3, 1, 32), ffn(2, 1, 32)];
+    assert_eq!((based[0].0 - based[1].0, based[0].1 - based[1].1), (base[0].0 - base[1].0, base[0].1 - base[1].1));
     // Dropped members of a group do not compute its common part: it is on both devices.
     let group = ", capacity_factor = 0.5, groups = 1, group_intermediate = 16";
     let grouped = run(&with(group), 2, &rows, 4).experts;
@@ -329,4 +338,27 @@ fn common_parts_on_devices_that_share_experts() {
     // Three tokens to device 1, one to devices 2 and 3; one comes back from device 2.
     assert_eq!((done.dispatch_bytes, done.combine_bytes), (128 * 5, 128));
     assert_eq!(done.allreduce_bytes, 2 * 128 * (3 + 1));
+}
+
+/// Four devices in a ring send the same over the same links in every fidelity, and all that is counted is on links.
+#[test]
+fn rings_are_on_their_links_in_every_fidelity() {
+    let m = model("experts = 2, top_k = 1, expert_intermediate = 32");
+    let machine = Machine::new(Hardware::load("h100-8").unwrap()).unwrap();
+    let deployment = Deployment { attention_tp: 4, ..Deployment::default() };
+    let plan = Plan::new(m, machine, deployment).unwrap();
+    let of = |fidelity| {
+        let mut n = Network::new(&plan, fidelity, Box::new(Flat), Default::default());
+        // 1001 bytes in four pieces of 251, three of them a round and edge.
+        assert!(n.rank_ring(&plan, 1, 2, 1001).is_some() && n.rank_ring(&plan, 1, 1, 1001).is_some());
+        assert_eq!(n.allreduce_bytes, 4 * 3 * 3 * 251);
+        for (l, bytes) in plan.machine.topology.links().iter().zip(&n.link_bytes) {
+            let own = (4..8).contains(&l.from) || (4..8).contains(&l.to);
+            assert_eq!(*bytes, if own { 3 * 3 * 251 } else { 0 }, "{}", l.name);
+        }
+        n.link_bytes
+    };
+    use crate::experiment::NetworkFidelity::{Bottleneck, Flow, Reserve, ReserveHeadOfLine};
+    let [a, b, c, d] = [Bottleneck, Flow, Reserve, ReserveHeadOfLine].map(of);
+    assert!(a == b && b == c && c == d);
 }

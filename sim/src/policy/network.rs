@@ -29,7 +29,7 @@ pub struct Network {
     /// What the last dispatch and its combine send.
     legs: Legs,
     group_rings: Vec<Ring>,
-    /// Bytes over each link so far.
+    /// Bytes over each link so far: dispatches, combines and rings.
     pub link_bytes: Vec<u64>,
     /// Bytes that left their device in dispatches.
     pub dispatch_bytes: u64,
@@ -39,7 +39,7 @@ pub struct Network {
     pub cross_node_bytes: u64,
     /// Of these, those of dispatches.
     pub dispatch_cross_node_bytes: u64,
-    /// Bytes of all-reduces and all-gathers, as sent over their rings.
+    /// Bytes of all-reduces and all-gathers, as sent over the edges of their rings.
     pub allreduce_bytes: u64,
     /// What was priced since the iteration began, if anybody asks: see [`Network::keep_log`].
     log: Option<Log>,

@@ -115,6 +115,11 @@ impl Counts {
                     turn = if turn + 1 == s.spread { 0 } else { turn + 1 };
                     let row = Row { ids: ids.unwrap_or_default(), device, position: position_now };
                     if ids.is_none() {
+                        // Who is dropped depends on who came before.
+                        if map.limited() {
+                            counts.count(map, &block.rows[..block.len], k);
+                            block.len = 0;
+                        }
                         counts.count(map, &[Row { ids: drawn, ..row }], k);
                         return;
                     }

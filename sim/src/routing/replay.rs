@@ -81,8 +81,8 @@ pub struct LayerRouting<'a> {
     map: &'a SlotMap,
     slots: &'a [u32],
     pairs: &'a [u32],
-    /// As they came, where `pairs` are buffers.
-    real_pairs: &'a [u32],
+    /// [`Self::pairs`] without padding.
+    came: &'a [u32],
     parts: &'a [u32],
 }
 
@@ -103,10 +103,9 @@ impl LayerRouting<'_> {
     pub fn tokens_at(&self, group: usize) -> u64 {
         (0..self.sources()).map(|s| u64::from(self.tokens_between(s, group))).sum()
     }
-    /// The same of tokens alone, where buffers are padded to their capacity.
+    /// The same of tokens alone, where buffers are padded.
     pub fn real_tokens_at(&self, group: usize) -> u64 {
-        let at = |s: usize| (s * self.map.layers + self.moe_layer) * self.map.ways + group;
-        (0..self.sources()).map(|s| u64::from(self.real_pairs[at(s)])).sum()
+        (0..self.sources()).map(|s| u64::from(self.came[self.row(s) + group])).sum()
     }
     /// Slots of `group`.
     pub fn group_slots(&self, group: usize) -> std::ops::Range<usize> {
@@ -122,14 +121,17 @@ impl LayerRouting<'_> {
     }
     /// The same for every group.
     pub fn copies(&self, source: usize) -> &[u32] {
-        let at = (source * self.map.layers + self.moe_layer) * self.map.ways;
+        let at = self.row(source);
         &self.pairs[at..at + self.map.groups]
     }
     /// What the map's [`super::Counting`] asks for of the tokens on device `source`: those with an expert on each node, or the
     /// selections on each group; nothing unless it asks.
     pub fn counted(&self, source: usize) -> &[u32] {
-        let at = (source * self.map.layers + self.moe_layer) * self.map.ways;
+        let at = self.row(source);
         &self.pairs[at + self.map.counted_at..at + self.map.ways]
+    }
+    fn row(&self, source: usize) -> usize {
+        (source * self.map.layers + self.moe_layer) * self.map.ways
     }
     /// Expert-parallel groups.
     pub fn groups(&self) -> usize {
@@ -211,7 +213,7 @@ impl Replay {
             map: &self.map,
             slots: &slots[layer * s..(layer + 1) * s],
             pairs,
-            real_pairs: &self.counts.pairs,
+            came: &self.counts.pairs,
             parts: &self.counts.parts[layer * self.map.parts..(layer + 1) * self.map.parts],
         }
     }

@@ -7,6 +7,36 @@ use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+/// A token with a row of its own and behind it one whose row is drawn: the former takes the last place of their expert.
+#[test]
+fn drawn_rows_are_counted_in_the_order_of_the_batch() {
+    let meta = Meta {
+        model: "t".into(),
+        layer_numbers: vec![0],
+        experts: 2,
+        k: 1,
+        source: "by hand".into(),
+        licence: "none".into(),
+    };
+    let sequence = OwnedSequence { decode: vec![0], decode_first_position: 1, ..OwnedSequence::default() };
+    let source = Source::new(Arc::new(Trace::from_sequences(meta, vec![sequence]).unwrap()), Missing::Draw, 1);
+    let shape = LayerShape { capacity: Some(Capacity { per_token: 0.5, padded: false }), ..LayerShape::default() };
+    let mut replay = Replay::new(SlotMap::shaped(&[vec![vec![0], vec![1]]], &[shape], 2, 2));
+    let part = |from, device| Segment {
+        binding: Binding { sequence: 0, offset: 0 },
+        prompt: 1,
+        from,
+        count: 1,
+        device,
+        spread: 1,
+        turn: 0,
+    };
+    let came = replay.load(&source, &[part(1, 0), part(0, 1)]);
+    assert_eq!((came.traced, came.drawn, replay.selections().dropped), (1, 1, 1));
+    let routing = replay.reveal(0);
+    assert_eq!((routing.tokens_between(0, 0), routing.tokens_between(1, 0)), (1, 0));
+}
+
 const GROUPS: usize = 3;
 const DEVICES: usize = 3;
 

@@ -38,8 +38,7 @@ impl Importer for CsvRows {
         let mut csv = csv::ReaderBuilder::new().quoting(false).buffer_capacity(1 << 18).from_reader(lines);
         let header = csv.headers().map_err(|e| broken(path, &e))?;
         let names = header.iter().map(|c| c.trim_start_matches('\u{feff}').trim());
-        let columns =
-            known(names).and_then(|known| Columns::find(&known, options)).map_err(|d| d.file(path).place("line 1"))?;
+        let columns = known(names).and_then(|known| Columns::find(&known)).map_err(|d| d.file(path).place("line 1"))?;
         let mut reader = Rows::new(path, options, sink, columns.experts.len());
         let mut record = ByteRecord::new();
         while csv.read_byte_record(&mut record).map_err(|e| broken(path, &e))? {

@@ -186,13 +186,7 @@ impl Line {
             source: self.source.clone(),
             licence: self.licence.clone(),
         };
-        let meta = options.describe(path, layers, k, declared)?;
-        match options.k {
-            Some(given) if given != meta.k => {
-                Err(wrong(format!("has {} experts a token and layer, not {given}", meta.k), "correct --top-k"))
-            }
-            _ => Ok(meta),
-        }
+        options.describe(path, layers, k, declared)
     }
     /// Whether it is of the same model as the first line.
     fn agrees(&self, m: &Meta, width: usize, lists: Option<usize>) -> Result<()> {

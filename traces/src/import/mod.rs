@@ -83,9 +83,9 @@ pub struct Options {
     pub model: Option<String>,
     /// Routed experts a layer, zero-compute ones included; of layers that differ, the most.
     pub experts: Option<u32>,
-    /// Experts a token, where the source leaves it open.
+    /// Experts a token, where the source leaves it open; else it must agree.
     pub k: Option<u32>,
-    /// Numbers of the MoE layers; default the model's, or 0, 1, 2, ...
+    /// Numbers of the MoE layers, which must agree with the source's and the model's; default those, or 0, 1, 2, ...
     pub layer_numbers: Option<Vec<u32>>,
     /// Where the selections come from; default the name of the file.
     pub source: Option<String>,
@@ -113,7 +113,7 @@ impl Options {
             other => other.transpose(),
         }
     }
-    /// Describes a source of so many layers, which says this of itself.
+    /// Describes a source of so many layers and of k experts a token, which says this of itself.
     fn describe(&self, path: &Path, layers: usize, k: u32, declared: Declared) -> Result<Meta> {
         // A shape may declare any number where it declares no tokens.
         if layers > LAYERS {
@@ -148,6 +148,13 @@ impl Options {
             if let Some(e) = self.experts.or(declared.experts).filter(|e| *e != ids) {
                 return disagree("experts", e.to_string(), &m.name, ids.to_string());
             }
+        }
+        if let Some(given) = self.k.filter(|given| *given != k) {
+            return disagree("experts a token", k.to_string(), "the option", given.to_string());
+        }
+        let known = declared.layer_numbers.as_ref().or(from_model.as_ref());
+        if let (Some(known), Some(given)) = (known, self.layer_numbers.as_ref().filter(|n| Some(*n) != known)) {
+            return disagree("layer numbers", format!("{known:?}"), "the option", format!("{given:?}"));
         }
         if let (Some(found), Some(given)) = (declared.experts, self.experts.filter(|e| Some(*e) != declared.experts)) {
             return disagree("experts", found.to_string(), "the option", given.to_string());

@@ -48,7 +48,7 @@ pub(super) fn known<'a>(names: impl Iterator<Item = &'a str>) -> Result<BTreeMap
 }
 
 impl Columns {
-    pub(super) fn find(known: &BTreeMap<&str, usize>, options: &Options) -> Result<Self> {
+    pub(super) fn find(known: &BTreeMap<&str, usize>) -> Result<Self> {
         let find = |names: &[&str]| names.iter().find_map(|n| known.get(n).copied());
         let need =
             |names: &[&str]| find(names).ok_or_else(|| wrong_columns(format!("lacks the column `{}`", names[0])));
@@ -64,9 +64,6 @@ impl Columns {
             let last = experts.len() - 1;
             let problem = format!("has more columns of experts than expert0 to expert{last}: `{name:.40}`");
             return Err(wrong_columns(problem));
-        }
-        if let Some(k) = options.k.filter(|k| *k as usize != experts.len()) {
-            return Err(wrong_columns(format!("has {} columns of experts, not {k}", experts.len())));
         }
         Ok(Self {
             sequence: need(&["sequence"])?,

@@ -215,3 +215,48 @@ fn a_model_must_agree() {
     assert!(e.cure.contains("did you mean \"gpt-oss-20b\"?"), "{e}");
     assert!(load(&path, Some("npzz"), &gpt_oss()).unwrap_err().cure.contains("npz"));
 }
+
+/// Options that a source or a model contradicts are refused, not ignored.
+#[test]
+fn options_must_agree() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    fs::write(at("a.npy"), npy("|u1", "(1, 2, 2)", &[0, 1, 2, 3])).unwrap();
+    fs::write(at("a.csv"), "sequence,position,layer,expert0,expert1\n0,0,3,0,1\n0,0,4,2,3\n").unwrap();
+    fs::write(at("a.json"), r#"[{"3": [[0, 1]], "4": [[2, 3]]}]"#).unwrap();
+    fs::write(at("a.jsonl"), r#"{"experts": [[[0, 1], [2, 3]]], "layer_numbers": [3, 4], "n_experts": 4}"#).unwrap();
+    fs::write(at("b.jsonl"), r#"{"choices": [{"routed_experts": [[[0, 0], [0, 1], [2, 3]]]}]}"#).unwrap();
+    let golden = |name: &str| Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/testdata")).join(name);
+    let (sglang, tensorrt) = (golden("sglang_per_token.pt"), golden("tensorrt_llm"));
+    let known = |path: &Path| if path.starts_with(dir.path()) { Some(4) } else { None };
+    // Layers that the source numbers, where it does.
+    for (path, layers) in [
+        (at("a.npy"), None),
+        (at("a.csv"), Some([3, 4])),
+        (at("a.json"), Some([3, 4])),
+        (at("a.jsonl"), Some([3, 4])),
+        (at("b.jsonl"), Some([1, 2])),
+        (sglang, Some([1, 2])),
+        (tensorrt, Some([3, 10])),
+    ] {
+        let name = path.display().to_string();
+        let good =
+            Options { experts: known(&path), k: Some(2), layer_numbers: layers.map(Vec::from), ..Default::default() };
+        assert_eq!(load(&path, None, &good).unwrap().k(), 2, "{name}");
+        let other = Options { layer_numbers: Some(vec![5, 6]), ..good.clone() };
+        match (layers, load(&path, None, &other)) {
+            (None, t) => assert_eq!(t.unwrap().meta().layer_numbers, [5, 6]),
+            (Some(l), t) => {
+                let e = t.unwrap_err().to_string();
+                assert!(e.contains(&format!("has {l:?} layer numbers; the option has [5, 6]")), "{name}: {e}");
+            }
+        }
+        let e = load(&path, None, &Options { k: Some(1), ..good }).unwrap_err().to_string();
+        let said = e.contains("has 2 experts a token; the option has 1") || e.contains("has 2 experts; k is 1");
+        assert!(said || e.contains("has 4 MoE layers") || e.contains("layer numbers"), "{name}: {e}");
+    }
+    let of_model = Options { layer_numbers: Some((1..25).collect()), ..gpt_oss() };
+    fs::write(at("a.npy"), npy("|u1", "(1, 24, 4)", &[0; 96])).unwrap();
+    let e = load(&at("a.npy"), None, &of_model).unwrap_err().to_string();
+    assert!(e.contains("layer numbers; the option has [1, 2"), "{e}");
+}

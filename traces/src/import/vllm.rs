@@ -5,7 +5,7 @@
 //!   `prompt_routed_experts` beside them (v0.21), they are the output's alone; else prompt and output follow each
 //!   other, without the last token, and `usage.prompt_tokens` says where the output begins. Rows that the request asked
 //!   to leave out at the start are known from `usage` too. Without `usage` the option says what the rows are.
-//! * Every choice becomes a sequence. -1 is missing (a cached prefix).
+//! * Every choice with rows of its own or of the prompt becomes a sequence. -1 is missing (a cached prefix).
 //! * Some versions count dense layers and fill them with 0: a layer whose ids are all 0 in the first response cannot be of
 //!   experts if k is at least 2, and is left out. The others keep their numbers.
 //!
@@ -14,7 +14,7 @@
 use super::id_lists::Rows;
 use super::{Declared, Importer, Options, Phase, SEQUENCE, Sink};
 use crate::npy::Header;
-use crate::trace::{Meta, OwnedSequence};
+use crate::trace::{MISSING, Meta, OwnedSequence};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use moesim_core::{Diag, Result, input};
@@ -51,6 +51,7 @@ struct Choice {
 }
 
 /// Ids [tokens, layers, k].
+#[derive(Default)]
 struct Routed {
     ids: Vec<u16>,
     layers: usize,
@@ -134,19 +135,20 @@ impl Importer for Vllm {
                 at(Diag::input(format!("is no response of vLLM: {words}"))
                     .cure("save responses to requests of a server with --enable-return-routed-experts"))
             })?;
-            for (choice, routed) in
-                response.choices.iter().enumerate().filter_map(|(i, c)| Some((i, c.routed_experts.as_ref()?)))
-            {
+            let none = Routed::default();
+            let prompt = response.prompt_routed_experts.as_ref().filter(|p| !p.ids.is_empty());
+            for (choice, routed) in response.choices.iter().enumerate() {
                 let at = |d: Diag| {
                     let place = format!("response {number}, choice {choice}");
                     let place = d.place.as_ref().map_or_else(|| place.clone(), |p| format!("{place}, {p}"));
                     Diag { place: Some(place), ..d }.file(path)
                 };
-                if routed.ids.is_empty() {
-                    continue;
-                }
+                // An answer of one token computes the prompt alone.
+                let output = routed.routed_experts.as_ref().filter(|r| !r.ids.is_empty());
+                let Some(rows) = output.or(prompt) else { continue };
+                let routed = output.unwrap_or(&none);
                 if form.is_none() {
-                    let found = Form::of(path, routed, options).map_err(at)?;
+                    let found = Form::of(path, rows, options).map_err(at)?;
                     sink.begin(found.meta.clone())?;
                     form = Some(found);
                 }
@@ -172,8 +174,11 @@ struct Form {
 impl Form {
     fn of(path: &Path, routed: &Routed, options: &Options) -> Result<Self> {
         let (layers, k) = (routed.layers, routed.k);
+        // A cached prefix is missing in all layers alike, and says nothing of them.
+        let cached = |row: &&[u16]| row.iter().all(|id| *id == MISSING);
         let dense = |l: &usize| {
-            k > 1 && routed.ids.chunks_exact(layers * k).all(|row| row[l * k..(l + 1) * k].iter().all(|id| *id == 0))
+            let mut rows = routed.ids.chunks_exact(layers * k).filter(|row| !cached(row)).peekable();
+            k > 1 && rows.peek().is_some() && rows.all(|row| row[l * k..(l + 1) * k].iter().all(|id| *id == 0))
         };
         let kept: Vec<usize> = (0..layers).filter(|l| !dense(l)).collect();
         // With dense layers among them, their numbers are known.
@@ -254,7 +259,6 @@ impl Read for Bounded {
 mod tests {
     use super::*;
     use crate::import::load;
-    use crate::trace::MISSING;
 
     type Read = (u32, Vec<u16>, u32, Vec<u16>);
 
@@ -295,7 +299,24 @@ mod tests {
         assert_eq!(layers, [1]);
         assert_eq!(list[0], (0, vec![m, m, 3, 4], 2, vec![5, 6]));
         assert_eq!(list[1], (0, vec![m, m, 3, 4], 2, vec![7, 6, 1, 2]));
-        assert_eq!(list[2], (0, vec![], 0, vec![2, 3]));
+        assert_eq!(list[2], (0, vec![m, m, 3, 4], 2, vec![]));
+        assert_eq!(list[3], (0, vec![], 0, vec![2, 3]));
+    }
+
+    /// The last token is never computed, so an answer of one token has no rows of output.
+    #[test]
+    fn prompts_without_output_rows_stay() {
+        let prompt = r#""prompt_routed_experts": [[[-1, -1], [-1, -1]], [[0, 0], [3, 4]]]"#;
+        let m = MISSING;
+        for output in ["null", "[]"] {
+            let text = format!(
+                r#"{{"choices": [{{"routed_experts": {output}}}], {prompt}}}
+                {{"choices": [{{"routed_experts": [[[0, 0], [5, 6]]]}}], {prompt}}}"#
+            );
+            let (layers, list) = read(&text, &options()).unwrap();
+            assert_eq!(layers, [1], "{output}");
+            assert_eq!(list, [(0, vec![m, m, 3, 4], 2, vec![]), (0, vec![m, m, 3, 4], 2, vec![5, 6])], "{output}");
+        }
     }
 
     #[test]

@@ -35,6 +35,18 @@ impl Attention {
     pub fn active_parameters(&self, hidden: u32) -> u64 {
         self.with_experts(hidden, self.top_k)
     }
+    /// Of [`Attention::parameters`], what is of no head: every tensor-parallel device has it whole. MLA's projections into
+    /// the latent spaces, and the router of attention's experts.
+    pub fn whole_parameters(&self, hidden: u32) -> u64 {
+        let h = u64::from(hidden);
+        match self.heads {
+            Heads::Gqa { .. } => u64::from(self.experts) * h,
+            Heads::Mla { q_rank, kv_rank, rope_dim, .. } => {
+                let latent = u64::from(kv_rank) + u64::from(rope_dim);
+                h * (q_rank.map_or(0, u64::from) + latent) + if self.bias { latent } else { 0 }
+            }
+        }
+    }
     fn with_experts(&self, hidden: u32, experts: u32) -> u64 {
         let h = u64::from(hidden);
         match self.heads {
@@ -136,6 +148,12 @@ impl Layer {
     /// Bytes of the attention projections, cross attention included.
     pub fn attention_weight_bytes(&self, model: &Model) -> u64 {
         bytes(self.attention_parameters(model.hidden), model.precision.attention)
+    }
+    /// Of these, what every tensor-parallel device has whole.
+    pub fn attention_whole_bytes(&self, model: &Model) -> u64 {
+        let whole = |a: &Attention| a.whole_parameters(model.hidden);
+        let parameters = whole(&self.attention) + self.cross.as_ref().map_or(0, whole);
+        bytes(parameters, model.precision.attention)
     }
     /// Bytes of one routed expert; 0 in a dense layer.
     pub fn expert_weight_bytes(&self, model: &Model, expert: u32) -> u64 {

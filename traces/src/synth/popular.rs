@@ -2,7 +2,7 @@
 //! were selected together.
 
 use super::learn::reach;
-use super::settle::{Target, gain, other, part as toward, step};
+use super::settle::{Mean, Target, gain, other, part as toward, step};
 use super::transfer::targets;
 use super::{Fit, Router, SynthSpec, independent};
 use crate::counts::ExpertCounts;
@@ -14,6 +14,8 @@ use serde::Serialize;
 /// Selections drawn in a round of settling, at most, and rounds.
 const DRAWN: usize = 1 << 22;
 const ROUNDS: usize = 24;
+/// The last of them, of which the biases are the [`Mean`].
+const MEAN: usize = 15;
 /// Tokens that are compared with the counts, at least: a few sequences with experts of their own tell nothing.
 const TOKENS: u64 = 32_768;
 /// Rows of the sequences that are compared with the counts.
@@ -60,6 +62,7 @@ impl Router {
         let mut router = Self::raw(fit, spec, &targets, tables, seed);
         let paired = paired && router.layers.iter().all(|l| !l.pair.is_empty());
         let shapes = router.shapes(DRAWN);
+        let mut mean = Mean::default();
         for round in 0..ROUNDS {
             let drawn = router.draw(&shapes, other(seed, round));
             let rows: Vec<&[u16]> = drawn.iter().map(Vec::as_slice).collect();
@@ -71,7 +74,11 @@ impl Router {
                     lists[l].step(&mut layer.pair, together, (l, k), gain(round));
                 }
             }
+            if round + MEAN >= ROUNDS {
+                mean.add(&router);
+            }
         }
+        mean.put(&mut router);
         if spec.prompt_rows > 0 {
             router.invent_prompts(&targets, seed);
         }

@@ -70,17 +70,25 @@ pub(super) fn floor(popularity: &[f64], k: usize) -> f64 {
 /// A sequence to settle with: its topic, prompt rows and output rows.
 pub(super) type Shape = (usize, (usize, usize));
 
+/// Rounds of settling, and how many of them, the last, the router becomes the [`Mean`] of; 0: it stays as the last left it.
+#[derive(Clone, Copy)]
+pub(super) struct Rounds {
+    pub(super) all: usize,
+    pub(super) mean: usize,
+}
+
 /// Settles `router` on `targets` and, where prompts were recorded, on their popularity over the output's, with sequences
 /// of the given shapes.
 pub(super) fn settle(
     router: &mut Router,
     (targets, prompts): (&[Target], Option<&[Vec<f64>]>),
     shapes: &[Shape],
-    rounds: usize,
+    rounds: Rounds,
     seed: u64,
 ) {
+    let mut mean = Mean::default();
     let shape = (router.layers.len(), router.k, router.experts);
-    for round in 0..rounds {
+    for round in 0..rounds.all {
         let drawn = router.draw(shapes, other(seed, round));
         let got = Target::of(&drawn.iter().map(Vec::as_slice).collect::<Vec<_>>(), shape);
         if let Some(want) = prompts {
@@ -90,6 +98,39 @@ pub(super) fn settle(
         }
         for ((layer, want), got) in router.layers.iter_mut().zip(targets).zip(&got) {
             step(layer, want, got, shape.1, gain(round));
+        }
+        if round + rounds.mean >= rounds.all {
+            mean.add(router);
+        }
+    }
+    mean.put(router);
+}
+
+/// The mean of a router's biases (of their logarithms) and shares over rounds. A round of few sequences, each with experts of
+/// its own, moves popular experts far from where they belong, and memory makes the most of it; their mean is as good as
+/// all the rounds' sequences together allow (Polyak and Juditsky 1992, "Acceleration of stochastic approximation by
+/// averaging").
+#[derive(Default)]
+pub(super) struct Mean {
+    rounds: f64,
+    /// By layer: sums of each expert's log-bias and of the shares.
+    sums: Vec<(Vec<f64>, [f64; 5])>,
+}
+
+impl Mean {
+    pub(super) fn add(&mut self, router: &Router) {
+        self.rounds += 1.0;
+        self.sums.resize_with(router.layers.len(), || (vec![0.0; router.experts], [0.0; 5]));
+        for ((logs, mix), layer) in self.sums.iter_mut().zip(&router.layers) {
+            logs.iter_mut().zip(&layer.bias).for_each(|(s, b)| *s += libm::log(f64::from(*b)));
+            mix.iter_mut().zip(layer.mix.weights()).for_each(|(s, m)| *s += f64::from(m));
+        }
+    }
+    /// Gives `router` the mean, if there is one.
+    pub(super) fn put(self, router: &mut Router) {
+        for ((logs, mix), layer) in self.sums.iter().zip(&mut router.layers) {
+            layer.bias.iter_mut().zip(logs).for_each(|(b, s)| *b = libm::exp(s / self.rounds) as f32);
+            layer.mix = Mix::new(mix.map(|m| (m / self.rounds) as f32));
         }
     }
 }

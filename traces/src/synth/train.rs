@@ -3,7 +3,7 @@
 use super::learn::{Record, learn};
 use super::prompts::ratios;
 use super::router::{Layer, Mix};
-use super::settle::{Shape, Target, settle};
+use super::settle::{Rounds, Shape, Target, settle};
 use super::transfer::TABLES;
 use super::{Router, topics};
 use crate::stats::Part;
@@ -17,7 +17,7 @@ use rayon::prelude::*;
 const WORK: u64 = 60_000_000_000;
 /// Selections drawn in a round of settling, at most, and rounds.
 const DRAWN: usize = 1 << 24;
-const ROUNDS: usize = 24;
+const ROUNDS: Rounds = Rounds { all: 24, mean: 0 };
 
 impl Router {
     /// Fits a model of `part`'s routing; the same on any number of threads.

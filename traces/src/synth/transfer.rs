@@ -2,16 +2,20 @@
 
 use super::learn::reach;
 use super::router::{Layer, Mix};
-use super::settle::{Shape, Target, floor, settle};
+use super::settle::{Rounds, Shape, Target, floor, settle};
 use super::{Fit, LayerFit, Router, SynthSpec, shuffle};
 use moesim_core::rng::{Stream, below, stream};
 use rand::Rng;
 
-/// Selections drawn in a round of settling, at most, and rounds.
-const DRAWN: usize = 1 << 20;
-const ROUNDS: usize = 8;
+/// Selections drawn in a round of settling: so many, if that is enough for [`SEQUENCES`] sequences.
+const DRAWN: usize = 1 << 19;
+const ROUNDS: Rounds = Rounds { all: 16, mean: 10 };
 /// Rows of a sequence that settles.
 const ROWS: usize = 128;
+/// Sequences of a round, at least, unless they have more than [`MOST`] selections: a sequence has experts of its own, and few
+/// sequences tell of no others.
+const SEQUENCES: usize = 32;
+const MOST: usize = 1 << 22;
 /// Entries of the tables of pairs; a router with more draws experts and layers independently of each other.
 pub(super) const TABLES: u64 = 1 << 27;
 
@@ -96,7 +100,8 @@ impl Router {
 
     /// Outputs of so many selections in all, for settling.
     pub(super) fn shapes(&self, selections: usize) -> Vec<Shape> {
-        let sequences = (selections / (self.layers.len() * self.k * ROWS)).clamp(4, 4096);
+        let each = self.layers.len() * self.k * ROWS;
+        let sequences = (selections / each).max(SEQUENCES.min(MOST / each)).clamp(4, 4096);
         (0..sequences).map(|i| (i % self.shares.len(), (0, ROWS))).collect()
     }
 }

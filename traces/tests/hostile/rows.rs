@@ -130,7 +130,7 @@ fn csv_row_files() {
     let layers: String = (0..4200).map(|l| format!("0,decode,0,{l},0,1\n")).collect();
     bad.case("layers.csv", format!("{HEADER}{layers}"), "line 4098: the first token has more than 4096", read);
     let k = |p: &Path| load(p, Some("csv"), &Options { k: Some(3), ..with(4) }).map(|_| ());
-    bad.case("k.csv", format!("{HEADER}{good}"), "has 2 columns of experts, not 3", k);
+    bad.case("k.csv", format!("{HEADER}{good}"), "has 2 experts a token; the option has 3", k);
     let silent = |p: &Path| load(p, Some("csv"), &Options::default()).map(|_| ());
     bad.case("silent.csv", format!("{HEADER}{good}"), "--experts", silent);
     assert!(bad.cases >= 35, "{}", bad.cases);

@@ -51,10 +51,6 @@ pub(super) fn import(folder: &Path, files: &[(u32, PathBuf)], options: &Options,
             Some(m) => m.k as usize,
             None => {
                 let k = batches[0].column(0).as_list::<i32>().value_length(0).max(0) as usize;
-                if let Some(given) = options.k.filter(|given| *given as usize != k) {
-                    let problem = format!("has {k} experts a token, not {given}");
-                    return Err(layers[0].at(Diag::input(problem).place("row 0").cure("leave --top-k out")));
-                }
                 let declared = Declared { layer_numbers: Some(numbers.clone()), ..Default::default() };
                 let m = options.describe(folder, numbers.len(), u32::try_from(k).unwrap_or(u32::MAX), declared)?;
                 sink.begin(m.clone())?;

@@ -21,7 +21,7 @@ const BATCH: usize = 8192;
 
 pub(super) fn import(path: &Path, options: &Options, sink: &mut dyn Sink) -> Result<()> {
     let source = Source::open(path)?;
-    let columns = Columns::find(source.schema(), options).map_err(|d| d.file(path).place("schema"))?;
+    let columns = Columns::find(source.schema()).map_err(|d| d.file(path).place("schema"))?;
     let mut rows = Rows::new(path, options, sink, columns.rows.experts.len());
     rows.declared = declared(&source).map_err(|d| d.file(path))?;
     let mut batches = source.batches(&columns.all(), BATCH, 0)?;
@@ -62,9 +62,9 @@ struct Columns {
 }
 
 impl Columns {
-    fn find(schema: &Schema, options: &Options) -> Result<Self> {
+    fn find(schema: &Schema) -> Result<Self> {
         let known = known(schema.fields().iter().map(|f| f.name().as_str()))?;
-        let rows = rows::Columns::find(&known, options)?;
+        let rows = rows::Columns::find(&known)?;
         let weights = numbered(&known, &["weight"]);
         if !weights.is_empty() && weights.len() != rows.experts.len() {
             let problem = format!("has {} columns of weights and {} of experts", weights.len(), rows.experts.len());

@@ -1,11 +1,12 @@
 //! Requests out of forward passes that name none.
 //!
 //! What SGLang's scheduler keeps makes this possible: a batch lists the tokens of a request together; running requests
-//! stay in the order in which they joined, and each computes its next position in every decode pass; a prompt in chunks
-//! is continued by the next prefill. So:
+//! stay in the order in which they joined (behind the prompts of a mixed pass), and each computes its next position in every
+//! decode pass; a prompt in chunks is continued at the start of the next prefill. So:
 //!
-//! * a chunk of a prefill pass that goes on where the last chunk of the prefill pass before it ended is the same prompt;
-//!   every other is a new request (which starts behind 0 where a prefix was cached);
+//! * the first chunk of a prefill pass that goes on where the last chunk of the prefill pass before it ended is the same
+//!   prompt (unless the end of a mixed pass decodes that request); every other is a new request (which starts behind 0 where
+//!   a prefix was cached);
 //! * a token of a decode pass belongs to the first running request behind that of the token before it whose next position
 //!   it is, or to any other such request, or begins a request whose prompt was not recorded;
 //! * a running request that a decode pass leaves out has ended.
@@ -49,8 +50,8 @@ struct Join {
     requests: Vec<Request>,
     /// In the order of the batch.
     running: Vec<Running>,
-    /// The request of the last chunk of the prefill pass before, whose prompt may go on.
-    open: Option<Running>,
+    /// The request among them of the last chunk of the prefill pass before, whose prompt may go on.
+    open: Option<usize>,
 }
 
 /// The requests in the order in which they begin.
@@ -84,34 +85,44 @@ impl Join {
             let problem = format!("has {} positions and extend_seq_lens of {total}", positions.len());
             return Err(Diag::input(problem).cure("it is damaged: copy or record it again"));
         }
-        let ones = lengths.iter().rev().take_while(|n| **n == 1).count();
-        let waiting: BTreeSet<u32> = self.running.iter().filter(|_| mixed).map(|r| r.next).collect();
-        let (mut before, mut prompts) = (self.open.take(), Vec::new());
+        let lengths: Vec<usize> = lengths.iter().map(|n| *n as usize).filter(|n| *n > 0).collect();
+        // A mixed pass has a prompt at its start.
+        let ones = lengths.iter().skip(1).rev().take_while(|n| mixed && **n == 1).count();
+        let end = positions.len() - ones;
+        let open = self.open.take().and_then(|o| self.running.iter().position(|r| r.request == o));
+        let goes_on = open.filter(|i| {
+            let next = self.running[*i].next;
+            let decoded = positions[end..].iter().filter(|p| **p == next).count();
+            positions[0] == next && decoded < self.running.iter().filter(|r| r.next == next).count()
+        });
+        let mut before = goes_on.map(|i| self.running.remove(i));
+        let waiting: BTreeSet<u32> = self.running.iter().map(|r| r.next).collect();
+        let mut prompts = Vec::new();
         let mut at = 0;
-        for (i, n) in lengths.iter().map(|n| *n as usize).enumerate() {
+        for n in lengths {
             let chunk = &positions[at..at + n];
-            let Some(first) = chunk.first() else { continue };
-            if chunk.iter().enumerate().any(|(i, p)| u64::from(*p) != u64::from(*first) + i as u64) {
+            let first = chunk[0];
+            if chunk.iter().enumerate().any(|(i, p)| u64::from(*p) != u64::from(first) + i as u64) {
                 return Err(Diag::input("has a prompt whose positions are not consecutive")
                     .cure("it is damaged, or of a model with positions of its own"));
             }
-            if let Some(r) = before.take_if(|r| r.next == *first) {
+            if let Some(r) = before.take() {
                 let request = &mut self.requests[r.request];
                 request.prompt += n;
                 request.tokens.extend((at..at + n).map(|t| (number, t as u32)));
                 prompts.push(Running { next: first.saturating_add(n as u32), ..r });
-            } else if i >= lengths.len() - ones && waiting.contains(first) {
-                self.running.extend(before.take());
+            } else if at >= end && waiting.contains(&first) {
                 self.decode(number, &positions[at..], at);
                 break;
             } else {
-                prompts.push(self.begin(number, at, n, *first, n));
+                prompts.push(self.begin(number, at, n, first, n));
             }
             at += n;
         }
-        self.running.extend(before);
-        self.open = prompts.pop();
-        self.running.extend(prompts);
+        self.open = prompts.last().map(|r| r.request);
+        // Those that ran in a mixed pass are behind its prompts from then on.
+        let place = if at < positions.len() { 0 } else { self.running.len() };
+        self.running.splice(place..place, prompts);
         Ok(())
     }
     /// A new request of `n` tokens, `prompt` of which are of its prompt.
@@ -122,9 +133,7 @@ impl Join {
     }
     /// A decode pass, whose tokens are numbered from `at`.
     fn decode(&mut self, number: u32, positions: &[u32], at: usize) {
-        let open = self.open.take();
-        let mut before = std::mem::take(&mut self.running);
-        before.extend(open);
+        let before = std::mem::take(&mut self.running);
         // Those running, by their next position.
         let mut waiting: BTreeSet<(u32, usize)> = before.iter().enumerate().map(|(i, r)| (r.next, i)).collect();
         let mut behind = 0;
@@ -145,6 +154,10 @@ impl Join {
             }
         }
         // A prompt in chunks is not decoded yet.
-        self.open = open.filter(|o| waiting.contains(&(o.next, before.len() - 1)));
+        let open = before.iter().enumerate().find(|(_, r)| Some(r.request) == self.open);
+        match open.filter(|(i, r)| waiting.contains(&(r.next, *i))) {
+            Some((_, r)) => self.running.push(*r),
+            None => self.open = None,
+        }
     }
 }

@@ -85,6 +85,24 @@ fn requests_that_look_alike() {
     assert!(join(&[pass(1, &[1, 3], &[2])]).unwrap_err().to_string().contains("not consecutive"));
 }
 
+#[test]
+fn mixed_passes_behind_a_prefill() {
+    // The last prompt of the prefill is decoded beside a new one, not continued.
+    let p = [pass(1, &[0, 1, 2], &[3]), pass(3, &[0, 1, 3], &[2, 1]), pass(2, &[2, 4], &[])];
+    assert_eq!(positions(&p), [(3, vec![0, 1, 2, 3, 4]), (2, vec![0, 1, 2])]);
+    // So it is where the new one starts at the same position, behind a cached prefix.
+    let p = [pass(1, &[0, 1], &[2]), pass(3, &[2, 3, 2], &[2, 1]), pass(2, &[4, 3], &[])];
+    assert_eq!(positions(&p), [(2, vec![0, 1, 2, 3]), (2, vec![2, 3, 4])]);
+    // A prompt in chunks goes on, beside one that runs at the same position.
+    let p = [pass(1, &[0, 1, 0, 1], &[2, 2]), pass(3, &[2, 3, 2], &[2, 1]), pass(2, &[4, 3], &[])];
+    assert_eq!(positions(&p), [(2, vec![0, 1, 2, 3]), (4, vec![0, 1, 2, 3, 4])]);
+    // Those that ran are behind the prompts of the pass.
+    let p = [pass(1, &[0], &[1]), pass(3, &[0, 1, 1], &[2, 1]), pass(2, &[2, 2], &[])];
+    let requests = join(&p).unwrap();
+    assert_eq!(requests[0].tokens, [(0, 0), (1, 2), (2, 1)]);
+    assert_eq!(requests[1].tokens, [(1, 0), (1, 1), (2, 0)]);
+}
+
 mod any {
     use super::*;
     use proptest::prelude::*;
