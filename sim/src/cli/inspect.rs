@@ -7,7 +7,7 @@ use crate::registry::Registry;
 use clap::ValueEnum;
 use moesim_core::output::AtomicFile;
 use moesim_core::{Diag, Result, config, diag};
-use moesim_hwmodels::calibrate::profile;
+use moesim_hwmodels::calibrate::profile::{self, Op, Profile};
 use moesim_hwmodels::{Hardware, hardware};
 use moesim_traces::model;
 use std::path::{Path, PathBuf};
@@ -88,10 +88,9 @@ pub(super) fn list(args: &ListArgs, registry: &Registry) -> Result<()> {
             What::Hardware => {
                 hardware::presets().iter().map(|p| (p.name.into(), key(p.text, p.name, "description"))).collect()
             }
-            What::Profiles => profile::presets()
-                .iter()
-                .map(|p| (p.0.into(), format!("calibrated costs of {}", key(p.1, p.0, "device"))))
-                .collect(),
+            What::Profiles => {
+                profile::presets().iter().map(|p| Ok((p.0.into(), profile(p.0)?))).collect::<Result<_>>()?
+            }
             What::Models => model::presets().iter().map(|p| (p.name.into(), key(p.text, p.name, "source"))).collect(),
             What::Policies => {
                 registry.list().iter().map(|(k, n, a)| (format!("{k} = \"{n}\""), (*a).to_string())).collect()
@@ -116,6 +115,41 @@ pub(super) fn list(args: &ListArgs, registry: &Registry) -> Result<()> {
         }
     }
     print(&out)
+}
+
+/// What a profile holds, in a line.
+fn profile(name: &str) -> Result<String> {
+    let p = Profile::load(name)?;
+    Ok(format!("{}: {}", p.device, ops(&p).into_iter().map(|o| o.to_string()).collect::<Vec<_>>().join(", ")))
+}
+
+/// The operations of a profile, each once.
+fn ops(p: &Profile) -> std::collections::BTreeSet<Op> {
+    p.kernels.iter().map(|k| k.op).chain(p.tables.iter().map(|t| t.op)).collect()
+}
+
+/// Which operations of a device are calibrated, as comments behind its file: by its own profile, or by donors.
+fn calibrated(hardware: &Hardware) -> Result<String> {
+    let Some(name) = &hardware.device.profile else {
+        return Ok("# no profile: operations are rooflines with the fractions of device.achievable\n".into());
+    };
+    // A file's profile lies beside it and is read by runs.
+    let Ok(own) = Profile::load(name) else { return Ok(format!("# profile {name}\n")) };
+    let mut known = ops(&own);
+    let line = |what: &str, ops: &mut dyn Iterator<Item = &Op>| {
+        format!("# {what}: {}\n", ops.map(ToString::to_string).collect::<Vec<_>>().join(", "))
+    };
+    let mut text = line(&format!("profile {} (measured on {})", own.name, own.device), &mut known.iter());
+    for donor in &own.donors {
+        let donor = Profile::load(donor)?;
+        let given: Vec<Op> = ops(&donor).into_iter().filter(|o| !known.contains(o)).collect();
+        text += &line(
+            &format!("donor {} (measured on {}), fractions of peaks and fixed times", donor.name, donor.device),
+            &mut given.iter(),
+        );
+        known.extend(given);
+    }
+    Ok(text + "# all others: rooflines with the fractions of device.achievable\n")
 }
 
 pub(super) fn show(args: &ShowArgs) -> Result<()> {
@@ -150,7 +184,7 @@ pub(super) fn show(args: &ShowArgs) -> Result<()> {
         AtomicFile::write(path, topology.svg(&hardware.name, &hardware.topology).as_bytes())?;
     }
     let facts: String = topology.facts().to_string().lines().map(|l| format!("# {l}\n")).collect();
-    print(&format!("{}\n\n{facts}", text.trim_end()))
+    print(&format!("{}\n\n{facts}{}", text.trim_end(), calibrated(&hardware)?))
 }
 
 pub(super) fn schema(args: &SchemaArgs) -> Result<()> {
