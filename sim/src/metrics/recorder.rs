@@ -107,6 +107,12 @@ pub struct Recorder {
     pub flop: Vec<u128>,
     /// Iterations.
     pub iterations: u64,
+    /// KV cache in use over the iterations, bytes x picoseconds, a device of each rank.
+    pub kv_time: u128,
+    /// Sequences running over the iterations, sequences x picoseconds.
+    pub sequence_time: u128,
+    /// Picoseconds of iterations.
+    pub running_time: u128,
     /// End of the run.
     pub end: Picos,
     /// Requests in flight per sequence, and the most ever.
@@ -166,6 +172,9 @@ impl Recorder {
             channel_bytes: vec![0; m.resources.channels.len()],
             flop: vec![0; m.devices()],
             iterations: 0,
+            kv_time: 0,
+            sequence_time: 0,
+            running_time: 0,
             end: Picos::ZERO,
             in_flight: Vec::new(),
             multiplicity: 0,
@@ -301,6 +310,10 @@ impl Recorder {
     ) -> Result<()> {
         let g = &executor.graph;
         self.iterations += 1;
+        let took = u128::from(end.since(begin).0);
+        self.running_time += took;
+        self.kv_time += took * u128::from(kv_used);
+        self.sequence_time += took * u128::from(shape.sequences);
         self.breakdown.idle += begin.since(self.end).0;
         self.lane_now.fill(0);
         self.channel_now.fill(0);

@@ -83,6 +83,8 @@ pub struct Summary {
     pub cache: Option<Cache>,
     /// Positions computed again after preemptions, and how often that happened.
     pub recomputed: Recomputed,
+    /// The KV cache while anything ran.
+    pub kv_cache: Option<KvCache>,
     /// Weights and the most KV cache on a device.
     pub device_memory_peak_bytes: u64,
     /// Energy.
@@ -198,6 +200,17 @@ pub struct Cache {
     pub bytes: u64,
     /// Prefetched experts that were used, over all prefetched.
     pub prefetch_precision: Option<f64>,
+}
+
+/// The KV cache, summed over one device of each attention rank.
+#[derive(Clone, Debug, Serialize)]
+pub struct KvCache {
+    /// Room.
+    pub capacity_bytes: u64,
+    /// In use, in the mean over the time of iterations; blocks count whole.
+    pub mean_bytes: f64,
+    /// Sequences running, in the mean over the time of iterations.
+    pub mean_sequences: f64,
 }
 
 /// Recomputation after preemptions.
@@ -317,6 +330,11 @@ impl Summary {
             imbalance: r.imbalance.spread(1000.0).map(|i| Imbalance { mean: i.mean, p99: i.p99 }),
             cache,
             recomputed: Recomputed { tokens: r.recomputed, preemptions: r.preemptions },
+            kv_cache: (r.running_time > 0).then(|| KvCache {
+                capacity_bytes: s.ranks.iter().map(|r| r.kv.capacity()).sum(),
+                mean_bytes: r.kv_time as f64 / r.running_time as f64,
+                mean_sequences: r.sequence_time as f64 / r.running_time as f64,
+            }),
             device_memory_peak_bytes: s.weight_bytes + s.ranks.iter().map(|r| r.kv.peak()).max().unwrap_or(0),
             energy_j: None,
             cost_usd_per_million_output_tokens: cost,
