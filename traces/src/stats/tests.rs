@@ -160,6 +160,39 @@ fn topics_with_experts_of_their_own() {
     assert_eq!(Topics::of(&Part::whole(&t), &[0, 1], &names, "labels", 1).unwrap().shared_popular, 0.0);
 }
 
+#[test]
+fn labels_of_sequences() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("labels.csv");
+    let t = trace(2, 1, 1, (0..70_000).map(|i| decode(2 * i, vec![0])).collect());
+    let read = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        Labels::read(&path, &t)
+    };
+    let rows =
+        |topic: fn(u32) -> String| -> String { (0..70_000).map(|i| format!("{},{}\n", 2 * i, topic(i))).collect() };
+    let two = rows(|i| format!("t{}", i % 2));
+    let l = read(&format!("\u{feff}sequence, topic\n1,other\n{two}")).unwrap();
+    assert_eq!((&l.of[..4], &l.names[..]), (&[0, 1, 0, 1][..], &["t0".to_string(), "t1".to_string()][..]));
+    for (text, word) in [
+        (format!("sequence,topic\n{}", rows(|i| i.to_string())), "line 65538: has more than 65536 topics"),
+        (format!("sequence,topic\n0,{}\n", "x".repeat(100_000)), "a line is longer than 64 KiB"),
+        (format!("sequence,topic{}\n", "x".repeat(100_000)), "a line is longer than 64 KiB"),
+        ("sequence,topic\n0,\"a\n".into(), "has no topic for sequence 2"),
+        ("sequence,topic\n0,a,b\n".into(), "line 2: has 3 fields, not 2"),
+        ("sequence,topic\nx,a\n".into(), "line 2: \"x\" is not a number"),
+        ("sequence\n".into(), "line 1: has no column `topic`"),
+        (String::new(), "line 1: has no column `sequence`"),
+    ] {
+        let e = read(&text).unwrap_err();
+        let said = e.to_string();
+        assert!(
+            said.contains(word) && said.contains("labels.csv") && e.exit_code() == 2 && !e.cure.is_empty(),
+            "{said}"
+        );
+    }
+}
+
 /// A label a sequence takes time in proportion: its square would take minutes here.
 #[test]
 fn a_topic_for_every_sequence() {
