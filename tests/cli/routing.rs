@@ -85,7 +85,7 @@ fn nonsense_is_refused_with_a_cure() {
         (&["synth", "--counts", "few.csv", "--out", "x.arrow"], "few.csv"),
         (&["stats", "few.csv"], "few.csv"),
         (&["stats", "one.arrow", "--topics", "few.csv"], "no topic for sequence 0"),
-        (&["stats", "one.arrow", "--topics", "bad.csv"], "row 2"),
+        (&["stats", "one.arrow", "--topics", "bad.csv"], "line 2"),
         (&["stats", "one.arrow", "--topics", "empty.csv"], "`sequence`"),
     ] {
         let mut all = vec!["trace"];

@@ -103,8 +103,11 @@ pub struct Series<F: Form> {
     folds: &'static str,
     /// What counts devices or nodes, and its name: errors are also those of fits without the largest number, and without every
     /// other size.
-    count: Option<(fn(&F::Row) -> f64, &'static str)>,
+    count: Option<Count<F::Row>>,
 }
+
+/// How many a row has of something, and what that is.
+type Count<R> = (fn(&R) -> f64, &'static str);
 
 impl<F: OfKernel> Measured for Series<F> {
     fn op(&self) -> Op {
@@ -294,14 +297,14 @@ pub fn stream(group: Group<StreamRow>) -> Box<dyn Measured> {
 
 /// A collective.
 pub fn collective(op: Op, group: Group<CollectiveRow>) -> Box<dyn Measured> {
-    let count: (fn(&CollectiveRow) -> f64, _) = (|r| r.devices, "devices");
+    let count: Count<CollectiveRow> = (|r| r.devices, "devices");
     let (form, choices, folds) = (Collective, KernelForm::Collective, "each number of devices");
     Box::new(Series { form, op, choices, group, folds, count: Some(count) })
 }
 
 /// An exchange for low latency.
 pub fn low_latency(op: Op, group: Group<LowLatencyRow>) -> Box<dyn Measured> {
-    let count: (fn(&LowLatencyRow) -> f64, _) = (|r| r.nodes, "nodes");
+    let count: Count<LowLatencyRow> = (|r| r.nodes, "nodes");
     let (form, choices, folds) = (LowLatency, KernelForm::LowLatency, "each number of nodes");
     Box::new(Series { form, op, choices, group, folds, count: Some(count) })
 }
@@ -309,7 +312,7 @@ pub fn low_latency(op: Op, group: Group<LowLatencyRow>) -> Box<dyn Measured> {
 /// An exchange for throughput.
 pub fn normal(op: Op, group: Group<NormalRow>) -> Box<dyn Measured> {
     let units = group.rows.iter().fold([u64::MAX, 0], |[l, m], r| [l.min(r.units as u64), m.max(r.units as u64)]);
-    let count: (fn(&NormalRow) -> f64, _) = (|r| r.nodes, "nodes");
+    let count: Count<NormalRow> = (|r| r.nodes, "nodes");
     let (form, choices, folds) = (Normal, KernelForm::Normal { units }, "each number of nodes");
     Box::new(Series { form, op, choices, group, folds, count: Some(count) })
 }

@@ -1,6 +1,5 @@
 //! `moesim trace`.
 
-use super::routing::{StatsArgs, SynthArgs, stats, synth};
 use super::{Format, print};
 use crate::output::json;
 use moesim_core::{Diag, Result};
@@ -22,9 +21,9 @@ pub(super) enum Command {
     /// Say how often each expert was selected, out of other tools' counts or a trace
     Counts(super::counts::Args),
     /// Say what a trace's routing is like, beside independent draws
-    Stats(StatsArgs),
+    Stats(super::stats::Args),
     /// Draw a synthetic trace, like a recorded one or for a model
-    Synth(SynthArgs),
+    Synth(super::synth::Args),
     /// Write a trace in a form that other tools read
     Export(ExportArgs),
     /// Write some of a trace's sequences to a trace of their own
@@ -204,8 +203,8 @@ pub(super) fn run(command: &Command) -> Result<()> {
                 exporter.loses()
             ))
         }
-        Command::Stats(a) => stats(a),
-        Command::Synth(a) => synth(a),
+        Command::Stats(a) => super::stats::run(a),
+        Command::Synth(a) => super::synth::run(a),
         Command::Slice(a) => {
             let s = &a.selection;
             let selection =

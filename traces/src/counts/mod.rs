@@ -86,6 +86,12 @@ pub fn read(path: &Path, format: Option<&str>) -> Result<ExpertCounts> {
         }),
     }?;
     let counts = reader.read(path).map_err(|d| d.file(path))?;
+    let sum = |layer: &[u64]| layer.iter().try_fold(0u64, |s, c| s.checked_add(*c));
+    if let Some(l) = counts.counts.chunks(counts.experts.max(1) as usize).position(|layer| sum(layer).is_none()) {
+        let d =
+            Diag::input("has more than 2^64 selections").file(path).place(format!("layer {}", counts.layer_numbers[l]));
+        return Err(d.cure("record for a shorter time"));
+    }
     Ok(ExpertCounts { format: reader.name(), ..counts })
 }
 

@@ -2,15 +2,15 @@
 //!
 //! * modes `stat` and `stat_approx`: `logical_count`, [passes, layers, experts] in a `.pt`, summed over all ranks by SGLang;
 //! * modes `per_pass` and `per_token`: `records` with `global_physical_count` [layers, physical experts] of one rank, made
-//!   logical by `last_physical_to_logical_map`;
+//!   logical by the map at the end of the recording, under either of its names;
 //! * before these: a table `layer_id,expert_id,count`.
 //!
 //! Layers count from 0 as in the model; dense ones have no selections and are left out.
 
 use super::grid::Grid;
-use super::{EXPERTS, ExpertCounts, LAYERS, Reader};
+use super::{COUNTS, EXPERTS, ExpertCounts, LAYERS, Reader};
 use crate::csv_lines::{ShortLines, broken};
-use crate::import::read_map;
+use crate::import::{last_map, read_map};
 use crate::torch::{TorchFile, is_torch};
 use moesim_core::{Diag, Result, input};
 use std::collections::BTreeMap;
@@ -53,7 +53,7 @@ fn records(file: &TorchFile) -> Result<ExpertCounts> {
             .place("data.pkl")
             .cure("give what SGLang's expert distribution recorder dumped")
     })?;
-    let map = file.get(file.root, "last_physical_to_logical_map").and_then(|m| file.tensor(m));
+    let map = last_map(file);
     let mut logical: Option<(Vec<u16>, usize)> = None;
     let (mut grid, mut shape, mut bytes) = (None, vec![], 0u64);
     for (i, v) in list.iter().enumerate() {
@@ -122,7 +122,14 @@ fn table(path: &Path) -> Result<ExpertCounts> {
                 .place(format!("line {line}"))
                 .cure("write whole numbers: layers below 4096, experts below 65534"));
         };
-        *found.entry((layer as usize, expert as usize)).or_default() += count;
+        let (cell, cells) = ((layer as usize, expert as usize), found.len());
+        let sum = found.entry(cell).or_default();
+        *sum = sum.checked_add(count).filter(|s| *s <= 1 << 53 && cells <= COUNTS).ok_or_else(|| {
+            let line = record.position().map_or(0, csv::Position::line);
+            Diag::input("goes beyond 2^53 selections of an expert, or 2^24 experts")
+                .place(format!("line {line}"))
+                .cure("record for a shorter time, and one model")
+        })?;
     }
     let experts = found.keys().map(|k| k.1 + 1).max().unwrap_or(0);
     let layers = found.keys().map(|k| k.0 + 1).max().unwrap_or(0);

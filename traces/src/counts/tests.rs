@@ -20,6 +20,27 @@ fn recorded() -> Vec<u64> {
     counts
 }
 
+/// The recording with its map's other name in its pickle.
+fn renamed_map(path: &Path) -> Vec<u8> {
+    let text = |name: &str| [b"X", &(name.len() as u32).to_le_bytes()[..], name.as_bytes()].concat();
+    let (from, to) = (text("last_physical_to_logical_map"), text("physical_to_logical_map"));
+    let mut old = zip::ZipArchive::new(fs::File::open(path).unwrap()).unwrap();
+    let mut new = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    for i in 0..old.len() {
+        let mut member = old.by_index(i).unwrap();
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut member, &mut bytes).unwrap();
+        if member.name().ends_with("/data.pkl") {
+            let at = (0..bytes.len() - from.len()).find(|i| bytes[*i..].starts_with(&from)).unwrap();
+            bytes.splice(at..at + from.len(), to.iter().copied());
+        }
+        new.start_file(member.name(), stored).unwrap();
+        std::io::Write::write_all(&mut new, &bytes).unwrap();
+    }
+    new.finish().unwrap().into_inner()
+}
+
 #[test]
 fn recordings_of_every_mode_have_the_same_counts() {
     for name in ["sglang_stat.pt", "sglang_per_pass.pt", "sglang_per_token.pt"] {
@@ -34,6 +55,10 @@ fn recordings_of_every_mode_have_the_same_counts() {
     crate::import::import(&golden("sglang_per_token.pt"), None, &Default::default(), &out).unwrap();
     let c = crate::import::counts(&out).unwrap();
     assert_eq!((c.format, c.counts, c.k), ("trace", recorded(), Some(2)));
+    // The map under its other name.
+    let renamed = dir.path().join("renamed.pt");
+    fs::write(&renamed, renamed_map(&golden("sglang_per_pass.pt"))).unwrap();
+    assert_eq!(read(&renamed, None).unwrap().counts, recorded());
     let table = dir.path().join("expert_distribution_rank0.csv");
     fs::write(&table, "layer_id,expert_id,count\n3,0,7\n3,2,1\n4,1,2\n3,0,1\n").unwrap();
     let c = read(&table, None).unwrap();
@@ -147,6 +172,13 @@ fn bad_files_are_refused() {
     refused("b.csv", b"1,2\n1,inf\n", "layer 1, expert 1: inf is no load");
     refused("c.csv", b"1,2\n1\n", "line 2: has 1 fields, not 2");
     refused("d.csv", b"layer_id,expert_id,count\n0,70000,1\n", "line 2: is no row");
+    let most = (1u64 << 53) - 1;
+    let rows = |n: usize, expert: fn(usize) -> usize| -> String {
+        (0..n).map(|i| format!("0,{},{most}\n", expert(i))).collect()
+    };
+    let table_of = |rows: String| format!("layer_id,expert_id,count\n{rows}");
+    refused("f.csv", table_of(rows(2049, |_| 0)).as_bytes(), "line 3: goes beyond 2^53");
+    refused("g.csv", table_of(rows(2049, |i| i)).as_bytes(), "layer 0: has more than 2^64 selections");
     refused("e.csv", b"layer_id,expert_id,count\n", "shape [0, 0]");
     refused("a.npy", b"\x93NUMPY\x01\x00\x02\x00{}", "header");
     refused("a.npz", b"PK\x03\x04", "not a sound archive");

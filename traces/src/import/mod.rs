@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 #[cfg(not(feature = "parquet"))]
 pub(crate) use parquet::lacking;
-pub(crate) use sglang::read_map;
+pub(crate) use sglang::{last_map, read_map};
 
 /// Ids of one sequence, which is held in memory: 1 GiB.
 const SEQUENCE: u64 = 1 << 29;

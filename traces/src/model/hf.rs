@@ -365,8 +365,8 @@ fn precision(whole: &Config, c: &Config) -> Result<Precision> {
         dense: plain,
         embedding: plain,
         head: plain,
-        kv: plain.min(16.0),
-        activation: plain.min(16.0),
+        kv: plain,
+        activation: plain,
     };
     let Some(q) = c.quantization_config.as_ref().or(whole.quantization_config.as_ref()) else { return Ok(p) };
     let group = |bits: f64, scale: f64, elements: f64| bits + scale / elements.max(1.0);

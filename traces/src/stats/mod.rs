@@ -1,5 +1,6 @@
 //! What a trace is like: expert popularity, imbalance, locality between tokens.
 
+mod labels;
 mod part;
 mod phases;
 mod report;
@@ -7,10 +8,11 @@ mod serving;
 mod structure;
 mod topics;
 
+pub use labels::Labels;
 pub use part::Part;
 pub use phases::Phases;
 pub(crate) use phases::{spearman, tops};
-pub use report::{Figures, Labels, Report, structure};
+pub use report::{Figures, Report, structure};
 pub use serving::{BATCHES, DEVICES, EIGHTHS, LAGS, Serving};
 pub use structure::{LayerFigures, Structure};
 pub use topics::Topics;

@@ -32,6 +32,20 @@ impl<'a> Part<'a> {
         };
         (part(all), part(rest))
     }
+    /// Some of its sequences, picked at random, of `limit` ids at most, but at least one of them.
+    pub fn some(&self, limit: u64, seed: u64) -> Self {
+        let mut all = self.sequences.clone();
+        crate::synth::shuffle(&mut all, &mut stream(seed, "part-some", 0));
+        let mut ids = 0;
+        let mut fits = |i: &u32| {
+            ids += self.trace.rows_of(*i as usize).len() as u64;
+            ids <= limit
+        };
+        let kept = all.iter().take_while(|i| fits(i)).count().max(1);
+        all.truncate(kept);
+        all.sort_unstable();
+        Self { trace: self.trace, sequences: all }
+    }
     /// The trace.
     pub fn trace(&self) -> &'a Trace {
         self.trace

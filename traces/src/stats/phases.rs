@@ -188,10 +188,11 @@ impl Ranking {
         if spread > 0.0 { dot as f64 / spread } else { 0.0 }
     }
 
-    /// Share of the `n` first that are among the `n` first of `other`.
+    /// Share of the `n` first that are among the `n` first of `other`; what never occurs is first in neither.
     fn top(&self, other: &Self, n: usize) -> f64 {
-        let n = n.min(self.order.len());
-        self.order[..n].iter().filter(|i| (other.place[**i as usize] as usize) < n).count() as f64 / n as f64
+        let mine = self.order.iter().take(n).filter(|i| self.counts[**i as usize] > 0);
+        let both = |i: &&u32| other.counts[**i as usize] > 0 && (other.place[**i as usize] as usize) < n;
+        mine.clone().filter(both).count() as f64 / mine.count().max(1) as f64
     }
 }
 

@@ -1,7 +1,7 @@
 //! Everything that is said of a trace's routing, and beside it the same of independent draws.
 
 use super::structure::{LayerFigures, Structure};
-use super::{Part, Phases, Serving, Topics};
+use super::{Labels, Part, Phases, Serving, Topics};
 use crate::synth;
 use crate::trace::Trace;
 use moesim_core::Result;
@@ -46,15 +46,6 @@ pub struct Report {
     pub trace: Figures,
     /// Independent draws: every token and layer on its own, each expert exactly as popular as in the trace.
     pub independent: Figures,
-}
-
-/// Labels of a trace's sequences: a topic of each, by position in the trace, and their names.
-#[derive(Clone, Debug, Default)]
-pub struct Labels {
-    /// Index into `names`, one a sequence.
-    pub of: Vec<usize>,
-    /// The topics.
-    pub names: Vec<String>,
 }
 
 /// Counts how a part's selections hang together; `None` where the tables would not fit.

@@ -132,7 +132,16 @@ fn ranks_and_tops() {
         }],
     );
     let p = Phases::of(&Part::whole(&t)).unwrap();
+    // The prompt's are 0 and 1; the fourth expert was never selected.
     assert_eq!(p.top_overlap, [1.0; 3]);
+    let t = trace(
+        8,
+        1,
+        1,
+        vec![OwnedSequence { prefill: vec![0], decode: vec![1], decode_first_position: 1, ..Default::default() }],
+    );
+    let p = Phases::of(&Part::whole(&t)).unwrap();
+    assert_eq!((p.top_overlap, p.sequence_top_overlap), ([0.0; 3], [0.0; 3]));
     assert!(Phases::of(&Part::whole(&trace(4, 1, 1, vec![decode(0, vec![0])]))).is_none());
 }
 
@@ -146,6 +155,51 @@ fn topics_with_experts_of_their_own() {
     assert_eq!((topics.shared_popular, topics.imbalance_within, topics.imbalance_together), (0.0, 2.0, 1.0));
     assert!(topics.shared_popular_random > 2.0, "{topics:?}");
     assert!(Topics::of(&Part::whole(&t), &[0; 20], &names[..1], "labels", 1).is_none());
+    // Two topics with an expert each: those that nobody selected are nobody's popular ones.
+    let t = trace(12, 1, 1, (0..2).map(|i| decode(i, vec![i as u16])).collect());
+    assert_eq!(Topics::of(&Part::whole(&t), &[0, 1], &names, "labels", 1).unwrap().shared_popular, 0.0);
+}
+
+#[test]
+fn labels_of_sequences() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("labels.csv");
+    let t = trace(2, 1, 1, (0..70_000).map(|i| decode(2 * i, vec![0])).collect());
+    let read = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        Labels::read(&path, &t)
+    };
+    let rows =
+        |topic: fn(u32) -> String| -> String { (0..70_000).map(|i| format!("{},{}\n", 2 * i, topic(i))).collect() };
+    let two = rows(|i| format!("t{}", i % 2));
+    let l = read(&format!("\u{feff}sequence, topic\n1,other\n{two}")).unwrap();
+    assert_eq!((&l.of[..4], &l.names[..]), (&[0, 1, 0, 1][..], &["t0".to_string(), "t1".to_string()][..]));
+    for (text, word) in [
+        (format!("sequence,topic\n{}", rows(|i| i.to_string())), "line 65538: has more than 65536 topics"),
+        (format!("sequence,topic\n0,{}\n", "x".repeat(100_000)), "a line is longer than 64 KiB"),
+        (format!("sequence,topic{}\n", "x".repeat(100_000)), "a line is longer than 64 KiB"),
+        ("sequence,topic\n0,\"a\n".into(), "has no topic for sequence 2"),
+        ("sequence,topic\n0,a,b\n".into(), "line 2: has 3 fields, not 2"),
+        ("sequence,topic\nx,a\n".into(), "line 2: \"x\" is not a number"),
+        ("sequence\n".into(), "line 1: has no column `topic`"),
+        (String::new(), "line 1: has no column `sequence`"),
+    ] {
+        let e = read(&text).unwrap_err();
+        let said = e.to_string();
+        assert!(
+            said.contains(word) && said.contains("labels.csv") && e.exit_code() == 2 && !e.cure.is_empty(),
+            "{said}"
+        );
+    }
+}
+
+/// A label a sequence takes time in proportion: its square would take minutes here.
+#[test]
+fn a_topic_for_every_sequence() {
+    const N: usize = 300_000;
+    let t = trace(2, 1, 1, (0..N as u32).map(|i| decode(i, vec![0])).collect());
+    let (of, names): (Vec<usize>, Vec<String>) = (0..N).map(|i| (i, i.to_string())).unzip();
+    assert_eq!(Topics::of(&Part::whole(&t), &of, &names, "labels", 1).unwrap().topics.len(), 32);
 }
 
 #[test]
@@ -156,4 +210,7 @@ fn parts_are_all_of_a_trace_once() {
     assert_eq!((a.len(), b.len()), (7, 3));
     ids.sort_unstable();
     assert_eq!(ids, (0..10).collect::<Vec<_>>());
+    // One id a sequence.
+    assert_eq!([0, 1, 4, 99].map(|limit| a.some(limit, 1).len()), [1, 1, 4, 7]);
+    assert!(a.some(4, 1).sequences().all(|s| a.sequences().any(|t| t.id == s.id)));
 }

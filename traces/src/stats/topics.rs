@@ -35,8 +35,9 @@ impl Topics {
     pub fn of(part: &Part, of: &[usize], names: &[String], origin: &str, seed: u64) -> Option<Self> {
         let trace = part.trace();
         let (layers, experts) = (trace.layers(), trace.experts());
-        let mut sizes: Vec<(usize, usize)> =
-            (0..names.len()).map(|t| (t, of.iter().filter(|x| **x == t).count())).filter(|t| t.1 > 0).collect();
+        let mut own = vec![0; names.len()];
+        of.iter().for_each(|t| own[*t] += 1);
+        let mut sizes: Vec<(usize, usize)> = own.into_iter().enumerate().filter(|t| t.1 > 0).collect();
         sizes.sort_by_key(|(t, n)| (std::cmp::Reverse(*n), *t));
         sizes.truncate(MOST);
         if sizes.len() < 2 || sizes.len() * layers * experts > COUNTS {
@@ -86,6 +87,7 @@ fn shared(counts: &[u32], groups: usize, experts: usize) -> f64 {
         let mut order: Vec<usize> = (0..experts).collect();
         order.sort_by_key(|e| (std::cmp::Reverse(c[*e]), *e));
         order.truncate(POPULAR);
+        order.retain(|e| c[*e] > 0);
         order
     };
     let (mut same, mut pairs) = (0usize, 0usize);

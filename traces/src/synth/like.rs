@@ -11,8 +11,8 @@ use serde::Serialize;
 
 /// Share of the sequences that the model is fitted to; the rest judges it.
 const FITTED: f64 = 0.7;
-/// Selections of the independent draws at most.
-const INDEPENDENT: u64 = 1 << 26;
+/// Selections drawn to be compared, at most; 128 MiB.
+const DRAWN: u64 = 1 << 26;
 
 /// Sequences whose drawn prompts are compared with their output.
 const PROMPTS: usize = 256;
@@ -39,6 +39,8 @@ pub struct Row {
 pub struct Comparison {
     /// Sequences fitted and held out.
     pub sequences: [usize; 2],
+    /// Of those held out, how many are compared, picked at random: as many as have 2^26 selections, at least one.
+    pub compared: usize,
     /// The figures.
     pub rows: Vec<Row>,
     /// Prompt against output: held out and synthetic; `None` where the trace has no prompt rows.
@@ -73,6 +75,8 @@ impl Like {
             let rows: Vec<&[u16]> = fitted.all_rows().collect();
             router.invent_prompts(&Target::of(&rows, (trace.layers(), trace.k(), trace.experts())), seed);
         }
+        let sequences = [fitted.len(), held.len()];
+        let held = held.some(DRAWN, seed);
         held.check()?;
         let recorded = lengths(&fitted);
         let shapes: Vec<(u32, u32, u32)> =
@@ -80,19 +84,22 @@ impl Like {
         // Other draws than those that a user of the same seed is given.
         let drawn: Vec<OwnedSequence> = router.sequences(seed ^ 0x5eed, &shapes);
         let synthetic = Trace::from_sequences(trace.meta().clone(), drawn)?;
-        let (independent, _) = independent(&held, INDEPENDENT, seed)?;
+        let (independent, _) = independent(&held, DRAWN, seed)?;
         let (synthetic, independent) = (Part::whole(&synthetic), Part::whole(&independent));
         let parts = [&held, &fitted, &synthetic, &independent];
         let phases = Phases::of(&held).zip(Phases::of(&synthetic)).map(|(h, s)| [h, s]);
         let drawn_phases = if phases.is_none() && prompt > 0 {
-            let some: Vec<(u32, u32, u32)> = shapes.iter().take(PROMPTS).map(|s| (s.0, prompt, s.2.max(1))).collect();
+            // Prompts that are compared are no longer than fits.
+            let rows = (DRAWN / (PROMPTS * trace.width()) as u64).max(2) as u32;
+            let short = |s: &(u32, u32, u32)| (s.0, prompt.min(rows / 2), s.2.clamp(1, rows / 2));
+            let some: Vec<(u32, u32, u32)> = shapes.iter().take(PROMPTS).map(short).collect();
             let drawn = Trace::from_sequences(trace.meta().clone(), router.sequences(seed ^ 0x5eed, &some))?;
             Phases::of(&Part::whole(&drawn))
         } else {
             None
         };
-        let sequences = [fitted.len(), held.len()];
-        let comparison = Comparison { sequences, rows: compare(parts, &fitted, seed), phases, drawn_phases };
+        let compared = held.len();
+        let comparison = Comparison { sequences, compared, rows: compare(parts, &fitted, seed), phases, drawn_phases };
         Ok((Self { router, lengths: recorded }, comparison))
     }
     /// (Prompt, output) rows of sequence `id`: those of a recorded sequence, picked at random.

@@ -67,7 +67,7 @@ impl Source {
             return Err(wrong("has a footer of more than 64 MiB"));
         }
         let start = bytes.len().checked_sub(8 + length as usize);
-        if start.and_then(|start| thrift::field(&bytes[start..bytes.len() - 8], 1)).is_none() {
+        if start.and_then(|start| thrift::field(&bytes[start..bytes.len() - 8], 1, &[])).is_none() {
             return Err(wrong("has a broken footer"));
         }
         // The Arrow schema that some writers embed is not needed, and one thing less to believe.
@@ -192,7 +192,7 @@ impl ChunkReader for Headers {
 
 /// The unpacked size of the page whose header this is: the second field of the structure `PageHeader` (parquet.thrift).
 fn unpacked(header: &[u8]) -> Option<u64> {
-    let size = thrift::field(&header[..header.len().min(HEADER)], 2)??;
+    let size = thrift::field(&header[..header.len().min(HEADER)], 2, thrift::PAGE_HEADER)??;
     u64::try_from(size).ok()
 }
 

@@ -21,7 +21,7 @@ use crate::torch::{TorchFile, is_torch};
 use crate::trace::{MISSING, Meta, OwnedSequence};
 use moesim_core::{Diag, Result};
 use recording::Recording;
-pub(crate) use recording::read_map;
+pub(crate) use recording::{last_map, read_map};
 use requests::{Request, join};
 use std::path::{Path, PathBuf};
 

@@ -46,8 +46,7 @@ impl<'a> Recording<'a> {
         let record =
             |(i, v): (usize, &Value)| Record::of(file, *v, &mut bytes).map_err(|d| d.place(format!("record {i}")));
         let records: Vec<Record> = list.iter().enumerate().map(record).collect::<Result<_>>()?;
-        let keys = ["last_physical_to_logical_map", "physical_to_logical_map"];
-        let map = keys.iter().find_map(|key| file.tensor(file.get(file.root, key)?));
+        let map = last_map(file);
         let layers = records.iter().map(|r| r.ids.shape[0]).max().unwrap_or(0);
         let map = map.map(|m| read_map(file, m, layers)).transpose()?;
         let experts = map.as_ref().and_then(|m| m.0.iter().max()).map(|top| u32::from(*top) + 1);
@@ -82,6 +81,12 @@ fn no_expert(found: i128, physical: usize, record: usize, index: [usize; 3]) -> 
     Diag::input(format!("physical expert {found} of {physical} does not exist"))
         .place(format!("record {record}, layer {}, token {}", index[0], index[1]))
         .cure("it is damaged: copy or record it again")
+}
+
+/// The map from physical to logical experts that a recording ends with, if it has one.
+pub(crate) fn last_map(file: &TorchFile) -> Option<&Tensor> {
+    let keys = ["last_physical_to_logical_map", "physical_to_logical_map"];
+    keys.iter().find_map(|key| file.tensor(file.get(file.root, key)?))
 }
 
 /// The logical expert of each physical one, [layers, physical].

@@ -140,3 +140,9 @@ fn what_is_no_configuration_is_refused_with_file_place_and_cure() {
         assert!(text.contains(word) && text.contains("config.json") && !e.cure.is_empty(), "{word}: {text}");
     }
 }
+
+#[test]
+fn elements_of_32_bits_are_so_everywhere() {
+    let p = import(&MIXTRAL.replace("bfloat16", "float32")).unwrap().precision;
+    assert_eq!([p.attention, p.experts, p.embedding, p.kv, p.activation], [32.0; 5]);
+}
