@@ -8,8 +8,8 @@ use crate::machine::Deployment;
 use crate::policy::Dispatch;
 use moesim_core::{Diag, Result, diag};
 use moesim_hwmodels::Hardware;
-use moesim_hwmodels::calibrate::device;
 use moesim_hwmodels::calibrate::profile::{FormName, Kernel, KernelForm, Op, Profile, Table};
+use moesim_hwmodels::calibrate::{data, device};
 use moesim_hwmodels::cost::{
     CoreKernel, DenseKernel, ExchangeForm, ExchangeKernel, ExchangeKernels, ExpertKernel, Kernels, StreamKernel,
 };
@@ -54,7 +54,10 @@ impl Calibrated {
             if let Some(found) = look.find(&[Op::Gemm], bits, |_| true) {
                 let KernelForm::Gemm { kernel, .. } = found.kernel.form() else { continue };
                 let peaks = look.peaks(found.kernel, bits)?;
-                let mut dense = DenseKernel::new(bits, *kernel, found.kernel.values()?, peaks);
+                // As it was fitted, where it was fitted for these operands.
+                let quantised = data::moe::input_bytes(&found.kernel.precision).filter(|_| !found.other_precision);
+                let input = quantised.unwrap_or(p.activation / 8.0);
+                let mut dense = DenseKernel::new(bits, input, *kernel, found.kernel.values()?, peaks);
                 out.say("gemm", &look, &found);
                 if let Some((profile, table)) = look.table(Op::Gemm, None, bits) {
                     dense = dense.with_table(table.clone());

@@ -72,12 +72,18 @@ impl ExchangeKernel {
 
     /// Seconds of a call.
     pub fn seconds(&self, x: &Exchanged) -> f64 {
-        if x.size < self.sizes[0] || x.size > self.sizes[1] {
-            self.outside.fetch_add(1, Ordering::Relaxed);
-        }
         let (c, peaks) = (&self.constants, self.peaks);
         // What all would send of a buffer of which a device keeps its own part.
         let whole = |sent: f64| if x.devices > 1.0 { sent * x.devices / (x.devices - 1.0) } else { 0.0 };
+        // As each was measured: by devices, by bytes of the buffer, or by tokens.
+        let size = match self.form {
+            ExchangeForm::Fused => x.devices,
+            ExchangeForm::Collective(CollectiveOp::AllToAll) => whole(x.link_bytes),
+            _ => x.size,
+        };
+        if size < self.sizes[0] || size > self.sizes[1] {
+            self.outside.fetch_add(1, Ordering::Relaxed);
+        }
         match self.form {
             ExchangeForm::LowLatency => {
                 let (link_bytes, nic_bytes) = (x.link_bytes, x.nic_bytes);
@@ -93,8 +99,7 @@ impl ExchangeKernel {
                 FusedExchange.seconds(c, &FusedExchangeRow { devices: x.devices, messages, message_bytes, peaks })
             }
             ExchangeForm::Collective(op) => {
-                let bytes = if op == CollectiveOp::AllToAll { whole(x.link_bytes) } else { x.size };
-                Collective.seconds(c, &CollectiveRow { op, devices: x.devices, bytes, in_switch: true, peaks })
+                Collective.seconds(c, &CollectiveRow { op, devices: x.devices, bytes: size, in_switch: true, peaks })
             }
         }
     }
@@ -176,7 +181,11 @@ mod tests {
             let row = CollectiveRow { op, devices: 16.0, bytes, in_switch: true, peaks: H100 };
             let of = ExchangeKernel::new(ExchangeForm::Collective(op), c.clone(), H100, [0.0, 1e12]);
             assert!((of.seconds(&moved) / Collective.seconds(&c, &row) - 1.0).abs() < 1e-12);
-            assert!(of.serves(1) && !of.serves(2));
+            assert!(of.serves(1) && !of.serves(2) && of.outside() == 0);
+            // Measured from a gigabyte on.
+            let far = ExchangeKernel::new(ExchangeForm::Collective(op), c.clone(), H100, [1e9, 1e12]);
+            far.seconds(&moved);
+            assert_eq!(far.outside(), 1);
         }
     }
 }

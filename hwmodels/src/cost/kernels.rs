@@ -28,6 +28,8 @@ pub struct Kernels {
 #[derive(Clone, Debug)]
 pub struct DenseKernel {
     bits: [f64; 2],
+    /// Bytes of an activation that enters.
+    input_bytes: f64,
     form: form::Gemm,
     kernel: GemmKernel,
     constants: Vec<f64>,
@@ -38,10 +40,20 @@ pub struct DenseKernel {
 }
 
 impl DenseKernel {
-    /// For operands of `bits` a weight and activation. `constants` are those of a form that was fitted `warm` or not; runs have
-    /// other kernels between two calls and are cold.
-    pub fn new(bits: [f64; 2], kernel: GemmKernel, constants: Vec<f64>, peaks: Peaks) -> Self {
-        Self { bits, form: form::Gemm { warm: false }, kernel, constants, peaks, memo: Arc::default(), table: None }
+    /// For operands of `bits` a weight and activation, of which `input_bytes` enter: kernels of 8-bit weights take activations that
+    /// were quantised for them. `constants` are those of a form that was fitted `warm` or not; runs have other kernels between two
+    /// calls and are cold.
+    pub fn new(bits: [f64; 2], input_bytes: f64, kernel: GemmKernel, constants: Vec<f64>, peaks: Peaks) -> Self {
+        Self {
+            bits,
+            input_bytes,
+            form: form::Gemm { warm: false },
+            kernel,
+            constants,
+            peaks,
+            memo: Arc::default(),
+            table: None,
+        }
     }
 
     /// With measured times where the table has them; the form stands in elsewhere.
@@ -64,8 +76,11 @@ impl DenseKernel {
                 load: GemmLoad::even(1.0, g.m as f64),
                 n: g.n as f64,
                 k: g.k as f64,
-                element_bytes: [g.activation_bits, g.weight_bits, super::gemm::output_bits(g.activation_bits)]
-                    .map(|b| b / 8.0),
+                element_bytes: [
+                    self.input_bytes,
+                    g.weight_bits / 8.0,
+                    super::gemm::output_bits(g.activation_bits) / 8.0,
+                ],
                 kernel: self.kernel,
                 peaks: self.peaks,
             };

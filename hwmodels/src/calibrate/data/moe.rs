@@ -24,6 +24,11 @@ pub(crate) fn widths(precision: &str) -> Option<[f64; 2]> {
     })
 }
 
+/// Bytes of an activation that enters a kernel of this precision, by its name.
+pub fn input_bytes(precision: &str) -> Option<f64> {
+    widths(precision).map(|w| w[1])
+}
+
 /// How a family chooses its tiles: facts of the public kernels. Unknown ones are taken for autotuned.
 pub fn tiling(family: &str, version: &str, precision: &str) -> Tiling {
     match family {
