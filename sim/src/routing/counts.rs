@@ -218,10 +218,22 @@ impl Counts {
 
     /// Counts a token in the columns of [`super::Counting`].
     fn count_more(&mut self, map: &SlotMap, l: usize, row: &Row, k: usize) {
-        self.stamp += 1;
         let at = (row.device as usize * map.layers + l) * map.ways;
-        for &id in row.ids[l * k..(l + 1) * k].iter().filter(|id| **id != MISSING) {
-            self.count_way(map, at, map.home(l, usize::from(id), row.position).group as usize);
+        let ids = row.ids[l * k..(l + 1) * k].iter().filter(|id| **id != MISSING).map(|id| usize::from(*id));
+        if !map.once && map.single {
+            // A column a group, every selection counts; what is nowhere lies behind the last one.
+            let homes = &map.replicas[l * map.ids..(l + 1) * map.ids];
+            let pairs = &mut self.pairs[at + map.counted_at..at + map.ways];
+            for id in ids {
+                if let Some(n) = pairs.get_mut(homes[id].group as usize) {
+                    *n += 1;
+                }
+            }
+            return;
+        }
+        self.stamp += 1;
+        for id in ids {
+            self.count_way(map, at, map.home(l, id, row.position).group as usize);
         }
     }
 
