@@ -1,69 +1,53 @@
 //! Expert placement and replication.
 //!
-//! A [`Placement`] rule says, for every MoE layer and expert, which expert-parallel groups hold a replica.
-//! One rule a file: [`contiguous`], [`round_robin`], [`home_die`]. Programs, bounds and placement files come with the
-//! placement solver.
+//! * [`Problem`]: experts with loads, groups with slots, memory and speed, limits, and what is wanted least.
+//! * [`Placement`]: a way to place, one file each in [`method`]; [`program`] has those that solve integer programs.
+//! * [`traffic`]: what tokens cost on their ways, in the mode that a deployment runs.
+//! * [`bound`]: what no placement can beat, so that every result comes with a gap.
 
-pub mod contiguous;
-pub mod home_die;
-pub mod round_robin;
+pub mod bound;
+pub mod curve;
+mod limits;
+pub mod method;
+mod problem;
+pub mod program;
+mod search;
+pub mod traffic;
+
+pub use curve::Curve;
+pub use problem::{Effort, Objective, Pin, Problem, moves};
 
 use moesim_core::Result;
 
-/// What is to be placed.
-#[derive(Clone, Copy, Debug)]
-pub struct Problem {
-    /// MoE layers.
-    pub layers: usize,
-    /// Experts a layer.
-    pub experts: usize,
-    /// Expert-parallel groups (devices, unless experts are split).
-    pub groups: usize,
-}
-
-/// `[layer][expert]`: the groups that hold a replica, at least one, none twice.
+/// `[layer][expert]`: the groups that hold a replica, at least one, none twice. The tokens of an expert with several are
+/// dealt to them in turn, by sequence and position, in ascending order of groups, in which they are listed.
 pub type Homes = Vec<Vec<Vec<u32>>>;
 
-/// A rule that places experts.
+/// A placement, and what its method knows of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Solution {
+    /// Where every expert is.
+    pub homes: Homes,
+    /// What no placement can beat, if the method proved more than [`bound`] does.
+    pub bound: Option<f64>,
+    /// The clock cut the search, so that another run may end elsewhere.
+    pub cut: bool,
+}
+
+impl From<Homes> for Solution {
+    fn from(homes: Homes) -> Self {
+        Self { homes, bound: None, cut: false }
+    }
+}
+
+/// A way to place experts.
+///
+/// * Every expert of every layer gets at least one home, none twice on a group.
+/// * The same problem gives the same placement, unless the clock cuts the search.
 pub trait Placement {
     /// Places every expert of every layer.
     ///
     /// # Errors
-    /// What the rule cannot place.
-    fn place(&self, problem: &Problem) -> Result<Homes>;
-}
-
-/// The same group for an expert in every layer.
-fn everywhere(problem: &Problem, group: impl Fn(usize) -> usize) -> Homes {
-    let layer: Vec<Vec<u32>> = (0..problem.experts).map(|e| vec![group(e) as u32]).collect();
-    vec![layer; problem.layers]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_expert_has_one_home_and_groups_are_even() {
-        let rules: [&dyn Placement; 3] = [&contiguous::Contiguous, &round_robin::RoundRobin, &home_die::HomeDie];
-        for rule in rules {
-            for (experts, groups) in [(32, 8), (32, 25), (128, 25), (5, 8), (256, 1)] {
-                let homes = rule.place(&Problem { layers: 2, experts, groups }).unwrap();
-                let mut load = vec![0; groups];
-                for e in &homes[1] {
-                    assert_eq!(e.len(), 1);
-                    load[e[0] as usize] += 1;
-                }
-                let (least, most) = (load.iter().min().unwrap(), load.iter().max().unwrap());
-                assert!(most - least <= 1, "{experts} on {groups}: {load:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn the_wafers_rule_as_published() {
-        let homes = home_die::HomeDie.place(&Problem { layers: 1, experts: 32, groups: 25 }).unwrap();
-        // One expert a die, the seven left over from die 25 mod 25 = 0 on.
-        assert_eq!((homes[0][24][0], homes[0][25][0], homes[0][31][0]), (24, 0, 6));
-    }
+    /// What it cannot place.
+    fn place(&self, problem: &Problem) -> Result<Solution>;
 }

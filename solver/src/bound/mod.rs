@@ -1,0 +1,38 @@
+//! What no placement can beat.
+//!
+//! * [`load()`]: the busiest group of each layer, by counting ([`mod@load`]).
+//! * [`traffic()`]: copies, by how many pairs of experts that tokens select together can share a group ([`mod@traffic`]).
+
+mod load;
+mod traffic;
+
+pub use load::{layer_load, load};
+pub use traffic::traffic;
+
+use crate::{Homes, Objective, Problem};
+
+/// A bound on the objective of `p`; of a lexicographic one, on its traffic.
+pub fn objective(p: &Problem) -> f64 {
+    match p.objective {
+        Objective::Load => load(p),
+        Objective::Traffic | Objective::Lexicographic { .. } => traffic(p),
+        Objective::Weighted { traffic: w } => load(p) + w * traffic(p),
+    }
+}
+
+/// How far a placement's value may be from the best, as a fraction of the bound.
+pub fn gap(value: f64, bound: f64) -> f64 {
+    if value <= bound {
+        0.0
+    } else if bound > 0.0 {
+        (value - bound) / bound
+    } else {
+        f64::INFINITY
+    }
+}
+
+/// The value, the bound and the gap of a placement.
+pub fn judge(p: &Problem, homes: &Homes, known: Option<f64>) -> (f64, f64, f64) {
+    let (value, bound) = (p.value(homes), objective(p).max(known.unwrap_or(0.0)));
+    (value, bound, gap(value, bound))
+}

@@ -1,0 +1,18 @@
+//! Integer programs, through good_lp: microlp, or HiGHS with the feature `highs`.
+//!
+//! * [`exact`]: the whole problem, for small ones.
+//! * [`stages`]: two stages, as MoETuner has them.
+//! * [`window`]: a few layers at a time, in the strong formulation, the others as they are.
+//! * [`Ilp`]: what pays off for a problem of its size.
+
+pub mod exact;
+mod ilp;
+mod model;
+pub mod stages;
+pub mod window;
+
+pub use ilp::Ilp;
+pub(crate) use model::{Found, Model, Rule, Var};
+
+#[cfg(test)]
+mod tests;
