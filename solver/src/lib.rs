@@ -5,6 +5,7 @@
 //! placement solver.
 
 pub mod contiguous;
+pub mod file;
 pub mod home_die;
 pub mod round_robin;
 
