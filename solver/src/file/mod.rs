@@ -4,11 +4,18 @@
 //! One file a format, behind [`Format`]. `FORMATS.md` beside the crate has the table of keys and of the flags that load
 //! them. What a format cannot express is refused with a cure. Layers, devices and slots are counted from 0 in messages.
 
+mod eplb;
 mod npy;
 mod omni;
 mod own;
 mod placed;
+mod sglang;
+mod slots;
+mod tensorrt_llm;
 mod text;
+mod vllm;
+mod vllm_ascend;
+mod yaml;
 
 pub use placed::{Checked, Placed, Replicas};
 
@@ -79,7 +86,15 @@ pub trait Format: Sync {
 
 /// All formats; detection asks them in this order.
 pub fn formats() -> &'static [&'static dyn Format] {
-    &[&own::Own, &omni::Omni]
+    &[
+        &own::Own,
+        &vllm_ascend::VllmAscend,
+        &sglang::Sglang,
+        &tensorrt_llm::TensorRtLlm,
+        &omni::Omni,
+        &eplb::Eplb,
+        &vllm::Vllm,
+    ]
 }
 
 fn named(name: &str) -> Result<&'static dyn Format> {
