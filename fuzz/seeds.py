@@ -84,6 +84,30 @@ seed("eplb", "npz", b"\1" + npz(zipfile.ZIP_DEFLATED, weight=loads))
 seed("eplb", "json", b"\2" + json.dumps({"logical_count": [[1, 2, 3], [4, 5, 6]]}).encode())
 seed("eplb", "lists", b"\2" + json.dumps([[[1.5, 2, 3], [4, 5, 6]]]).encode())
 seed("eplb", "csv", b"\3" + b"1,2,3\n4,5.5,6\n")
+own = {"format": "moesim-placement", "version": 1, "experts": 3, "devices": 2, "layer_numbers": [3, 5]}
+slots = [[0, 1, 2, 0], [2, 1, 0, 1]]
+own["layers"] = [[s[:2], s[2:]] for s in slots]
+recorded = [{"layer_id": i, "device_count": 2, "device_list": [{"device_id": d, "device_expert": s[2 * d : 2 * d + 2]} for d in range(2)]} for i, s in enumerate(slots)]
+slot_map = npy("<i8", (2, 4), b"".join(e.to_bytes(8, "little") for s in slots for e in s))
+pattern = npy("|u1", (2, 2, 3), bytes(int(e in s[2 * d : 2 * d + 2]) for d in range(2) for s in slots for e in range(3)))
+balancer = "initial_global_assignments:\n  3: &a [0, 1, 2, 0]\n  4: *a\n  5:\n  - 2\n  - 1\n  - 0\n  - 1\nlayer_updates_per_iter: 0\nnum_slots: 4\n"
+for i, data in enumerate([
+    json.dumps({**own, "model": "m", "result": {"gap": 0.5}}).encode(),
+    json.dumps({"moe_layer_count": 2, "layer_list": recorded}).encode(),
+    json.dumps({"physical_to_logical_map": slots}).encode(),
+    (GOLDEN / "sglang_per_pass.pt").read_bytes(),
+    balancer.encode(),
+    pattern,
+    npz(zipfile.ZIP_DEFLATED, pattern=pattern),
+    slot_map,
+    npz(zipfile.ZIP_STORED, phy2log=slot_map),
+    json.dumps(slots).encode(),
+    b"0,1,2,0\n2,1,0,1\n",
+    json.dumps(slots).encode(),
+]):
+    # One device, and two.
+    seed("placement", f"{i}", bytes([i]) + data)
+    seed("placement", f"{i}-2", bytes([i + 12]) + data)
 layer = {"heat": [5, 4, 3, 0], "pairs": [[0, 1, 3, 0.5], [1, 2, 2]]}
 mbolt = {"model": "m", "n_expert_per_layer": 4, "k": 2, "layers": [{"layer": 0, **layer}, {"abs_layer": 3, **layer}]}
 seed("coactivation", "plain", json.dumps(mbolt))

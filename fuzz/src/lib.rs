@@ -6,6 +6,7 @@
 use moesim::experiment::Resolved;
 use moesim::machine::{Machine, Plan};
 use moesim_core::Result;
+use moesim_solver::file;
 use moesim_traces::import::{Options, load};
 use moesim_traces::stats::info;
 use moesim_traces::{ArrivalSpec, Arrivals, Trace, counts};
@@ -61,6 +62,24 @@ pub fn count(format: &str, path: &Path) {
     assert_eq!(c.counts.len(), c.layer_numbers.len() * c.experts as usize);
     for l in 0..c.layer_numbers.len() {
         assert!(c.total(l) > 0 && c.imbalance(l).is_finite() && c.entropy(l).is_finite() && !c.top(l, 3).is_empty());
+    }
+}
+
+/// Reads a placement of a format. One that is taken is sound, and comes back of our own file as it was.
+pub fn placement(format: &str, devices: usize, path: &Path) {
+    let slots = !matches!(format, "moesim" | "vllm-ascend" | "omni");
+    let options = file::ReadOptions { format: Some(format), devices: slots.then_some(devices), ..Default::default() };
+    let Some(read) = sound(file::read(path, &options)) else { return };
+    let repeated = read.check().expect("a reader checks its placement").repeated;
+    let replicas = read.placed.replicas();
+    assert!(replicas.redundant >= repeated && replicas.most <= read.placed.devices());
+    assert_eq!(read.placed.moves(&read.placed), 0);
+    let copy = folder().join("copy.json");
+    file::write(&read, "moesim", &copy).expect("our own format has every placement");
+    let again = file::read(&copy, &file::ReadOptions::default()).expect("our own file");
+    assert_eq!((again.placed, again.layer_numbers), (read.placed.clone(), read.layer_numbers.clone()));
+    for (format, name) in [("sglang", "out.json"), ("tensorrt-llm", "out.yaml"), ("omni", "out.npy")] {
+        sound(file::write(&read, format, &folder().join(name)));
     }
 }
 

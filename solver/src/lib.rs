@@ -4,9 +4,11 @@
 //! * [`Placement`]: a way to place, one file each in [`method`]; [`program`] has those that solve integer programs.
 //! * [`traffic`]: what tokens cost on their ways, in the mode that a deployment runs.
 //! * [`bound`]: what no placement can beat, so that every result comes with a gap.
+//! * [`file`]: placements in files, our own and those of serving engines.
 
 pub mod bound;
 pub mod curve;
+pub mod file;
 mod limits;
 pub mod method;
 mod problem;
@@ -40,6 +42,17 @@ impl From<Homes> for Solution {
     }
 }
 
+/// What a method has to know beside the numbers of experts and groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// Nothing: a rule that an experiment can name.
+    Nothing,
+    /// How loaded experts are.
+    Loads,
+    /// Which experts tokens selected together.
+    Rows,
+}
+
 /// A way to place experts.
 ///
 /// * Every expert of every layer gets at least one home, none twice on a group.
@@ -50,4 +63,8 @@ pub trait Placement {
     /// # Errors
     /// What it cannot place.
     fn place(&self, problem: &Problem) -> Result<Solution>;
+    /// What it has to know.
+    fn needs(&self) -> Needs {
+        Needs::Nothing
+    }
 }

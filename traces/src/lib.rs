@@ -8,7 +8,9 @@
 //! * [`stats`]: what a trace is like.
 //! * [`synth`]: a synthetic source of traces.
 //! * [`arrivals`]: when requests come, and how long they are.
+//! * [`arrays`]: whole numbers out of other tools' arrays.
 
+pub mod arrays;
 pub mod arrivals;
 pub mod counts;
 mod csv_lines;

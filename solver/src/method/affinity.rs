@@ -2,7 +2,7 @@
 //! inside a node, longest first with swaps.
 
 use super::cluster::by_node;
-use crate::{Placement, Problem, Solution};
+use crate::{Needs, Placement, Problem, Solution};
 use moesim_core::Result;
 use rayon::prelude::*;
 
@@ -19,5 +19,8 @@ impl Placement for Affinity {
         let layer = |l: usize| by_node(p, l, &traffic.rows.pairs(l));
         let homes: Option<Vec<_>> = (0..p.layers).into_par_iter().map(layer).collect();
         homes.map(Solution::from).ok_or_else(|| p.refuse("affinity", "found no slot for an expert"))
+    }
+    fn needs(&self) -> Needs {
+        Needs::Rows
     }
 }

@@ -6,7 +6,7 @@
 use super::longest_first::LongestFirst;
 use crate::search::{Layer, Step};
 use crate::traffic::{Mode, Table};
-use crate::{Homes, Objective, Placement, Problem, Solution, moves};
+use crate::{Homes, Needs, Objective, Placement, Problem, Solution, moves};
 use moesim_core::{Result, rng};
 use rand::Rng;
 use rayon::prelude::*;
@@ -19,6 +19,9 @@ impl Placement for Anneal {
     fn place(&self, p: &Problem) -> Result<Solution> {
         let start = LongestFirst.place(p)?.homes;
         Ok(from(p, start))
+    }
+    fn needs(&self) -> Needs {
+        Needs::Loads
     }
 }
 

@@ -4,7 +4,7 @@
 //! together with those it has, until its slots are full. Loads do not count.
 
 use crate::search::{Layer, most_loaded_first};
-use crate::{Placement, Problem, Solution};
+use crate::{Needs, Placement, Problem, Solution};
 use moesim_core::Result;
 use rayon::prelude::*;
 
@@ -25,6 +25,9 @@ impl Placement for Cluster {
             group_of.into_iter().map(|g| vec![g as u32]).collect()
         };
         Ok((0..p.layers).into_par_iter().map(layer).collect::<Vec<Vec<Vec<u32>>>>().into())
+    }
+    fn needs(&self) -> Needs {
+        Needs::Rows
     }
 }
 

@@ -2,7 +2,7 @@
 //! slots, the copy of an expert on a device that lowers the load of the busiest device most. Tokens of an expert are shared evenly.
 
 use super::contiguous::Contiguous;
-use crate::{Placement, Problem, Solution};
+use crate::{Needs, Placement, Problem, Solution};
 use moesim_core::Result;
 
 /// See the module's documentation. The first of equal copies is taken, also where none lowers the largest load.
@@ -18,6 +18,9 @@ impl Placement for Duplicate {
             layer.iter_mut().for_each(|on| on.sort_unstable());
         }
         Ok(homes.into())
+    }
+    fn needs(&self) -> Needs {
+        Needs::Loads
     }
 }
 

@@ -7,7 +7,7 @@
 //! Where it packs two replicas of an expert on one device, they are one here, which serves the expert with one replica less
 //! and leaves a slot empty.
 
-use crate::{Placement, Problem, Solution};
+use crate::{Needs, Placement, Problem, Solution};
 use moesim_core::Result;
 
 /// See the module's documentation.
@@ -26,6 +26,9 @@ impl Placement for Eplb {
         let fits = asked.is_multiple_of(nodes) && p.experts.is_multiple_of(asked) && p.replicas().is_multiple_of(nodes);
         let (groups, nodes) = if self.hierarchical && fits { (asked, nodes) } else { (1, 1) };
         Ok((0..p.layers).map(|l| layer(p, l, groups, nodes)).collect::<Vec<_>>().into())
+    }
+    fn needs(&self) -> Needs {
+        Needs::Loads
     }
 }
 

@@ -2,7 +2,7 @@
 //! then improved step by step as long as the busiest group gets faster.
 
 use crate::search::{Layer, most_loaded_first, moved};
-use crate::{Placement, Problem, Solution};
+use crate::{Needs, Placement, Problem, Solution};
 use moesim_core::Result;
 use rayon::prelude::*;
 
@@ -23,6 +23,9 @@ impl Placement for LongestFirst {
             Some(homes) => Ok(homes.into()),
             None => Err(p.refuse("longest-first", "found no slot for an expert")),
         }
+    }
+    fn needs(&self) -> Needs {
+        Needs::Loads
     }
 }
 

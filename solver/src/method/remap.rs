@@ -2,7 +2,7 @@
 //! to the least loaded device that has room for another. No replicas, and no search after it.
 
 use crate::search::Layer;
-use crate::{Placement, Problem, Solution};
+use crate::{Needs, Placement, Problem, Solution};
 use moesim_core::Result;
 
 /// See the module's documentation.
@@ -19,5 +19,8 @@ impl Placement for Remap {
             if state.deal(&vec![1; p.experts]) { Ok(state.homes) } else { Err(p.refuse("remap", "found no slot")) }
         };
         Ok((0..p.layers).map(layer).collect::<Result<Vec<_>>>()?.into())
+    }
+    fn needs(&self) -> Needs {
+        Needs::Loads
     }
 }

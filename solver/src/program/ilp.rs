@@ -3,7 +3,7 @@
 use super::{exact, window};
 use crate::method::anneal::Anneal;
 use crate::method::longest_first::LongestFirst;
-use crate::{Objective, Placement, Problem, Solution};
+use crate::{Needs, Objective, Placement, Problem, Solution};
 use moesim_core::Result;
 
 /// The whole problem as one program where it is small enough; else the best heuristic, improved by programs of a few layers where
@@ -30,5 +30,8 @@ impl Placement for Ilp {
             return window::improve(p, start);
         }
         Ok(start)
+    }
+    fn needs(&self) -> Needs {
+        Needs::Loads
     }
 }

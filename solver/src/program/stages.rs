@@ -13,7 +13,7 @@
 use super::{Model, Rule};
 use crate::search::{Layer, most_loaded_first};
 use crate::traffic::Traffic;
-use crate::{Effort, Homes, Placement, Problem, Solution};
+use crate::{Effort, Homes, Needs, Placement, Problem, Solution};
 use moesim_core::Result;
 
 /// See the module's documentation.
@@ -40,6 +40,9 @@ impl Placement for TwoStage {
         let layer = |(of, groups): (&Vec<usize>, &Vec<usize>)| of.iter().map(|&c| vec![groups[c] as u32]).collect();
         let homes: Homes = clusters.iter().zip(&group_of).map(layer).collect();
         Ok(Solution { cut, ..homes.into() })
+    }
+    fn needs(&self) -> Needs {
+        Needs::Rows
     }
 }
 

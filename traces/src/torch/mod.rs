@@ -108,13 +108,17 @@ impl TorchFile {
     }
     /// All elements in C order.
     pub(crate) fn numbers<'a>(&'a self, t: &'a Tensor) -> impl Iterator<Item = f64> + 'a {
+        self.elements(t).map(|raw| t.element.number(raw))
+    }
+    /// The bytes of all elements in C order.
+    pub(crate) fn elements<'a>(&'a self, t: &'a Tensor) -> impl Iterator<Item = &'a [u8]> + 'a {
         (0..t.count()).map(move |mut i| {
             let mut offset = 0;
             for (size, stride) in t.shape.iter().zip(&t.strides).rev() {
                 offset += i % size * stride;
                 i /= size;
             }
-            t.element.number(self.raw(t, offset))
+            self.raw(t, offset)
         })
     }
     fn raw(&self, t: &Tensor, offset: usize) -> &[u8] {
