@@ -3,7 +3,7 @@
 
 use divan::{Bencher, counter::ItemsCount};
 use moesim::routing::{Binding, Missing, Replay, Segment, SlotMap, Source};
-use moesim_solver::{Placement, Problem, contiguous::Contiguous};
+use moesim_solver::{Placement, Problem, method::contiguous::Contiguous};
 use moesim_traces::synth::{SynthSpec, synthesize};
 use std::sync::{Arc, LazyLock};
 
@@ -63,7 +63,7 @@ fn gpt_oss(bencher: Bencher, rows: u32) {
 fn count(bencher: Bencher, source: &Source, rows: u32, devices: usize, groups: usize) {
     let trace = source.trace();
     let (layers, experts) = (trace.layers(), trace.experts());
-    let homes = Contiguous.place(&Problem { layers, experts, groups }).expect("a placement");
+    let homes = Contiguous.place(&Problem::even(layers, experts, groups)).expect("a placement").homes;
     let mut replay = Replay::new(SlotMap::new(&homes, groups, devices));
     let segments: Vec<Segment> = (0..rows)
         .map(|i| Segment {

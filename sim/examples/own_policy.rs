@@ -11,14 +11,15 @@
 
 use moesim::registry::{Entry, Extension, Registry};
 use moesim_core::Result;
-use moesim_solver::{Homes, Placement, Problem};
+use moesim_solver::{Homes, Placement, Problem, Solution};
 
 struct Staggered;
 
 impl Placement for Staggered {
-    fn place(&self, problem: &Problem) -> Result<Homes> {
+    fn place(&self, problem: &Problem) -> Result<Solution> {
         let home = |layer: usize, expert: usize| vec![((expert + layer) % problem.groups) as u32];
-        Ok((0..problem.layers).map(|l| (0..problem.experts).map(|e| home(l, e)).collect()).collect())
+        let homes: Homes = (0..problem.layers).map(|l| (0..problem.experts).map(|e| home(l, e)).collect()).collect();
+        Ok(homes.into())
     }
 }
 

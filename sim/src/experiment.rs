@@ -7,11 +7,13 @@ use crate::routing::Missing;
 use moesim_core::{Diag, Picos, Result, config, diag, input};
 use moesim_hwmodels::Hardware;
 use moesim_hwmodels::calibrate::profile::{self, Profile};
+use moesim_solver::Homes;
 use moesim_traces::arrivals::ArrivalSpec;
 use moesim_traces::model::{Model, ModelFile};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// An experiment file.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -215,6 +217,16 @@ pub struct Resolved {
     pub base: PathBuf,
     /// The experiment as the user named it, for messages.
     pub label: String,
+    /// Where experts are, instead of what `policy.placement` says: of a placement that is being compared.
+    pub homes: Option<Arc<Homes>>,
+}
+
+impl Resolved {
+    /// The file that `policy.placement` names, if it is no plain word: those are methods.
+    pub fn placement_file(&self) -> Option<PathBuf> {
+        let name = &self.experiment.policy.placement;
+        name.contains(['.', '/', std::path::MAIN_SEPARATOR]).then(|| self.base.join(name))
+    }
 }
 
 /// Experiments that ship inside the binary.
@@ -323,7 +335,7 @@ fn finish(mut experiment: Experiment, label: &str, base: PathBuf) -> Result<Reso
             .cure("set slo.ttft or slo.tpot, or leave the table out"));
     }
     let profiles = profiles(&hardware, &base).map_err(|d| d.place("hardware.device.profile"))?;
-    Ok(Resolved { experiment, model, hardware, profiles, base, label: label.to_string() })
+    Ok(Resolved { experiment, model, hardware, profiles, base, label: label.to_string(), homes: None })
 }
 
 /// The profile that the hardware names, and the donors that this one names: each ships, or is a file. Donors of donors are

@@ -113,17 +113,72 @@ impl Registry {
                 Entry {
                     name: "contiguous",
                     about: "blocks of consecutive experts",
-                    make: |_| Box::new(moesim_solver::contiguous::Contiguous),
+                    make: |_| Box::new(moesim_solver::method::contiguous::Contiguous),
                 },
                 Entry {
                     name: "round-robin",
                     about: "experts dealt out one by one",
-                    make: |_| Box::new(moesim_solver::round_robin::RoundRobin),
+                    make: |_| Box::new(moesim_solver::method::round_robin::RoundRobin),
                 },
                 Entry {
                     name: "home-die",
                     about: "the home dies of the wafer-scale study, arXiv 2510.05497",
-                    make: |_| Box::new(moesim_solver::home_die::HomeDie),
+                    make: |_| Box::new(moesim_solver::method::home_die::HomeDie),
+                },
+                Entry {
+                    name: "random",
+                    about: "experts dealt out in a random order, another one in each layer",
+                    make: |_| Box::new(moesim_solver::method::random::Random),
+                },
+                Entry {
+                    name: "longest-first",
+                    about: "by loads: the costliest first to the group that is done first, then swaps",
+                    make: |_| Box::new(moesim_solver::method::longest_first::LongestFirst),
+                },
+                Entry {
+                    name: "eplb",
+                    about: "by loads: DeepSeek's load balancer, node by node where it can",
+                    make: |_| Box::new(moesim_solver::method::eplb::Eplb { hierarchical: true }),
+                },
+                Entry {
+                    name: "eplb-global",
+                    about: "by loads: the same, all devices alike",
+                    make: |_| Box::new(moesim_solver::method::eplb::Eplb { hierarchical: false }),
+                },
+                Entry {
+                    name: "remap",
+                    about: "by loads: prefill-guided remap, arXiv 2510.05497",
+                    make: |_| Box::new(moesim_solver::method::remap::Remap),
+                },
+                Entry {
+                    name: "duplicate",
+                    about: "by loads: prefill-guided copies beside contiguous blocks, arXiv 2510.05497",
+                    make: |_| Box::new(moesim_solver::method::duplicate::Duplicate),
+                },
+                Entry {
+                    name: "cluster",
+                    about: "by rows: experts that tokens select together share a device",
+                    make: |_| Box::new(moesim_solver::method::cluster::Cluster),
+                },
+                Entry {
+                    name: "affinity",
+                    about: "by rows: experts that tokens select together share a node, inside it by load",
+                    make: |_| Box::new(moesim_solver::method::affinity::Affinity),
+                },
+                Entry {
+                    name: "two-stage",
+                    about: "by rows: clusters by load, then clusters to devices by flow, as MoETuner, arXiv 2502.06643",
+                    make: |_| Box::new(moesim_solver::program::stages::TwoStage),
+                },
+                Entry {
+                    name: "anneal",
+                    about: "by loads, by rows for traffic: annealing on the objective itself",
+                    make: |_| Box::new(moesim_solver::method::anneal::Anneal),
+                },
+                Entry {
+                    name: "ilp",
+                    about: "by loads, by rows for traffic: an integer program where it is small enough, else improved by programs of few layers",
+                    make: |_| Box::new(moesim_solver::program::Ilp),
                 },
             ],
         }
@@ -198,6 +253,11 @@ impl Registry {
     /// An unknown name.
     pub fn placement(&self, p: &Policies) -> Result<Box<dyn Placement>> {
         find("placement", &self.placements, &p.placement, p)
+    }
+
+    /// Every placement method.
+    pub fn placements(&self) -> &[Entry<dyn Placement>] {
+        &self.placements
     }
 
     /// (key, name, about) of every policy.

@@ -5,6 +5,7 @@ mod counts;
 mod explain;
 mod inspect;
 mod model;
+mod place;
 mod progress;
 mod run;
 mod stats;
@@ -43,6 +44,8 @@ enum Command {
     /// Import model architectures
     #[command(subcommand)]
     Model(model::Command),
+    /// Place experts, prove how good it is, compare methods, and judge placements
+    Place(place::Args),
     /// Fit hardware profiles to measured kernels, and check them
     #[command(subcommand)]
     Calibrate(calibrate::Command),
@@ -98,6 +101,7 @@ pub fn main(registry: Registry) -> ExitCode {
             | Command::Sweep(_)
             | Command::Explain(_)
             | Command::Validate(_)
+            | Command::Place(_)
             | Command::Trace(trace::Command::Synth(_))
     ) {
         let _ = ctrlc::set_handler(|| {
@@ -136,6 +140,7 @@ fn dispatch(cli: Cli, registry: &Registry) -> Result<()> {
         Command::Sweep(args) => sweep::run(&args, registry),
         Command::Trace(command) => trace::run(&command),
         Command::Model(command) => model::run(&command),
+        Command::Place(args) => place::run(&args, registry),
         Command::Calibrate(command) => calibrate::run(&command),
         Command::Explain(args) => explain::run(&args, registry),
         Command::Validate(args) => validate::run(&args, registry),

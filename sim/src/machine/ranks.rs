@@ -1,6 +1,7 @@
 //! How attention and experts are laid out over the devices: two rank maps over the same devices.
 
 use moesim_core::{Diag, Result};
+use moesim_solver::traffic::Mode;
 use moesim_traces::model::{Heads, Model};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,9 @@ pub struct Deployment {
     pub max_sequences: u32,
     /// Tokens in a block of KV cache.
     pub kv_block_tokens: u32,
+    /// Where tokens are between layers: `return-home`, on the device of their sequence, or `token-follows`, on that of the first
+    /// of their experts of the layer before, which takes attention that all devices share.
+    pub tokens: Mode,
     /// Bits of an element that the dispatch sends, scales included; unless told, the model's activations.
     pub dispatch_bits: Option<f64>,
     /// Bits of an element that the combine sends; unless told, the model's activations.
@@ -46,6 +50,7 @@ impl Default for Deployment {
             max_batched_tokens: 8192,
             max_sequences: 256,
             kv_block_tokens: 16,
+            tokens: Mode::ReturnHome,
             dispatch_bits: None,
             combine_bits: None,
             communication_units: 0,
@@ -114,6 +119,22 @@ impl Ranks {
                     format!("choose factors of {devices}, or 0 to fill"),
                 );
             }
+        }
+        if d.tokens == Mode::TokenFollows && (dp > 1 || etp > 1) {
+            return wrong(
+                "tokens",
+                "tokens follow their experts only where all devices share attention and none share an expert".into(),
+                format!("set deployment.attention_tp to {devices} and deployment.expert_tp to 1"),
+            );
+        }
+        if d.tokens == Mode::TokenFollows
+            && model.decoder.iter().filter_map(|l| l.moe()).any(|m| m.capacity_factor.is_some())
+        {
+            return wrong(
+                "tokens",
+                "tokens that follow experts with a capacity are not modelled".into(),
+                "set it to \"return-home\"".into(),
+            );
         }
         for (l, layer) in model.decoder.iter().enumerate() {
             let (Heads::Gqa { heads, .. } | Heads::Mla { heads, .. }) = layer.attention.heads;

@@ -6,7 +6,8 @@ use crate::engine::OpKind;
 use crate::experiment::{Experiment, Fidelity, NetworkFidelity};
 use crate::policy::CacheReport;
 use crate::routing::{Provenance, Selections};
-use crate::simulation::Simulation;
+use crate::simulation::{PlacementReport, Simulation};
+use moesim_solver::traffic::Mode;
 use moesim_traces::model::Moe;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -32,6 +33,8 @@ pub struct Summary {
     pub oracle: bool,
     /// Where the routing came from.
     pub routing: RoutingReport,
+    /// The file that says where experts are; `null` if a rule does.
+    pub placement: Option<PlacementReport>,
     /// Requests by fate.
     pub requests: Requests,
     /// Sessions, if requests belong to any.
@@ -294,6 +297,7 @@ impl Summary {
                 hash: s.source.trace().hash().to_string(),
                 largest_multiplicity: r.multiplicity,
             },
+            placement: s.placement.clone(),
             requests: Requests { admitted: r.admitted, finished: r.finished, rejected: r.rejected },
             sessions,
             tokens: Tokens { prompt: r.tokens[0], output: r.tokens[1] },
@@ -370,6 +374,12 @@ fn approximations(s: &Simulation) -> Vec<String> {
     if exchange.dispatch.is_some() || exchange.combine.is_some() {
         push(
             "where dispatch and combine have a calibrated kernel they take what it says of the busiest device, if that is longer",
+        );
+    }
+    if plan.deployment.tokens == Mode::TokenFollows {
+        push(
+            "tokens that follow: the reduce-scatter after attention and the all-gather before it take what even ones would, and \
+             all tokens of an iteration start from devices in turn",
         );
     }
     push("a device's attention of one layer is one operation; its kernels run one after the other");

@@ -71,6 +71,14 @@ pub fn experiment(resolved: &Resolved, routing: &str) -> Result<String> {
         let file = resolved.base.join(&*path);
         absolute(path, &file)?;
     }
+    if let Some(file) = resolved.placement_file() {
+        let mut path = file.clone();
+        absolute(&mut path, &file)?;
+        moesim_core::input::plain(&file)?;
+        let bytes = std::fs::read(&file).map_err(|e| Diag::cannot_read(&file, &e))?;
+        out += &format!("# Placement: {}, hash {}.\n", path.display(), content_hash(&bytes));
+        x.policy.placement = path.display().to_string();
+    }
     Ok(out + &config::to_toml(&x)?)
 }
 

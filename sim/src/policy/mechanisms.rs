@@ -11,7 +11,7 @@ use crate::routing::{Binding, Missing, Replay, Segment, Selections, Source};
 use crate::simulation::{check_trace, place};
 use moesim_core::Picos;
 use moesim_hwmodels::Hardware;
-use moesim_solver::contiguous::Contiguous;
+use moesim_solver::method::contiguous::Contiguous;
 use moesim_traces::{Meta, Model, OwnedSequence, Trace};
 use std::sync::Arc;
 

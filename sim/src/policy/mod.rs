@@ -5,7 +5,7 @@
 //! * [`Dispatch`] says what of a token is sent where: [`dispatch`].
 //! * [`OraclePolicy`] does so too and sees the layers that lie ahead: [`on_demand_belady`].
 //! * [`Scheduler`](crate::serving::Scheduler) and [`LoadBalancer`](crate::serving::LoadBalancer) form batches and choose
-//!   ranks; placement rules are in the crate `moesim-solver`.
+//!   ranks; placement methods are in the crate `moesim-solver`.
 
 mod busiest;
 pub mod dispatch;
@@ -43,7 +43,8 @@ pub struct Policies {
     pub scheduler: String,
     /// Which rank a request goes to.
     pub load_balancer: String,
-    /// Where experts live.
+    /// Where experts live: a method by name, or a file with a placement, relative to the experiment's: our own, or what a serving
+    /// engine loads.
     pub placement: String,
     /// `on-demand`, `on-demand-belady`: device memory for cached experts, as a fraction of all experts of its groups.
     pub cache_fraction: f64,

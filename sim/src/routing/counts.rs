@@ -32,6 +32,8 @@ pub(super) struct Counts {
     pub(super) pairs: Vec<u32>,
     /// Devices whose pairs are not all zero.
     touched: Vec<bool>,
+    /// Tokens that each device holds before each layer, layer-major; empty unless tokens follow.
+    pub(super) held: Vec<u32>,
     /// Tokens of each common part of groups of experts, layer-major.
     pub(super) parts: Vec<u32>,
     /// Per layer: the most tokens of an expert. Empty without capacities.
@@ -61,6 +63,8 @@ impl Counts {
             }
         }
         self.stamps.resize(map.ways, 0);
+        self.held.clear();
+        self.held.resize(if map.follows() { map.layers * map.devices } else { 0 }, 0);
         self.parts.clear();
         self.parts.resize(map.layers * map.parts, 0);
         self.part_stamps.resize(map.parts, 0);
@@ -85,7 +89,7 @@ impl Counts {
                 *a += b;
             }
         }
-        for (a, b) in self.parts.iter_mut().zip(&other.parts) {
+        for (a, b) in self.parts.iter_mut().zip(&other.parts).chain(self.held.iter_mut().zip(&other.held)) {
             *a += b;
         }
         self.provenance.add(&other.provenance);
@@ -110,17 +114,19 @@ impl Counts {
             let mut position = u64::from(s.binding.sequence) + u64::from(s.from);
             let p = source.rows(s.binding, s.prompt, s.from, s.count, |rows| {
                 let mut next = |counts: &mut Self, ids: Option<&'a [u16]>, drawn: &[u16]| {
-                    let (device, position_now) = (s.device + turn, position);
+                    // Who follows starts where its turn says, whatever else is in the batch.
+                    let first = if map.follows() { (position % u64::from(s.spread)) as u32 } else { turn };
+                    let (device, position_now) = (s.device + first, position);
                     position += 1;
                     turn = if turn + 1 == s.spread { 0 } else { turn + 1 };
                     let row = Row { ids: ids.unwrap_or_default(), device, position: position_now };
                     if ids.is_none() {
                         // Who is dropped depends on who came before.
                         if map.limited() {
-                            counts.count(map, &block.rows[..block.len], k);
+                            counts.count(map, &mut block.rows[..block.len], k);
                             block.len = 0;
                         }
-                        counts.count(map, &[Row { ids: drawn, ..row }], k);
+                        counts.count(map, &mut [Row { ids: drawn, ..row }], k);
                         return;
                     }
                     // The first lines; beyond, the hardware has seen the pattern.
@@ -128,7 +134,7 @@ impl Counts {
                     block.rows[block.len] = row;
                     block.len += 1;
                     if block.len == BLOCK {
-                        counts.count(map, &block.rows, k);
+                        counts.count(map, &mut block.rows, k);
                         block.len = 0;
                     }
                 };
@@ -151,12 +157,15 @@ impl Counts {
             });
             self.provenance.add(&p);
         }
-        self.count(map, &block.rows[..block.len], k);
+        self.count(map, &mut block.rows[..block.len], k);
     }
 
     /// Counts rows layer by layer, so that a layer's counts stay in the innermost cache for all of them.
-    fn count(&mut self, map: &SlotMap, rows: &[Row], k: usize) {
+    fn count(&mut self, map: &SlotMap, rows: &mut [Row], k: usize) {
         for l in 0..map.layers {
+            if map.follows() {
+                rows.iter().for_each(|row| self.held[l * map.devices + row.device as usize] += 1);
+            }
             if map.shapes[l].capacity.is_some() {
                 rows.iter().for_each(|row| self.count_limited(map, l, row, k));
                 continue;
@@ -169,7 +178,7 @@ impl Counts {
             }
             let counts = &mut self.slots[l * map.slots..(l + 1) * map.slots];
             let homes = if map.single { &map.replicas[l * map.ids..(l + 1) * map.ids] } else { &[][..] };
-            for row in rows {
+            for row in &*rows {
                 let ids = &row.ids[l * k..(l + 1) * k];
                 let at = (row.device as usize * map.layers + l) * map.ways;
                 let pairs = &mut self.pairs[at..at + map.ways];
@@ -203,8 +212,28 @@ impl Counts {
                 }
                 self.assigned += assigned;
             }
+            if let Some(returned) = map.returned_at {
+                rows.iter_mut().for_each(|row| self.follow(map, l, row, k, returned));
+            }
         }
     }
+
+    /// The outputs of a token's experts go to the group of the first of them, and so does the token.
+    fn follow(&mut self, map: &SlotMap, l: usize, row: &mut Row, k: usize, returned: usize) {
+        self.stamp += 1;
+        let ids = &row.ids[l * k..(l + 1) * k];
+        let placed =
+            ids.iter().filter(|id| **id != MISSING).map(|id| map.home(l, usize::from(*id), row.position).group);
+        let placed = placed.filter(|g| (*g as usize) < map.groups);
+        row.device = placed.clone().next().unwrap_or(row.device);
+        let at = (row.device as usize * map.layers + l) * map.ways + returned;
+        for group in placed {
+            let stamp = &mut self.stamps[group as usize];
+            self.pairs[at + group as usize] += u32::from(!map.once || *stamp != self.stamp);
+            *stamp = self.stamp;
+        }
+    }
+
     /// Counts the common parts that a token computes in layer `l`: each once, however many members of its group it hit.
     fn count_parts(&mut self, map: &SlotMap, l: usize, row: &Row, k: usize) {
         self.stamp += 1;

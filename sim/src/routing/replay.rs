@@ -128,7 +128,16 @@ impl LayerRouting<'_> {
     /// selections on each group; nothing unless it asks.
     pub fn counted(&self, source: usize) -> &[u32] {
         let at = self.row(source);
-        &self.pairs[at + self.map.counted_at..at + self.map.ways]
+        &self.pairs[at + self.map.counted_at..at + self.map.returned_at.unwrap_or(self.map.ways)]
+    }
+    /// Whether tokens follow their experts: then what comes back goes elsewhere than it came from.
+    pub fn follows(&self) -> bool {
+        self.map.follows()
+    }
+    /// What comes back to `device` from each group, in copies of a token, if tokens follow; nothing otherwise.
+    pub fn returned(&self, device: usize) -> &[u32] {
+        let at = self.row(device);
+        self.map.returned_at.map_or(&[], |r| &self.pairs[at + r..at + r + self.map.groups])
     }
     fn row(&self, source: usize) -> usize {
         (source * self.map.layers + self.moe_layer) * self.map.ways
@@ -200,6 +209,13 @@ impl Replay {
             let (wrapped, drawn) = (part(p.wrapped), part(p.drawn));
             Provenance { traced: self.counts.assigned - wrapped - drawn, wrapped, drawn }
         }
+    }
+
+    /// Tokens that each device holds before MoE layer `layer`, where they follow: what the gate of the layer before decided.
+    /// Empty where they return home.
+    pub fn held(&self, layer: usize) -> &[u32] {
+        let d = self.map.devices;
+        if self.map.follows() { &self.counts.held[layer * d..(layer + 1) * d] } else { &[] }
     }
 
     /// The routing of MoE layer `layer`, once its gate is done.

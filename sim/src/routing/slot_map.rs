@@ -80,6 +80,8 @@ pub struct SlotMap {
     pub(super) counted: Vec<u32>,
     /// A token counts once in such a column, and not by selection.
     pub(super) once: bool,
+    /// Where the columns begin of what comes back from each group, if tokens follow their experts.
+    pub(super) returned_at: Option<usize>,
     /// Every id has one home, so that `replicas` has one entry an id.
     pub(super) single: bool,
 }
@@ -159,6 +161,7 @@ impl SlotMap {
             counted_at: ways,
             counted: Vec::new(),
             once: true,
+            returned_at: None,
             single,
         };
         if map.shapes.iter().any(|s| s.expert_groups > 0) {
@@ -179,6 +182,19 @@ impl SlotMap {
         self.once = *counting != Counting::Selections;
         self.ways = self.counted.iter().map(|c| *c as usize + 1).fold(self.counted_at, usize::max);
         self
+    }
+
+    /// The same, where a token is on the group of the first of its experts of the layer before, and groups are devices.
+    #[must_use]
+    pub fn following(mut self) -> Self {
+        self.returned_at = Some(self.ways);
+        self.ways += self.groups;
+        self
+    }
+
+    /// Whether tokens follow their experts.
+    pub fn follows(&self) -> bool {
+        self.returned_at.is_some()
     }
 
     /// Numbers common parts: those of a group in ascending order, group after group.

@@ -8,6 +8,7 @@ use crate::routing::{Provenance, Replay, Segment, Selections, Source};
 use crate::serving::{Rank, Step};
 use moesim_core::{Diag, Picos, Result};
 use moesim_hwmodels::cost::Cost;
+use moesim_solver::traffic::Mode;
 
 /// A cost on the clock with the bytes that it draws from device memory.
 #[derive(Clone, Copy)]
@@ -117,6 +118,11 @@ impl Iteration {
         let mut moe_layer = 0;
         for (l, layer) in plan.model.decoder.iter().enumerate() {
             self.attend(plan, &mut executor.graph, network, l);
+            // Who follows is where the gate of the layer before sent it.
+            if layer.moe().is_some() && replay.map().follows() {
+                self.device_tokens.clear();
+                self.device_tokens.extend(replay.held(moe_layer).iter().map(|n| u64::from(*n)));
+            }
             if layer.moe().is_none() {
                 self.dense(plan, &mut executor.graph, network, l);
                 continue;
@@ -233,7 +239,9 @@ impl Iteration {
                     self.frontier[d] = Some(op);
                 }
             }
-            self.reduce(plan, graph, network, layer, r);
+            // A token that follows is summed up only where it is; the others have it everywhere.
+            let follows = plan.deployment.tokens == Mode::TokenFollows && plan.model.decoder[layer].moe().is_some();
+            self.reduce(plan, graph, network, layer, r, if follows { 1 } else { 2 });
         }
     }
 
@@ -249,16 +257,16 @@ impl Iteration {
                     self.frontier[d] = Some(op);
                 }
             }
-            self.reduce(plan, graph, network, layer, r);
+            self.reduce(plan, graph, network, layer, r, 2);
         }
     }
 
-    /// All-reduce over a tensor-parallel rank.
-    fn reduce(&mut self, plan: &Plan, graph: &mut Graph, network: &mut Network, layer: usize, r: usize) {
+    /// All-reduce (`rounds` 2) or reduce-scatter (1) over a tensor-parallel rank.
+    fn reduce(&mut self, plan: &Plan, graph: &mut Graph, network: &mut Network, layer: usize, r: usize, rounds: u64) {
         if plan.ranks.tp == 1 {
             return;
         }
-        let Some(work) = network.rank_ring(plan, r, 2, self.rank_tokens[r] * plan.token_bytes) else { return };
+        let Some(work) = network.rank_ring(plan, r, rounds, self.rank_tokens[r] * plan.token_bytes) else { return };
         let devices = plan.ranks.rank_devices(r);
         self.ops.clear();
         self.ops.extend(devices.clone().filter_map(|d| self.frontier[d]));
@@ -278,7 +286,11 @@ impl Iteration {
             let after = if tokens == 0 {
                 before
             } else {
-                let cost = if self.same_gates { self.gates[d] } else { plan.gate_cost(moe_layer, tokens).into() };
+                let cost = if self.same_gates && plan.deployment.tokens == Mode::ReturnHome {
+                    self.gates[d]
+                } else {
+                    plan.gate_cost(moe_layer, tokens).into()
+                };
                 on_device(plan, graph, OpKind::Gate, layer, d, cost, before)
             };
             self.frontier[d] = Some(after);

@@ -18,8 +18,12 @@ use arrivals::Line;
 pub(crate) use arrivals::SessionCounts;
 use iteration::Iteration;
 pub(crate) use iteration::Shape;
-pub(crate) use layout::{check_trace, place};
+pub use layout::PlacementReport;
+pub(crate) use layout::check_trace;
+#[cfg(test)]
+pub(crate) use layout::place;
 use moesim_core::{Bytes, Diag, Picos, Result};
+use moesim_solver::traffic::Mode;
 use moesim_traces::Trace;
 use moesim_traces::synth::{GroupLimit, SynthSpec, synthesize, uniform};
 use std::collections::BTreeMap;
@@ -55,6 +59,8 @@ pub struct Simulation {
     /// Where the costs of operations come from.
     pub(crate) costs: BTreeMap<&'static str, String>,
     pub(crate) fidelity: Fidelity,
+    /// Where the placement comes from, if from a file.
+    pub(crate) placement: Option<layout::PlacementReport>,
     scheduler: Box<dyn Scheduler>,
     balancer: Box<dyn LoadBalancer>,
     pub(crate) ranks: Vec<Rank>,
@@ -88,7 +94,16 @@ impl Simulation {
         let machine = Machine::calibrated(resolved.hardware.clone(), costs.kernels, compute_share(resolved)?)?;
         let plan = Plan::new(resolved.model.clone(), machine, x.deployment.clone())?;
         way.check(&plan)?;
-        let map = place(&plan, &*registry.placement(&x.policy)?, &x.policy.placement)?.counting(&way.counting(&plan));
+        if plan.deployment.tokens == Mode::TokenFollows && !way.follows() {
+            return Err(Diag::input(format!(
+                "policy.dispatch {:?} has no rule for tokens that follow",
+                x.policy.dispatch
+            ))
+            .place("deployment.tokens")
+            .cure("set policy.dispatch to \"flat\" or \"per-selection\""));
+        }
+        let placed = layout::placement(&plan, resolved, registry)?;
+        let map = layout::counted(&plan, &placed, &*way);
         let policy = registry.execution(&x.policy)?;
         policy.check(&plan)?;
         let held = policy.resident_expert_bytes(&plan, &map).into_iter().zip(plan.common_part_bytes(&map));
@@ -129,6 +144,7 @@ impl Simulation {
             policy,
             costs: costs.words,
             fidelity: x.fidelity,
+            placement: placed.report,
             weight_bytes,
             plan,
         })

@@ -15,7 +15,11 @@ impl Dispatch for Flat {
         ([Op::AllToAll; 2], &[FormName::Collective])
     }
 
+    fn follows(&self) -> bool {
+        true
+    }
+
     fn legs(&self, plan: &Plan, routing: &LayerRouting, tokens: &[u64], legs: &mut Legs) {
-        straight(plan, tokens, |source| routing.copies(source), legs);
+        straight(plan, routing, tokens, |source| routing.copies(source), legs);
     }
 }

@@ -34,6 +34,10 @@ pub trait Dispatch: Send + std::fmt::Debug {
     fn counting(&self, _plan: &Plan) -> Counting {
         Counting::Groups
     }
+    /// Whether it knows where to where tokens go that follow their experts.
+    fn follows(&self) -> bool {
+        false
+    }
     /// The calibrated kernels that send so: operations of dispatch and of combine, and forms.
     fn kernels(&self) -> ([Op; 2], &'static [FormName]);
     /// Lists the legs; `tokens[d]`: tokens on device d.
@@ -102,9 +106,20 @@ impl Legs {
 }
 
 /// Legs from every device with tokens to the devices of every group, `copies(source)` by group; back from one device of the
-/// group, taken in turn by source.
-fn straight<'a>(plan: &Plan, tokens: &[u64], copies: impl Fn(usize) -> &'a [u32], legs: &mut Legs) {
+/// group, taken in turn by source. Where tokens follow their experts, what comes back goes where they are then.
+fn straight<'a>(
+    plan: &Plan,
+    routing: &LayerRouting<'a>,
+    tokens: &[u64],
+    copies: impl Fn(usize) -> &'a [u32],
+    legs: &mut Legs,
+) {
     let etp = plan.ranks.etp;
+    if routing.follows() {
+        for device in 0..tokens.len() {
+            routing.returned(device).iter().enumerate().for_each(|(group, &n)| legs.back(group, device, n));
+        }
+    }
     for source in (0..tokens.len()).filter(|&s| tokens[s] > 0) {
         let copies = copies(source);
         legs.reserve(copies.len() * etp);

@@ -20,7 +20,11 @@ impl Dispatch for PerSelection {
         ([Op::Dispatch, Op::Combine], &[FormName::LowLatency, FormName::FusedExchange])
     }
 
+    fn follows(&self) -> bool {
+        true
+    }
+
     fn legs(&self, plan: &Plan, routing: &LayerRouting, tokens: &[u64], legs: &mut Legs) {
-        straight(plan, tokens, |source| routing.counted(source), legs);
+        straight(plan, routing, tokens, |source| routing.counted(source), legs);
     }
 }

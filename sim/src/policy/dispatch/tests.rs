@@ -6,7 +6,7 @@ use crate::routing::{Binding, Missing, Replay, Segment, Source};
 use crate::simulation::place;
 use moesim_core::rng::{Stream, below, stream};
 use moesim_hwmodels::Hardware;
-use moesim_solver::round_robin::RoundRobin;
+use moesim_solver::method::round_robin::RoundRobin;
 use moesim_traces::{Meta, Model, OwnedSequence, Trace};
 use rand::Rng;
 use std::collections::BTreeMap;

@@ -1,0 +1,218 @@
+//! Placements on routing that they were not made for: loads with intervals, and a simulated run.
+
+use super::Row;
+use super::args::Args;
+use super::given::Given;
+use crate::cli::{interrupted, progress};
+use crate::experiment::Resolved;
+use crate::metrics::summary::Summary;
+use crate::metrics::tables::Tables;
+use crate::placing::Loads;
+use crate::registry::Registry;
+use crate::simulation::Simulation;
+use moesim_core::{Diag, Result, rng};
+use moesim_solver::traffic::{Copies, Mode, Routes, copies};
+use moesim_solver::{Homes, Problem};
+use moesim_traces::Trace;
+use moesim_traces::arrivals::{ArrivalSpec, Length};
+use rand::Rng;
+use rayon::prelude::*;
+use serde::Serialize;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// What a placement does on sequences that it has not seen.
+#[derive(Debug, Serialize)]
+pub(super) struct HeldOut {
+    /// Time of the busiest device of each layer, summed, in an iteration with their loads.
+    load: f64,
+    /// Over that of the method named in `against`: the ratio, and where 95 % of bootstrap samples of the sequences lie.
+    ratio: Option<f64>,
+    interval: Option<[f64; 2]>,
+    against: Option<&'static str>,
+    /// Copies of a token, each counted as sent from a home in turn.
+    copies_per_token: PerToken,
+    simulated: Option<Simulated>,
+}
+
+#[derive(Debug, Serialize)]
+struct PerToken {
+    between_devices: f64,
+    between_nodes: f64,
+}
+
+/// A run with the placement, on those sequences.
+#[derive(Debug, Serialize)]
+pub(super) struct Simulated {
+    pub(super) output_tokens_per_s: f64,
+    pub(super) imbalance_mean: Option<f64>,
+    pub(super) imbalance_p99: Option<f64>,
+    /// Dispatch and combine, between devices.
+    pub(super) cross_device_bytes: u64,
+    /// Of these, between nodes.
+    pub(super) cross_node_bytes: u64,
+    pub(super) simulated_s: f64,
+}
+
+/// What all are compared with, if it placed anything.
+const AGAINST: [&str; 2] = ["eplb", "contiguous"];
+const BLOCKS: usize = 100;
+const SAMPLES: usize = 1000;
+/// Sequences of the simulated run.
+const SEQUENCES: usize = 4096;
+
+impl HeldOut {
+    pub(super) fn simulated(&self) -> Option<&Simulated> {
+        self.simulated.as_ref()
+    }
+    pub(super) fn words(&self) -> (f64, Option<f64>, Option<[f64; 2]>) {
+        (self.load, self.ratio, self.interval)
+    }
+}
+
+/// Fills in what each placement does on the held-out part.
+pub(super) fn measure(
+    given: &Given,
+    a: &Args,
+    registry: &Registry,
+    rows: &mut [Row],
+    line: &progress::Line,
+) -> Result<()> {
+    let (Some(trace), Some(resolved)) = (&given.trace, &given.resolved) else { return Ok(()) };
+    if given.held_out.is_empty() {
+        return Ok(());
+    }
+    line.say("loads of the held-out part".into());
+    let blocks = blocks(trace, given.held_out.clone(), given.problem.experts)?;
+    let part = Arc::new(part(trace, given.held_out.clone())?);
+    let baseline = AGAINST.iter().find_map(|name| {
+        let row = rows.iter().find(|r| r.method == **name)?;
+        Some((*name, row.homes.clone()?))
+    });
+    let samples =
+        baseline.as_ref().map(|(_, homes)| bootstrap(&given.problem, given.iteration_tokens, &blocks, homes, a.seed));
+    for row in rows.iter_mut() {
+        let Some(homes) = &row.homes else { continue };
+        if interrupted() {
+            return Err(Diag::run("interrupted").cure("run it again; nothing was written"));
+        }
+        line.say(format!("simulating: {}", row.method));
+        let mut all = Loads { counts: vec![0; given.problem.tokens.len()], rows: 0.0 };
+        blocks.iter().for_each(|b| all.add(b));
+        let load = under(&given.problem, &all, given.iteration_tokens).load(homes);
+        let (mut ratio, mut interval) = (None, None);
+        if let (Some((name, base)), Some(samples)) = (&baseline, &samples)
+            && row.method != **name
+        {
+            ratio = Some(load / under(&given.problem, &all, given.iteration_tokens).load(base));
+            let mine = bootstrap(&given.problem, given.iteration_tokens, &blocks, homes, a.seed);
+            let mut ratios: Vec<f64> = mine.iter().zip(samples).map(|(m, b)| m / b).collect();
+            ratios.sort_by(f64::total_cmp);
+            interval = Some([ratios[SAMPLES * 25 / 1000], ratios[SAMPLES * 975 / 1000 - 1]]);
+        }
+        let routes = Routes {
+            mode: given.site.as_ref().map_or(Mode::ReturnHome, |s| s.plan.deployment.tokens),
+            way: given.site.as_ref().map_or_else(Default::default, crate::placing::Site::way),
+            node_of: &given.problem.node_of,
+        };
+        let groups = given.problem.groups;
+        let c = copies(trace, given.held_out.clone(), homes, routes, |i| (i % groups) as u32)?;
+        let simulated = Some(simulate(resolved, a, given, registry, homes, &part)?);
+        let against = ratio.and(baseline.as_ref().map(|b| b.0));
+        let held = HeldOut { load, ratio, interval, against, copies_per_token: per_token(&c, all.rows), simulated };
+        if let Some(found) = &mut row.found {
+            found.held_out = Some(held);
+        }
+    }
+    Ok(())
+}
+
+fn per_token(c: &Copies, rows: f64) -> PerToken {
+    let across = c.dispatch_across + c.combine_across;
+    let all = across + c.dispatch_inside + c.combine_inside;
+    PerToken { between_devices: all as f64 / rows.max(1.0), between_nodes: across as f64 / rows.max(1.0) }
+}
+
+/// The problem with other loads.
+fn under(p: &Problem, loads: &Loads, iteration_tokens: f64) -> Problem {
+    Problem { tokens: loads.tokens(iteration_tokens), traffic: None, from: None, ..p.clone() }
+}
+
+/// Loads of up to a hundred runs of sequences.
+fn blocks(trace: &Trace, range: Range<usize>, experts: usize) -> Result<Vec<Loads>> {
+    let n = range.len().min(BLOCKS);
+    let at = |i: usize| range.start + range.len() * i / n;
+    (0..n).into_par_iter().map(|i| Loads::of_trace(trace, at(i)..at(i + 1), experts)).collect()
+}
+
+/// Loads of samples of the blocks, drawn with replacement; the same samples for every placement.
+fn bootstrap(p: &Problem, iteration_tokens: f64, blocks: &[Loads], homes: &Homes, seed: u64) -> Vec<f64> {
+    let sample = |s: usize| {
+        let mut draws = rng::stream(seed, "placement-bootstrap", s as u64);
+        let mut times = vec![0u64; blocks.len()];
+        (0..blocks.len()).for_each(|_| times[rng::below(draws.next_u64(), blocks.len() as u64) as usize] += 1);
+        let mut sum = Loads { counts: vec![0; p.tokens.len()], rows: 0.0 };
+        for (b, &n) in blocks.iter().zip(&times).filter(|b| *b.1 > 0) {
+            sum.counts.iter_mut().zip(&b.counts).for_each(|(a, c)| *a += n * c);
+            sum.rows += n as f64 * b.rows;
+        }
+        let tokens = sum.tokens(iteration_tokens);
+        // As Problem::load, without copying the problem.
+        let layer = |(l, homes): (usize, &Vec<Vec<u32>>)| {
+            let mut times = vec![0.0; p.groups];
+            for (e, on) in homes.iter().enumerate() {
+                let cost = p.curve.of(tokens[l * p.experts + e] / on.len() as f64);
+                on.iter().for_each(|g| times[*g as usize] += cost);
+            }
+            times.iter().zip(&p.speed).map(|(t, s)| t / s).fold(0.0, f64::max)
+        };
+        homes.iter().enumerate().map(layer).sum()
+    };
+    (0..SAMPLES).into_par_iter().map(sample).collect()
+}
+
+/// The held-out sequences as a trace of their own, at most so many, spread evenly.
+fn part(trace: &Trace, range: Range<usize>) -> Result<Trace> {
+    let n = range.len().min(SEQUENCES);
+    let at = |i: usize| range.start + range.len() * i / n;
+    let sequences = (0..n).map(|i| trace.sequence(at(i)).to_owned()).collect();
+    Trace::from_sequences(trace.meta().clone(), sequences)
+}
+
+fn simulate(
+    resolved: &Resolved,
+    a: &Args,
+    given: &Given,
+    registry: &Registry,
+    homes: &Homes,
+    part: &Arc<Trace>,
+) -> Result<Simulated> {
+    let mut r = resolved.clone();
+    r.homes = Some(Arc::new(homes.clone()));
+    let x = &mut r.experiment;
+    if a.experiment.is_none() && !a.set.iter().any(|s| s.starts_with("workload.")) {
+        let concurrency = given.iteration_tokens as u32;
+        let fixed = |mean: u32| Length { mean, spread: 0.0 };
+        x.workload.arrivals = ArrivalSpec::ClosedLoop {
+            concurrency,
+            requests: a.requests.unwrap_or(2 * u64::from(concurrency)),
+            think_time: moesim_core::Picos::ZERO,
+            prompt_tokens: fixed(1),
+            output_tokens: fixed(128),
+        };
+        // Every rank takes its share at once.
+        let each = concurrency.div_ceil(given.site.as_ref().map_or(1, |s| s.plan.ranks.dp as u32));
+        x.deployment.max_sequences = x.deployment.max_sequences.max(each);
+    }
+    let mut s = Simulation::new(&r, registry, || Ok(part.clone()), Tables::default())?;
+    s.run(&mut |_| !interrupted())?;
+    let summary = Summary::new(&r.experiment, &s);
+    Ok(Simulated {
+        output_tokens_per_s: summary.throughput.output_tokens_per_s,
+        imbalance_mean: summary.imbalance.as_ref().map(|i| i.mean),
+        imbalance_p99: summary.imbalance.as_ref().map(|i| i.p99),
+        cross_device_bytes: s.network.dispatch_bytes + s.network.combine_bytes,
+        cross_node_bytes: s.network.cross_node_bytes,
+        simulated_s: summary.simulated_s,
+    })
+}

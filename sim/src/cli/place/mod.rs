@@ -1,0 +1,178 @@
+//! `moesim place`: where experts should be, how far from the best that can be, and how good it is on routing not seen.
+
+mod args;
+mod given;
+mod held_out;
+mod judge;
+mod report;
+
+pub(super) use args::Args;
+
+use super::{interrupted, print, progress};
+use crate::registry::{Entry, Registry};
+use given::Given;
+use moesim_core::{Diag, Result};
+use moesim_solver::file::{self, Placed, PlacementFile};
+use moesim_solver::{Homes, Needs, Placement, Problem, bound};
+use serde::Serialize;
+use std::time::Instant;
+
+/// What a method found.
+#[derive(Debug, Serialize)]
+pub(super) struct Row {
+    /// The method, or the file that was judged.
+    method: String,
+    /// Why there is nothing more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<String>,
+    #[serde(flatten)]
+    found: Option<Found>,
+    #[serde(skip)]
+    homes: Option<Homes>,
+}
+
+/// A placement in figures.
+#[derive(Debug, Serialize)]
+struct Found {
+    /// The objective on the training part.
+    objective: f64,
+    /// What no placement beats.
+    bound: f64,
+    /// Objective over bound, less one.
+    gap: Option<f64>,
+    /// Time of the busiest device of each layer, summed.
+    load: f64,
+    load_bound: f64,
+    /// Cost of copies, where rows are known.
+    traffic: Option<f64>,
+    /// Replicas beyond one for each expert, over all layers.
+    redundant: u64,
+    /// The same input gives the same placement.
+    reproducible: bool,
+    /// Replicas that move from the placement of `--from`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    moves: Option<u64>,
+    /// Wall time of the search.
+    seconds: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    held_out: Option<held_out::HeldOut>,
+}
+
+/// Everything that is printed.
+#[derive(Debug, Serialize)]
+struct Report {
+    objective: String,
+    unit: &'static str,
+    layers: usize,
+    experts: usize,
+    devices: usize,
+    nodes: usize,
+    redundant: usize,
+    iteration_tokens: f64,
+    trained_on: String,
+    held_out_on: Option<String>,
+    notes: Vec<String>,
+    methods: Vec<Row>,
+}
+
+pub(super) fn run(a: &Args, registry: &Registry) -> Result<()> {
+    if a.judges_alone() {
+        return judge::alone(a);
+    }
+    let line = progress::Line::new(a.quiet);
+    let given = Given::read(a, registry, &line)?;
+    let mut rows: Vec<Row> = Vec::new();
+    for entry in a.methods(registry)? {
+        line.say(format!("placing: {}", entry.name));
+        rows.push(place(&given, entry, a)?);
+        if interrupted() {
+            return Err(Diag::run("interrupted").cure("run it again; nothing was written"));
+        }
+    }
+    for (name, homes) in judge::files(a, &given)? {
+        let row = figures(&given.problem, &homes, None, false, 0.0);
+        rows.push(Row { method: name, refused: None, found: Some(row), homes: Some(homes) });
+    }
+    if rows.iter().all(|r| r.found.is_none()) {
+        let why = rows.first().and_then(|r| r.refused.clone()).unwrap_or_default();
+        return Err(Diag::input(why).place("--solver").cure("choose another method, or --compare for all"));
+    }
+    if a.simulates() {
+        held_out::measure(&given, a, registry, &mut rows, &line)?;
+    }
+    line.done();
+    if let Some(out) = &a.out {
+        let best = best(&rows).ok_or_else(|| Diag::input("no method placed anything").cure("see the table"))?;
+        write(&given, best, a, out)?;
+    }
+    let report = given.report(a, rows);
+    print(&report::print(&report, a)?)
+}
+
+/// The placement that is written: the one asked for, or the best of a comparison.
+fn best(rows: &[Row]) -> Option<&Row> {
+    let value = |r: &Row| r.found.as_ref().map_or(f64::INFINITY, |f| f.objective);
+    rows.iter().filter(|r| r.found.is_some()).reduce(|a, b| if value(b) < value(a) { b } else { a })
+}
+
+fn place(given: &Given, entry: &Entry<dyn Placement>, a: &Args) -> Result<Row> {
+    let method = (entry.make)(&given.policies);
+    let refused = |why: String| Ok(Row { method: entry.name.into(), refused: Some(why), found: None, homes: None });
+    if method.needs() == Needs::Rows && given.problem.traffic.is_none() {
+        return refused("needs rows, which counts do not have".into());
+    }
+    let begin = Instant::now();
+    let mut problem = given.problem.clone();
+    problem.effort.until = a.time_limit.map(|t| begin + t);
+    let solution = match method.place(&problem) {
+        Ok(s) => s,
+        Err(d) if d.exit_code() == 2 => return refused(d.problem),
+        Err(d) => return Err(d),
+    };
+    let seconds = begin.elapsed().as_secs_f64();
+    if let Err(d) = problem.check_homes(&solution.homes) {
+        return refused(format!("breaks a limit: {}", d.problem));
+    }
+    let found = figures(&problem, &solution.homes, solution.bound, solution.cut, seconds);
+    Ok(Row { method: entry.name.into(), refused: None, found: Some(found), homes: Some(solution.homes) })
+}
+
+fn figures(p: &Problem, homes: &Homes, known: Option<f64>, cut: bool, seconds: f64) -> Found {
+    let (objective, bound, gap) = bound::judge(p, homes, known);
+    let redundant = homes.iter().flatten().map(|on| on.len() as u64 - 1).sum();
+    Found {
+        objective,
+        bound,
+        gap: gap.is_finite().then_some(gap),
+        load: p.load(homes),
+        load_bound: bound::load(p),
+        traffic: p.traffic.is_some().then(|| p.traffic_cost(homes)),
+        redundant,
+        reproducible: !cut,
+        moves: p.from.as_ref().map(|(from, _)| moesim_solver::moves(from, homes)),
+        seconds,
+        held_out: None,
+    }
+}
+
+fn write(given: &Given, row: &Row, a: &Args, out: &std::path::Path) -> Result<()> {
+    let (Some(homes), Some(f)) = (&row.homes, &row.found) else {
+        return Err(Diag::run("a placement was lost").cure("report this"));
+    };
+    // What a run reads has no wall time in it: the same input gives the same bytes.
+    let result = serde_json::json!({
+        "method": row.method, "objective": a.objective.name(), "unit": given.unit(), "value": f.objective, "bound": f.bound,
+        "gap": f.gap, "load": f.load, "traffic": f.traffic, "reproducible": f.reproducible,
+        "trained_on": given.trained_on, "iteration_tokens": given.iteration_tokens, "seed": a.seed,
+        "moesim": env!("CARGO_PKG_VERSION"),
+    });
+    let placement = PlacementFile {
+        format: "moesim",
+        model: given.model.clone(),
+        layer_numbers: given.layer_numbers.clone(),
+        placed: Placed::from_homes(homes, given.problem.groups)?,
+        result: Some(result),
+        notes: Vec::new(),
+    };
+    file::write(&placement, &a.write_as, out)
+}
