@@ -58,14 +58,15 @@ pub fn is_tensor_file(path: &Path) -> bool {
     is_torch(path)
 }
 
-/// Whether `path` is a `.npy` or `.npz` with an array of this many dimensions; reads little.
+/// Whether `path` is a `.npy` or `.npz` with an array of this many dimensions; reads little. One that cannot be read counts as
+/// such, so that its reader says what is wrong with it.
 pub fn is_numpy(path: &Path, dimensions: usize) -> bool {
     let Ok(file) = input::open(path) else { return false };
     let mut file = BufReader::new(file);
     match path.extension().and_then(|e| e.to_str()) {
-        Some("npy") => Header::read(&mut file).is_ok_and(|h| h.shape.len() == dimensions),
+        Some("npy") => Header::read(&mut file).map_or(true, |h| h.shape.len() == dimensions),
         Some("npz") => {
-            zip::ZipArchive::new(file).is_ok_and(|mut a| members(&mut a).iter().any(|m| m.1.len() == dimensions))
+            zip::ZipArchive::new(file).map_or(true, |mut a| members(&mut a).iter().any(|m| m.1.len() == dimensions))
         }
         _ => false,
     }

@@ -191,9 +191,9 @@ fn cut(mut file: PlacementFile, options: &ReadOptions) -> Result<PlacementFile> 
         };
         file.placed.devices.push(std::mem::take(&mut layers[at]));
     }
-    let left = file.layer_numbers.len() - wanted.len().min(file.layer_numbers.len());
+    let left = file.layer_numbers.len().saturating_sub(wanted.len());
     if left > 0 {
-        file.notes.push(format!("{left} layers that the model has no experts in are left out"));
+        file.notes.push(format!("{left} layers that are not among the MoE layers asked for are left out"));
     }
     file.layer_numbers = wanted.to_vec();
     Ok(file)

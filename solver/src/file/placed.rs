@@ -143,13 +143,26 @@ impl Placed {
     pub fn replicas(&self) -> Replicas {
         let lengths = || self.devices.iter().flatten().map(Vec::len);
         let slots = lengths().map(|n| n as u64).sum::<u64>();
-        let homes = self.homes();
-        let counts = || homes.iter().flatten().map(Vec::len);
+        let (mut replicated, mut most) = (0, 0);
+        // Devices with each expert, and the last of them, counted from 1.
+        let mut held = vec![(0usize, 0usize); self.experts];
+        for layer in &self.devices {
+            held.fill((0, 0));
+            for (d, experts) in (1..).zip(layer) {
+                for e in experts {
+                    if let Some(h) = held.get_mut(usize::from(*e)).filter(|h| h.1 != d) {
+                        *h = (h.0 + 1, d);
+                    }
+                }
+            }
+            replicated += held.iter().filter(|h| h.0 > 1).count() as u64;
+            most = most.max(held.iter().map(|h| h.0).max().unwrap_or(0));
+        }
         Replicas {
             slots,
             redundant: slots.saturating_sub((self.layers() * self.experts) as u64),
-            replicated: counts().filter(|n| *n > 1).count() as u64,
-            most: counts().max().unwrap_or(0),
+            replicated,
+            most,
             per_device: (lengths().min().unwrap_or(0), lengths().max().unwrap_or(0)),
         }
     }

@@ -2,11 +2,12 @@
 //! PyYAML writes it: lists in brackets, perhaps over several lines, or an element a line with a dash; anchors and aliases
 //! of lists; comments. Everything else is refused.
 //!
-//! Our own, because the readers of all of YAML are either given up (serde_yaml) or not settled (0.0.x), and this is a page.
+//! Our own: the part that is ever written is a page, and memory is bounded while it is read, aliases included.
 
 use super::placed::too_large;
 use super::{CELLS, EXPERTS, LAYERS};
 use moesim_core::{Diag, Result};
+use std::iter::Peekable;
 
 /// What the file says.
 #[derive(Debug, Default, PartialEq)]
@@ -49,28 +50,20 @@ pub(super) fn read(text: &[u8]) -> Result<Balancer> {
         if line.indent > 0 || seen.contains(&key) {
             return Err(line.wrong(format!("\"{key:.40}\" is twice here, or not where a key of the file begins")));
         }
-        seen.push(match key {
-            "num_slots" => {
-                balancer.num_slots = Some(line.number(value, "number of slots")?);
-                "num_slots"
-            }
-            "layer_updates_per_iter" => {
-                balancer.layer_updates_per_iter = Some(line.number(value, "number of layers")?);
-                "layer_updates_per_iter"
-            }
-            "initial_global_assignments" => {
-                if !matches!(value, "" | "{}" | "null" | "~") {
-                    return Err(line.wrong("has the layers on the line of their key"));
-                }
+        match key {
+            "num_slots" => balancer.num_slots = Some(line.number(value, "number of slots")?),
+            "layer_updates_per_iter" => balancer.layer_updates_per_iter = Some(line.number(value, "number of layers")?),
+            "initial_global_assignments" if matches!(value, "" | "{}" | "null" | "~") => {
                 balancer.assignments = layers(&mut lines)?;
-                "initial_global_assignments"
             }
+            "initial_global_assignments" => return Err(line.wrong("has the layers on the line of their key")),
             _ => {
                 let known = "num_slots, initial_global_assignments, layer_updates_per_iter";
                 let cure = format!("give the file that load_balancer names; its keys are {known}");
                 return Err(line.wrong(format!("TensorRT-LLM knows no key \"{key:.40}\" here")).cure(cure));
             }
-        });
+        }
+        seen.push(key);
     }
     Ok(balancer)
 }
@@ -93,10 +86,8 @@ fn key<'a>(line: &Line<'a>) -> Result<(&'a str, &'a str)> {
     Ok((key.trim().trim_matches(['"', '\'']), value.trim()))
 }
 
-type Lines<'a, I> = std::iter::Peekable<I>;
-
 /// The layers below the key, as far as lines are indented.
-fn layers<'a>(lines: &mut Lines<'a, impl Iterator<Item = Line<'a>>>) -> Result<Vec<(u32, Vec<u16>)>> {
+fn layers<'a>(lines: &mut Peekable<impl Iterator<Item = Line<'a>>>) -> Result<Vec<(u32, Vec<u16>)>> {
     let mut found: Vec<(u32, Vec<u16>)> = Vec::new();
     // Names of anchors and where their lists are.
     let mut anchors: Vec<(&str, usize)> = Vec::new();
@@ -150,7 +141,7 @@ fn expert(line: &Line, text: &str) -> Result<u16> {
 fn brackets<'a>(
     line: &Line<'a>,
     value: &'a str,
-    lines: &mut Lines<'a, impl Iterator<Item = Line<'a>>>,
+    lines: &mut Peekable<impl Iterator<Item = Line<'a>>>,
 ) -> Result<Vec<u16>> {
     let mut rest = value.strip_prefix('[').ok_or_else(|| line.wrong("has no list of experts"))?;
     // Whether an expert may follow.
@@ -179,7 +170,7 @@ fn brackets<'a>(
 }
 
 /// An expert a line, behind a dash, as far as there are dashes at least as far in as the layer.
-fn dashes<'a>(line: &Line<'a>, lines: &mut Lines<'a, impl Iterator<Item = Line<'a>>>) -> Result<Vec<u16>> {
+fn dashes<'a>(line: &Line<'a>, lines: &mut Peekable<impl Iterator<Item = Line<'a>>>) -> Result<Vec<u16>> {
     let mut list = Vec::new();
     let of_list = |l: &Line| l.indent >= line.indent && (l.text == "-" || l.text.starts_with("- "));
     while let Some(l) = lines.next_if(of_list) {

@@ -69,6 +69,13 @@ fn what_is_wrong_with_omnis_patterns() {
     refused("p.npy", &pattern(&[1, 1, 65_535], &vec![1; 65_535]), &none, "65535 experts");
     refused("p.npy", &pattern(&[1 << 40, 1 << 40, 1], &[]), &none, "16777216 elements are the most");
     refused("p.npy", b"", &none, "is not a numpy array");
+    // What cannot be read is not called unknown.
+    let unnamed = ReadOptions::default();
+    refused("p.npy", b"", &unnamed, "is not a numpy array");
+    refused("p.npz", b"", &unnamed, "is not a sound archive");
+    let bytes = pattern(&[1, 1, 1], &[1]);
+    let fortran: Vec<u8> = String::from_utf8_lossy(&bytes[10..]).replace("False", "True ").into_bytes();
+    refused("p.npy", &[&bytes[..10], &fortran].concat(), &unnamed, "is in Fortran order");
     let models = ReadOptions { layer_numbers: Some(&[3, 4]), ..none.clone() };
     refused("p.npy", &pattern(&[1, 1, 2], &[1, 1]), &models, "has 1 layers; the model has 2 with experts");
     let twice = PlacementFile { placed: Placed { experts: 1, devices: vec![vec![vec![0, 0]]] }, ..small() };

@@ -85,6 +85,11 @@ proptest! {
         prop_assert_eq!((got.layer_numbers, got.notes), (numbers, vec![]));
         // Slots come back in ascending order.
         prop_assert!(got.placed.devices.iter().flatten().all(|d| d.is_sorted()));
+        let homes = file.placed.homes();
+        let counts = || homes.iter().flatten().map(Vec::len);
+        let r = file.placed.replicas();
+        prop_assert_eq!(r.most, counts().max().unwrap());
+        prop_assert_eq!((r.slots, r.replicated), (counts().sum::<usize>() as u64, counts().filter(|n| *n > 1).count() as u64));
         prop_assert_eq!(Placed::from_homes(&file.placed.homes(), file.placed.devices()).unwrap(), got.placed);
     }
 }
