@@ -25,6 +25,8 @@ mod mechanisms;
 mod outputs;
 #[path = "cli/own_policy.rs"]
 mod own_policy;
+#[path = "cli/place.rs"]
+mod place;
 #[path = "cli/real_data.rs"]
 mod real_data;
 #[path = "cli/routing.rs"]

@@ -171,6 +171,16 @@ impl Registry {
                     make: |_| Box::new(moesim_solver::program::stages::TwoStage),
                 },
                 Entry {
+                    name: "sweep",
+                    about: "by rows, tokens that follow: layer by layer the best between its neighbours, from random starts",
+                    make: |_| Box::new(moesim_solver::method::sweep::Sweep),
+                },
+                Entry {
+                    name: "windows",
+                    about: "by rows, tokens that follow: integer programs of two layers, from what sweep finds",
+                    make: |_| Box::new(moesim_solver::program::Windows),
+                },
+                Entry {
                     name: "anneal",
                     about: "by loads, by rows for traffic: annealing on the objective itself",
                     make: |_| Box::new(moesim_solver::method::anneal::Anneal),

@@ -3,6 +3,7 @@
 //! * [`Problem`]: experts with loads, groups with slots, memory and speed, limits, and what is wanted least.
 //! * [`Placement`]: a way to place, one file each in [`method`]; [`program`] has those that solve integer programs.
 //! * [`traffic`]: what tokens cost on their ways, in the mode that a deployment runs.
+//! * [`time`]: what iterations take, with the busiest group of every batch.
 //! * [`bound`]: what no placement can beat, so that every result comes with a gap.
 //! * [`file`]: placements in files, our own and those of serving engines.
 
@@ -14,6 +15,7 @@ pub mod method;
 mod problem;
 pub mod program;
 mod search;
+pub mod time;
 pub mod traffic;
 
 pub use curve::Curve;

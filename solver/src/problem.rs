@@ -1,6 +1,7 @@
 //! What is to be placed, within which limits, and for what.
 
 use crate::curve::Curve;
+use crate::time::Batches;
 use crate::traffic::Traffic;
 use crate::{Homes, limits};
 use moesim_core::{Diag, Result};
@@ -19,6 +20,8 @@ pub enum Objective {
         /// What a unit of traffic counts in units of load.
         traffic: f64,
     },
+    /// What iterations take: experts and exchanges of batches, see [`crate::time`].
+    Time,
     /// The least traffic among placements whose load is within `slack` (a fraction) of the best that was found.
     Lexicographic {
         /// How much more load is allowed.
@@ -92,6 +95,8 @@ pub struct Problem {
     pub objective: Objective,
     /// The ways of tokens, where rows are known.
     pub traffic: Option<Arc<Traffic>>,
+    /// Batches of rows, for [`Objective::Time`].
+    pub batches: Option<Arc<Batches>>,
     /// How long is searched.
     pub effort: Effort,
     /// Seed of methods that draw.
@@ -117,6 +122,7 @@ impl Problem {
             from: None,
             objective: Objective::Load,
             traffic: None,
+            batches: None,
             effort: Effort::default(),
             seed: 1,
         }
@@ -141,8 +147,11 @@ impl Problem {
         self.node_of.iter().max().map_or(1, |n| *n as usize + 1)
     }
 
-    /// Cost of one of `replicas` replicas of an expert.
+    /// Cost of one of `replicas` replicas of an expert: in the mean of all batches where they count.
     pub fn cost(&self, layer: usize, expert: usize, replicas: usize) -> f64 {
+        if let (Objective::Time, Some(b)) = (self.objective, &self.batches) {
+            return b.mean_cost(layer, expert, replicas);
+        }
         self.curve.of(self.tokens[layer * self.experts + expert] / replicas as f64)
     }
 
@@ -177,6 +186,7 @@ impl Problem {
         match self.objective {
             Objective::Load => self.load(homes),
             Objective::Traffic | Objective::Lexicographic { .. } => self.traffic_cost(homes),
+            Objective::Time => self.batches.as_ref().map_or_else(|| self.load(homes), |b| b.value(self, homes)),
             Objective::Weighted { traffic } => self.load(homes) + traffic * self.traffic_cost(homes),
         }
     }

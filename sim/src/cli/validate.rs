@@ -42,14 +42,17 @@ pub(super) fn run(args: &Args, registry: &Registry) -> Result<()> {
                 summaries.insert(name, summary);
                 continue;
             }
-            let resolved = resolve(&file, label, &name)?;
+            let mut resolved = resolve(&file, label, &name)?;
+            let placed = file.placements.get(&name).map(|p| p.place(&mut resolved, registry));
+            let placed = placed.transpose().map_err(|d| d.file(label).place(format!("placements.{name}")))?;
             let out = args.out.as_ref().map(|o| o.join(label).join(&name));
             if let Some(parent) = out.as_deref().and_then(|o| o.parent()) {
                 std::fs::create_dir_all(parent)
                     .map_err(|e| Diag::run(format!("cannot make the folder: {e}")).file(parent))?;
             }
             let options = Options { out: out.as_deref(), timeline: false };
-            let (summary, _) = simulate(&resolved, registry, || open_trace(&resolved), &options, &line)?;
+            let (summary, _) =
+                simulate(&resolved, registry, || placed.map_or_else(|| open_trace(&resolved), Ok), &options, &line)?;
             let summary = serde_json::to_value(&summary).map_err(|e| Diag::run(format!("no summary: {e}")))?;
             summaries.insert(name, summary);
         }

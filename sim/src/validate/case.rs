@@ -1,6 +1,7 @@
 //! The files of cases.
 
 use super::kernel::KernelCall;
+use super::placed::PlacedSpec;
 use moesim_core::{Diag, Result, config};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -17,6 +18,9 @@ pub struct CaseFile {
     /// Calls of single kernels by name, which stand where an experiment may.
     #[serde(default)]
     pub kernels: BTreeMap<String, KernelCall>,
+    /// How the experts of experiments are placed, by the experiments' names; those without follow their own policy.
+    #[serde(default)]
+    pub placements: BTreeMap<String, PlacedSpec>,
     /// Experiments by name; one that `extends` another has only a table `set` of dotted keys beside it.
     #[serde(default)]
     pub experiments: toml::Table,
@@ -49,6 +53,9 @@ pub struct Case {
     /// The experiment whose value it is divided by, for speed-ups.
     #[serde(default)]
     pub against: Option<String>,
+    /// What the quotient says: itself, how many per cent it is more than one, or less.
+    #[serde(default)]
+    pub quotient: Quotient,
     /// Where in that one's summary, if it is not the same place.
     #[serde(default)]
     pub take_against: Option<Take>,
@@ -64,6 +71,29 @@ pub struct Case {
     /// Anything a reader must know: approximations, the mechanism behind a miss.
     #[serde(default)]
     pub note: Option<String>,
+}
+
+/// What a quotient of two values says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Quotient {
+    /// Itself.
+    #[default]
+    Ratio,
+    /// Per cent more than one.
+    PerCentMore,
+    /// Per cent less than one.
+    PerCentLess,
+}
+
+impl Quotient {
+    pub(super) fn of(self, ratio: f64) -> f64 {
+        match self {
+            Self::Ratio => ratio,
+            Self::PerCentMore => 100.0 * (ratio - 1.0),
+            Self::PerCentLess => 100.0 * (1.0 - ratio),
+        }
+    }
 }
 
 /// How a published figure was read.

@@ -5,9 +5,11 @@
 
 mod case;
 mod kernel;
+mod placed;
 
-pub use case::{Case, CaseFile, Source, Take, files};
+pub use case::{Case, CaseFile, Quotient, Source, Take, files};
 pub use kernel::{KernelCall, KernelTime};
+pub use placed::PlacedSpec;
 
 use crate::experiment::{self, Resolved};
 use moesim_core::{Diag, Result, config};
@@ -137,7 +139,7 @@ pub fn outcome(
     if let (Some(name), Some(take)) = (&case.experiment, &case.take) {
         let mut v = value(name, take)?;
         if let Some(other) = &case.against {
-            v /= value(other, case.take_against.as_ref().unwrap_or(take))?;
+            v = case.quotient.of(v / value(other, case.take_against.as_ref().unwrap_or(take))?);
         }
         simulated = Some(v);
     }

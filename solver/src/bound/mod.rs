@@ -1,12 +1,15 @@
 //! What no placement can beat.
 //!
 //! * [`load()`]: the busiest group of each layer, by counting ([`mod@load`]).
-//! * [`traffic()`]: copies, by how many pairs of experts that tokens select together can share a group ([`mod@traffic`]).
+//! * [`traffic()`]: copies, by how many pairs of experts that tokens select together can share a group, and by
+//!   columns where groups are few experts ([`mod@traffic`], [`mod@partition`]).
 
 mod load;
+mod partition;
 mod traffic;
 
 pub use load::{layer_load, load};
+pub(crate) use traffic::copies;
 pub use traffic::traffic;
 
 use crate::{Homes, Objective, Problem};
@@ -17,6 +20,8 @@ pub fn objective(p: &Problem) -> f64 {
         Objective::Load => load(p),
         Objective::Traffic | Objective::Lexicographic { .. } => traffic(p),
         Objective::Weighted { traffic: w } => load(p) + w * traffic(p),
+        // The mean of the busiest is no less than the busiest of the means.
+        Objective::Time => load(p) + p.batches.as_ref().map_or(0.0, |b| b.exchange_bound(p)),
     }
 }
 

@@ -26,49 +26,72 @@ fn partners(p: &Problem, slots: usize) -> usize {
     (slots - 1).saturating_mul(1 + p.redundant).min(p.experts - 1)
 }
 
-fn layer(p: &Problem, t: &Traffic, l: usize) -> f64 {
-    let (both, nodes) = (|c: [f64; 2]| c[0] + c[1], p.nodes());
+/// What no placement of a layer spares, over all rows.
+pub(crate) struct Least {
+    /// Groups of each token's experts, or nodes of them, or the experts.
+    pub(crate) groups: f64,
+    pub(crate) nodes: f64,
+    pub(crate) selections: f64,
+    /// Copies sent where tokens follow, and partial results sent back.
+    pub(crate) followed_out: f64,
+    pub(crate) followed_back: f64,
+}
+
+pub(crate) fn copies(p: &Problem, t: &Traffic, l: usize) -> Least {
+    let nodes = p.nodes();
     let most_slots = p.slots[l].iter().copied().max().unwrap_or(1) as usize;
     let node_slots = |n: usize| -> usize {
         (0..p.groups).filter(|&g| p.node_of[g] as usize == n).map(|g| p.slots[l][g] as usize).sum()
     };
     let most_node_slots = (0..nodes).map(node_slots).max().unwrap_or(1);
     let pairs = t.rows.pairs(l);
-    let groups = fewest(p, t, l, &pairs, most_slots, p.groups);
-    let per_node = p.groups as f64 / nodes as f64;
-    match (t.mode, t.way) {
-        (Mode::ReturnHome, Way::PerSelection) => {
-            let each = (per_node - 1.0) * both(t.inside) + (p.groups as f64 - per_node) * both(t.across);
-            selections(p, t, l) * each / p.groups as f64
-        }
-        (Mode::ReturnHome, Way::Flat) => {
-            let each = (per_node - 1.0) * both(t.inside) + (p.groups as f64 - per_node) * both(t.across);
-            groups * each / p.groups as f64
-        }
-        (Mode::ReturnHome, Way::Hierarchical) => {
-            let away = fewest(p, t, l, &pairs, most_node_slots, nodes);
-            away * (1.0 - 1.0 / nodes as f64) * both(t.across) + groups * (1.0 - 1.0 / per_node) * both(t.inside)
-        }
-        (Mode::TokenFollows, _) => following(p, t, l, groups, most_slots),
+    let counted = fewest(p, t, l, &pairs, most_slots, p.groups);
+    let groups = super::partition::fewest_groups(p, &t.rows, l).map_or(counted, |b| b.max(counted));
+    let tokens = present(p, t, l);
+    let mut least = Least {
+        groups,
+        nodes: if nodes > 1 { fewest(p, t, l, &pairs, most_node_slots, nodes) } else { tokens },
+        selections: selections(p, t, l),
+        followed_out: 0.0,
+        // The outputs are collected on one of the groups.
+        followed_back: (groups - tokens).max(0.0),
+    };
+    if t.mode == Mode::TokenFollows {
+        let spared = if l == 0 {
+            tokens
+        } else {
+            let next = t.rows.next(l - 1);
+            let width = t.rows.experts();
+            let most = most_slots.saturating_mul(1 + p.redundant).min(p.experts);
+            let best: f64 = (0..p.experts).map(|e| largest(&next[e * width..e * width + p.experts], most)).sum();
+            let flow =
+                || (0..p.experts).flat_map(|e| next[e * width..e * width + p.experts].to_vec()).collect::<Vec<_>>();
+            let columns = super::partition::most_stays(p, &flow()).unwrap_or(f64::INFINITY);
+            best.min(tokens).min(columns)
+        };
+        least.followed_out = (groups - spared).max(0.0);
     }
+    least
 }
 
-/// Every copy is at least as cheap as the cheaper of the two kinds of links.
-fn following(p: &Problem, t: &Traffic, l: usize, groups: f64, slots: usize) -> f64 {
-    let tokens = present(p, t, l);
-    let cheap = |way: usize| if p.nodes() > 1 { t.inside[way].min(t.across[way]) } else { t.inside[way] };
-    // The outputs are collected on one of the groups.
-    let combined = (groups - tokens).max(0.0);
-    let spared = if l == 0 {
-        tokens
-    } else {
-        let next = t.rows.next(l - 1);
-        let width = t.rows.experts();
-        let most = slots.saturating_mul(1 + p.redundant).min(p.experts);
-        let best: f64 = (0..p.experts).map(|e| largest(&next[e * width..e * width + p.experts], most)).sum();
-        best.min(tokens)
-    };
-    (groups - spared).max(0.0) * cheap(0) + combined * cheap(1)
+fn layer(p: &Problem, t: &Traffic, l: usize) -> f64 {
+    let (both, nodes) = (|c: [f64; 2]| c[0] + c[1], p.nodes() as f64);
+    let least = copies(p, t, l);
+    let (groups, per_node) = (p.groups as f64, p.groups as f64 / nodes);
+    let each = ((per_node - 1.0) * both(t.inside) + (groups - per_node) * both(t.across)) / groups;
+    match (t.mode, t.way) {
+        (Mode::ReturnHome, Way::PerSelection) => least.selections * each,
+        (Mode::ReturnHome, Way::Flat) => least.groups * each,
+        (Mode::ReturnHome, Way::Hierarchical) => {
+            let away = least.nodes * (1.0 - 1.0 / nodes) * both(t.across);
+            away + least.groups * (1.0 - 1.0 / per_node) * both(t.inside)
+        }
+        (Mode::TokenFollows, _) => {
+            // Every copy is at least as cheap as the cheaper of the two kinds of links.
+            let cheap = |way: usize| if nodes > 1.0 { t.inside[way].min(t.across[way]) } else { t.inside[way] };
+            least.followed_out * cheap(0) + least.followed_back * cheap(1)
+        }
+    }
 }
 
 /// Tokens with any expert of the layer.

@@ -1,10 +1,12 @@
 //! Annealing on the objective itself: two experts of a layer change places, or one moves to a free slot, and what is worse is
-//! taken with a chance that falls. It starts from longest first, and keeps the number of replicas of each expert.
+//! taken with a chance that falls. It starts from longest first, or from what a sweep finds where that is better, and keeps the number of replicas of each expert.
 //!
 //! Where tokens return home, layers do not matter to each other and each is searched by itself.
 
 use super::longest_first::LongestFirst;
+use super::sweep::Sweep;
 use crate::search::{Layer, Step};
+use crate::time::State;
 use crate::traffic::{Mode, Table};
 use crate::{Homes, Needs, Objective, Placement, Problem, Solution, moves};
 use moesim_core::{Result, rng};
@@ -17,7 +19,16 @@ pub struct Anneal;
 
 impl Placement for Anneal {
     fn place(&self, p: &Problem) -> Result<Solution> {
-        let start = LongestFirst.place(p)?.homes;
+        let mut start = LongestFirst.place(p)?.homes;
+        // Layers that depend on each other are placed better one between the others than by single steps.
+        if p.objective != Objective::Load
+            && let Ok(swept) = Sweep.place(p)
+            && p.check_homes(&swept.homes).is_ok()
+            && p.value(&swept.homes) < p.value(&start)
+            && !matches!(p.objective, Objective::Lexicographic { .. })
+        {
+            start = swept.homes;
+        }
         Ok(from(p, start))
     }
     fn needs(&self) -> Needs {
@@ -27,15 +38,22 @@ impl Placement for Anneal {
 
 /// Anneals `start`.
 pub(crate) fn from(p: &Problem, start: Homes) -> Solution {
+    Solution { cut: p.effort.over(), ..traced(p, start).0.into() }
+}
+
+/// Anneals `start`, and says by how much it believes the objective changed.
+pub(crate) fn traced(p: &Problem, start: Homes) -> (Homes, f64) {
     let coupled = p.from.is_some() || p.traffic.as_ref().is_some_and(|t| t.mode == Mode::TokenFollows);
-    let all: Vec<usize> = (0..p.layers).collect();
-    let homes = if coupled {
-        search(p, &start, &all)
-    } else {
-        let one = |l: usize| search(p, &start, &[l]).swap_remove(l);
-        (0..p.layers).into_par_iter().map(one).collect()
+    if coupled {
+        return search(p, &start, &(0..p.layers).collect::<Vec<_>>());
+    }
+    let one = |l: usize| {
+        let (mut homes, change) = search(p, &start, &[l]);
+        (homes.swap_remove(l), change)
     };
-    Solution { cut: p.effort.over(), ..homes.into() }
+    let layers: Vec<_> = (0..p.layers).into_par_iter().map(one).collect();
+    let change = layers.iter().map(|l| l.1).sum();
+    (layers.into_iter().map(|l| l.0).collect(), change)
 }
 
 /// What counts of a layer's change.
@@ -49,7 +67,7 @@ struct Weights {
 fn weights(p: &Problem, start: &Homes) -> Weights {
     let free = vec![f64::INFINITY; p.layers];
     match p.objective {
-        Objective::Load => Weights { load: 1.0, traffic: 0.0, most: free },
+        Objective::Load | Objective::Time => Weights { load: 1.0, traffic: 0.0, most: free },
         Objective::Traffic => Weights { load: 0.0, traffic: 1.0, most: free },
         Objective::Weighted { traffic } => Weights { load: 1.0, traffic, most: free },
         Objective::Lexicographic { slack } => {
@@ -59,12 +77,14 @@ fn weights(p: &Problem, start: &Homes) -> Weights {
     }
 }
 
-fn search(p: &Problem, start: &Homes, mine: &[usize]) -> Homes {
+fn search(p: &Problem, start: &Homes, mine: &[usize]) -> (Homes, f64) {
     let w = weights(p, start);
     let traffic = p.traffic.as_deref().filter(|_| w.traffic > 0.0);
     let mut draws = rng::stream(p.seed, "placement-anneal", mine[0] as u64);
     let mut layers: Vec<Layer> = mine.iter().map(|&l| Layer::of(p, l, &start[l])).collect();
     let mut table = Table::new(start);
+    let batches = p.batches.as_deref().filter(|_| p.objective == Objective::Time);
+    let mut times = batches.map(|b| State::new(b, p, mine, start, &table));
     let moved = |l: usize, layer: &Layer, touched: [Option<u16>; 2]| -> u64 {
         let Some((from, _)) = &p.from else { return 0 };
         let new = |e: u16| layer.homes[usize::from(e)].iter().filter(|g| !from[l][usize::from(e)].contains(g)).count();
@@ -86,6 +106,9 @@ fn search(p: &Problem, start: &Homes, mine: &[usize]) -> Homes {
         let l = layers[i].layer;
         let touched = experts(step);
         let before = w.load * layers[i].time(layers[i].busiest());
+        if let Some(times) = &mut times {
+            times.lift(l, touched, &table);
+        }
         let ways_before = traffic.map_or(0.0, |t| ways(t, &table, l, touched));
         let stood = moves_so_far - moved(l, &layers[i], touched);
         layers[i].apply(step);
@@ -95,7 +118,10 @@ fn search(p: &Problem, start: &Homes, mine: &[usize]) -> Homes {
         let now_moved = stood + moved(l, &layers[i], touched);
         let time = layers[i].time(layers[i].busiest());
         let ways_after = traffic.map_or(0.0, |t| ways(t, &table, l, touched));
-        let change: f64 = w.load * time - before + w.traffic * (ways_after - ways_before);
+        let change: f64 = match &mut times {
+            Some(times) => times.land(l, touched, &table, groups(step), &layers[i]),
+            None => w.load * time - before + w.traffic * (ways_after - ways_before),
+        };
         if warming < 64 {
             warming += u32::from(change != 0.0);
             warmth += change.abs() / 64.0;
@@ -116,6 +142,9 @@ fn search(p: &Problem, start: &Homes, mine: &[usize]) -> Homes {
             }
         } else {
             layers[i].apply(back(step));
+            if let Some(times) = &mut times {
+                times.undo();
+            }
             for e in touched.into_iter().flatten() {
                 table.set(l, e.into(), &layers[i].homes[usize::from(e)]);
             }
@@ -124,7 +153,15 @@ fn search(p: &Problem, start: &Homes, mine: &[usize]) -> Homes {
             warmth *= cooling;
         }
     }
-    best
+    (best, best_value)
+}
+
+/// The groups whose experts a step changes.
+fn groups(step: Step) -> [u32; 2] {
+    match step {
+        Step::Move { g, h, .. } | Step::Swap { g, h, .. } => [g, h],
+        Step::Replace { h, .. } => [h, h],
+    }
 }
 
 /// A step at random: an expert of a group, and a free slot or an expert of another.

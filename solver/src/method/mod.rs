@@ -1,7 +1,7 @@
 //! Ways to place, one file each.
 //!
 //! Without loads: [`contiguous`], [`round_robin`], [`home_die`], [`random`]. For load: [`longest_first`], [`eplb`], [`remap`],
-//! [`duplicate`]. For traffic: [`cluster`], [`affinity`], and [`anneal`] for any objective.
+//! [`duplicate`]. For traffic: [`cluster`], [`affinity`], [`sweep`], and [`anneal`] for any objective.
 
 pub mod affinity;
 pub mod anneal;
@@ -14,6 +14,7 @@ pub mod longest_first;
 pub mod random;
 pub mod remap;
 pub mod round_robin;
+pub mod sweep;
 
 use crate::{Problem, Solution};
 

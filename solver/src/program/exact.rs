@@ -4,6 +4,8 @@
 //! Copies: u[s, g] is at least x of every expert of the set s that tokens selected; tokens with the same set are one. Where tokens
 //! follow, q[a, s, g] is at least u[s, g] less x of the expert a where the token is.
 
+mod batches;
+
 use super::{Found, Model, Rule, Var};
 use crate::traffic::{Mode, Traffic, Way};
 use crate::{Effort, Homes, Objective, Problem, Solution};
@@ -13,10 +15,15 @@ use std::collections::BTreeMap;
 /// Programs of more variables are not tried.
 pub const MOST: usize = 20_000;
 
+pub(crate) use batches::applies as has_batches;
+
 /// Variables that the program would have.
 pub fn size(p: &Problem) -> usize {
     let replicas = p.groups.min(p.redundant + 1);
     let own = p.layers * p.experts * (p.groups + 1) * replicas;
+    if let (Objective::Time, Some(b)) = (p.objective, &p.batches) {
+        return own.saturating_add(b.traffic.rows.tokens().saturating_mul(p.layers).saturating_mul(p.groups));
+    }
     let rows = p.traffic.as_ref().filter(|_| p.objective != Objective::Load).map_or(0, |t| t.rows.tokens());
     own.saturating_add(rows.saturating_mul(p.layers).saturating_mul(p.groups))
 }
@@ -40,6 +47,7 @@ pub fn place(p: &Problem, start: &Homes) -> Result<Solution> {
     }
     match p.objective {
         Objective::Load => solve(p, start, 1.0, 0.0, None),
+        Objective::Time => batches::place(p, start),
         Objective::Traffic => solve(p, start, 0.0, 1.0, None),
         Objective::Weighted { traffic } => solve(p, start, 1.0, traffic, None),
         Objective::Lexicographic { slack } => {

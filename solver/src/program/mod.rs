@@ -13,6 +13,7 @@ pub mod window;
 
 pub use ilp::Ilp;
 pub(crate) use model::{Found, Model, Rule, Var};
+pub use window::Windows;
 
 #[cfg(test)]
 mod tests;

@@ -68,6 +68,11 @@ impl Model {
         self.columns[v].start = value;
     }
 
+    /// The value that it starts with.
+    pub(crate) fn started(&self, v: Var) -> f64 {
+        self.columns[v].start
+    }
+
     /// Adds to the cost of a variable.
     pub(crate) fn charge(&mut self, v: Var, cost: f64) {
         self.columns[v].cost += cost;

@@ -1,6 +1,7 @@
 use super::*;
+use crate::time::Batches;
 use crate::traffic::{Mode, Rows, Traffic, Way};
-use crate::{Homes, Objective, Pin, Placement, Problem, bound, moves};
+use crate::{Curve, Homes, Objective, Pin, Placement, Problem, bound, moves};
 use proptest::prelude::*;
 use std::sync::Arc;
 
@@ -60,7 +61,7 @@ struct Small {
 }
 
 fn small() -> impl Strategy<Value = Small> {
-    let shape = (2usize..5, 1usize..4, 1usize..3, 0usize..2, 0usize..4, 0usize..6);
+    let shape = (2usize..5, 1usize..4, 1usize..3, 0usize..2, 0usize..5, 0usize..6);
     let kind = (any::<bool>(), 0usize..3, any::<bool>());
     let data = (
         proptest::collection::vec(0u32..20, 8),
@@ -118,10 +119,15 @@ fn problem(s: &Small) -> Problem {
         0 => Objective::Load,
         1 => Objective::Traffic,
         2 => Objective::Weighted { traffic: 0.5 },
+        3 if s.mode == Mode::ReturnHome => Objective::Time,
         _ => Objective::Lexicographic { slack: 0.1 },
     };
     if p.redundant > 0 {
         p.objective = Objective::Load;
+    }
+    if let (Objective::Time, Some(t)) = (p.objective, &p.traffic) {
+        let kernel = Curve::through(vec![(0.0, 0.0), (1.0, 4.0), (3.0, 5.0), (9.0, 20.0)]);
+        p.batches = Some(Arc::new(Batches::new(t.clone(), 2.0, s.experts, kernel)));
     }
     match s.extra {
         1 => p.pins = vec![Pin { layer: 0, expert: 0, group: s.groups - 1 }],

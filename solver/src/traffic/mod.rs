@@ -182,7 +182,7 @@ impl Traffic {
 
 /// A few numbers, each once unless asked otherwise.
 #[derive(Debug)]
-struct Distinct {
+pub(crate) struct Distinct {
     list: [u32; Self::MOST],
     len: usize,
 }
@@ -198,7 +198,7 @@ impl Distinct {
     const MOST: usize = 64;
 
     #[inline]
-    fn add(&mut self, x: u32, again: bool) {
+    pub(crate) fn add(&mut self, x: u32, again: bool) {
         if self.len < Self::MOST && (again || !self.list[..self.len].contains(&x)) {
             self.list[self.len] = x;
             self.len += 1;
@@ -206,7 +206,7 @@ impl Distinct {
     }
 
     #[inline]
-    fn list(&self) -> &[u32] {
+    pub(crate) fn list(&self) -> &[u32] {
         &self.list[..self.len]
     }
 }

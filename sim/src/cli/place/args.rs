@@ -11,7 +11,8 @@ use std::time::Duration;
 /// What is wanted least.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(in crate::cli) enum Goal {
-    /// Load and traffic, both in seconds: needs a trace, a model and hardware; load alone otherwise.
+    /// What iterations take, experts and exchanges, the busiest device of every batch: needs a trace, a model and hardware; load
+    /// alone otherwise.
     Time,
     /// The busiest device of each layer.
     Load,
@@ -33,7 +34,7 @@ impl Goal {
 
     pub(super) fn objective(self, slack: f64, rows: bool) -> Objective {
         match self {
-            Self::Time if rows => Objective::Weighted { traffic: 1.0 },
+            Self::Time if rows => Objective::Time,
             Self::Time | Self::Load => Objective::Load,
             Self::Traffic => Objective::Traffic,
             Self::Lexicographic => Objective::Lexicographic { slack },
@@ -96,6 +97,9 @@ pub(in crate::cli) struct Args {
     /// Place on the first sequences of the trace, this part of them, and report on the others; 1: on all
     #[arg(long, value_name = "FRACTION", default_value_t = 0.7)]
     pub(super) train: f64,
+    /// Shuffle the sequences first, by the seed: a trace may be sorted by what it is about
+    #[arg(long)]
+    pub(super) shuffle: bool,
     /// Tokens of an iteration, all devices together [default: 64 a device]
     #[arg(long, value_name = "N")]
     pub(super) batch: Option<u32>,

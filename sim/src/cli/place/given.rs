@@ -8,10 +8,11 @@ use crate::placing::{self, Loads, Site};
 use crate::policy::Policies;
 use crate::registry::Registry;
 use crate::simulation::{check_trace, open_trace};
-use moesim_core::{Diag, Result, config};
+use moesim_core::{Diag, Result, config, rng};
 use moesim_solver::file::{self, ReadOptions};
-use moesim_solver::{Effort, Homes, Problem};
-use moesim_traces::{Trace, counts};
+use moesim_solver::{Effort, Homes, Objective, Problem};
+use moesim_traces::{OwnedSequence, Trace, counts};
+use rand::Rng;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -122,8 +123,11 @@ impl Given {
 
     fn from_trace(a: &Args, site: Option<Site>, resolved: Resolved) -> Result<Self> {
         let site = site.ok_or_else(|| Diag::run("no site").cure("report this"))?;
-        let trace = open_trace(&resolved)?;
+        let mut trace = open_trace(&resolved)?;
         check_trace(&site.plan, &trace)?;
+        if a.shuffle {
+            trace = Arc::new(shuffled(&trace, a.seed)?);
+        }
         let all = trace.sequences();
         let split = if a.train >= 1.0 { all } else { ((all as f64 * a.train) as usize).clamp(1, all) };
         let (experts, groups) = (site.experts(), site.plan.ranks.ep);
@@ -136,8 +140,16 @@ impl Given {
         problem.traffic = Some(placing::sample(&site, &trace, 0..split, iteration_tokens)?);
         // Seconds and tokens do not add up.
         problem.objective = a.objective.objective(a.slack, in_seconds);
+        if problem.objective == Objective::Time {
+            let slots = problem.slots[0][0] as usize;
+            problem.batches = Some(placing::batches(&site, &trace, 0..split, iteration_tokens, slots, 1)?);
+        }
         let rows = problem.traffic.as_ref().map_or(0, |t| t.rows.tokens());
         let mut notes = Vec::new();
+        if let Some(b) = &problem.batches {
+            let each = b.traffic.rows.tokens() / b.batches;
+            notes.push(format!("time is that of {} batches of {each} rows of different sequences", b.batches));
+        }
         if rows < loads.rows as usize {
             notes.push(format!("traffic is that of {rows} of {} rows, spread evenly over them", loads.rows as u64));
         }
@@ -149,7 +161,12 @@ impl Given {
             held_out: split..all,
             model: Some(site.plan.model.name.clone()),
             layer_numbers: site.plan.moe_layers.iter().map(|l| *l as u32).collect(),
-            trained_on: format!("{split} of {all} sequences, {} rows, trace {}", loads.rows as u64, trace.hash()),
+            trained_on: format!(
+                "{split} of {all} sequences{}, {} rows, trace {}",
+                if a.shuffle { " in a shuffled order" } else { "" },
+                loads.rows as u64,
+                trace.hash()
+            ),
             iteration_tokens,
             trace: Some(trace),
             site: Some(site),
@@ -233,6 +250,17 @@ impl Given {
             methods,
         }
     }
+}
+
+/// The sequences in another order.
+fn shuffled(trace: &Trace, seed: u64) -> Result<Trace> {
+    let mut order: Vec<usize> = (0..trace.sequences()).collect();
+    let mut draws = rng::stream(seed, "placement-split", 0);
+    for i in (1..order.len()).rev() {
+        order.swap(i, rng::below(draws.next_u64(), i as u64 + 1) as usize);
+    }
+    let renamed = |(id, &i): (u32, &usize)| OwnedSequence { id, ..trace.sequence(i).to_owned() };
+    Trace::from_sequences(trace.meta().clone(), (0u32..).zip(&order).map(renamed).collect())
 }
 
 fn need_site(in_seconds: bool, site: Option<&Site>) -> Result<()> {

@@ -7,12 +7,12 @@ use crate::cli::{interrupted, progress};
 use crate::experiment::Resolved;
 use crate::metrics::summary::Summary;
 use crate::metrics::tables::Tables;
-use crate::placing::Loads;
+use crate::placing::{self, Loads};
 use crate::registry::Registry;
 use crate::simulation::Simulation;
 use moesim_core::{Diag, Result, rng};
 use moesim_solver::traffic::{Copies, Mode, Routes, copies};
-use moesim_solver::{Homes, Problem};
+use moesim_solver::{Homes, Objective, Problem};
 use moesim_traces::Trace;
 use moesim_traces::arrivals::{ArrivalSpec, Length};
 use rand::Rng;
@@ -26,7 +26,10 @@ use std::sync::Arc;
 pub(super) struct HeldOut {
     /// Time of the busiest device of each layer, summed, in an iteration with their loads.
     load: f64,
-    /// Over that of the method named in `against`: the ratio, and where 95 % of bootstrap samples of the sequences lie.
+    /// What iterations take in batches of their rows, where that is the objective.
+    time: Option<f64>,
+    /// The time, or the load without one, over that of the method named in `against`: the ratio, and where 95 % of bootstrap samples of the sequences (of the
+    /// batches, for the time) lie.
     ratio: Option<f64>,
     interval: Option<[f64; 2]>,
     against: Option<&'static str>,
@@ -66,7 +69,7 @@ impl HeldOut {
         self.simulated.as_ref()
     }
     pub(super) fn words(&self) -> (f64, Option<f64>, Option<[f64; 2]>) {
-        (self.load, self.ratio, self.interval)
+        (self.time.unwrap_or(self.load), self.ratio, self.interval)
     }
 }
 
@@ -89,24 +92,36 @@ pub(super) fn measure(
         let row = rows.iter().find(|r| r.method == **name)?;
         Some((*name, row.homes.clone()?))
     });
-    let samples =
-        baseline.as_ref().map(|(_, homes)| bootstrap(&given.problem, given.iteration_tokens, &blocks, homes, a.seed));
+    let mut all = Loads { counts: vec![0; given.problem.tokens.len()], rows: 0.0 };
+    blocks.iter().for_each(|b| all.add(b));
+    let loaded = under(&given.problem, &all, given.iteration_tokens);
+    let timed = match (&given.problem.batches, &given.site) {
+        (Some(_), Some(site)) => {
+            let slots = given.problem.slots[0][0] as usize;
+            Some(placing::batches(site, trace, given.held_out.clone(), given.iteration_tokens, slots, 4)?)
+        }
+        _ => None,
+    };
+    // What is sampled: times of batches, or loads of sequences.
+    let sampled = |homes: &Homes| match &timed {
+        Some(b) => resampled(&b.each(&loaded, homes), a.seed),
+        None => bootstrap(&loaded, given.iteration_tokens, &blocks, homes, a.seed),
+    };
+    let value = |homes: &Homes| timed.as_ref().map_or_else(|| loaded.load(homes), |b| b.value(&loaded, homes));
+    let samples = baseline.as_ref().map(|(_, homes)| sampled(homes));
     for row in rows.iter_mut() {
         let Some(homes) = &row.homes else { continue };
         if interrupted() {
             return Err(Diag::run("interrupted").cure("run it again; nothing was written"));
         }
         line.say(format!("simulating: {}", row.method));
-        let mut all = Loads { counts: vec![0; given.problem.tokens.len()], rows: 0.0 };
-        blocks.iter().for_each(|b| all.add(b));
-        let load = under(&given.problem, &all, given.iteration_tokens).load(homes);
+        let load = loaded.load(homes);
         let (mut ratio, mut interval) = (None, None);
         if let (Some((name, base)), Some(samples)) = (&baseline, &samples)
             && row.method != **name
         {
-            ratio = Some(load / under(&given.problem, &all, given.iteration_tokens).load(base));
-            let mine = bootstrap(&given.problem, given.iteration_tokens, &blocks, homes, a.seed);
-            let mut ratios: Vec<f64> = mine.iter().zip(samples).map(|(m, b)| m / b).collect();
+            ratio = Some(value(homes) / value(base));
+            let mut ratios: Vec<f64> = sampled(homes).iter().zip(samples).map(|(m, b)| m / b).collect();
             ratios.sort_by(f64::total_cmp);
             interval = Some([ratios[SAMPLES * 25 / 1000], ratios[SAMPLES * 975 / 1000 - 1]]);
         }
@@ -119,7 +134,9 @@ pub(super) fn measure(
         let c = copies(trace, given.held_out.clone(), homes, routes, |i| (i % groups) as u32)?;
         let simulated = Some(simulate(resolved, a, given, registry, homes, &part)?);
         let against = ratio.and(baseline.as_ref().map(|b| b.0));
-        let held = HeldOut { load, ratio, interval, against, copies_per_token: per_token(&c, all.rows), simulated };
+        let time = timed.as_ref().map(|_| value(homes));
+        let held =
+            HeldOut { load, time, ratio, interval, against, copies_per_token: per_token(&c, all.rows), simulated };
         if let Some(found) = &mut row.found {
             found.held_out = Some(held);
         }
@@ -135,7 +152,18 @@ fn per_token(c: &Copies, rows: f64) -> PerToken {
 
 /// The problem with other loads.
 fn under(p: &Problem, loads: &Loads, iteration_tokens: f64) -> Problem {
-    Problem { tokens: loads.tokens(iteration_tokens), traffic: None, from: None, ..p.clone() }
+    let (tokens, objective) = (loads.tokens(iteration_tokens), Objective::Load);
+    Problem { tokens, objective, traffic: None, batches: None, from: None, ..p.clone() }
+}
+
+/// Means of samples of the values, drawn with replacement; the same samples for every placement.
+fn resampled(values: &[f64], seed: u64) -> Vec<f64> {
+    let sample = |s: usize| {
+        let mut draws = rng::stream(seed, "placement-bootstrap", s as u64);
+        let one = |_| values[rng::below(draws.next_u64(), values.len() as u64) as usize];
+        (0..values.len()).map(one).sum::<f64>() / values.len() as f64
+    };
+    (0..SAMPLES).map(sample).collect()
 }
 
 /// Loads of up to a hundred runs of sequences.

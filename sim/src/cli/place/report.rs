@@ -54,16 +54,16 @@ fn table(r: &Report, a: &Args) -> String {
         let load_gap = moesim_solver::bound::gap(f.load, f.load_bound);
         let _ = write!(
             t,
-            "{:<width$} {:>11.5} {:>11.5} {:>8} {:>11.5} {:>8}",
+            "{:<width$} {:>11} {:>11} {:>8} {:>11} {:>8}",
             m.method,
-            f.objective,
-            f.bound,
+            digits(f.objective),
+            digits(f.bound),
             percent(f.gap),
-            f.load,
+            digits(f.load),
             percent(Some(load_gap).filter(|g| g.is_finite()))
         );
         if traffic {
-            let _ = write!(t, " {:>11.5}", f.traffic.unwrap_or(0.0));
+            let _ = write!(t, " {:>11}", digits(f.traffic.unwrap_or(0.0)));
         }
         if let Some(h) = &f.held_out {
             let (load, ratio, interval) = h.words();
@@ -71,7 +71,7 @@ fn table(r: &Report, a: &Args) -> String {
                 (Some(r), Some([low, high])) => format!("{r:.4} ({low:.4}-{high:.4})"),
                 _ => "1".into(),
             };
-            let _ = write!(t, " | {load:>11.5} {words:>23}");
+            let _ = write!(t, " | {:>11} {words:>23}", digits(load));
             if let Some(s) = h.simulated() {
                 let n = |x: Option<f64>| x.map_or("-".into(), |x| format!("{x:.3}"));
                 let _ = write!(
@@ -96,6 +96,11 @@ fn table(r: &Report, a: &Args) -> String {
         let _ = writeln!(t, "written to {} ({})", out.display(), a.write_as);
     }
     t
+}
+
+/// Five digits, whatever the size.
+fn digits(x: f64) -> String {
+    if x != 0.0 && x.abs() < 0.1 { format!("{x:.4e}") } else { format!("{x:.2}") }
 }
 
 fn percent(gap: Option<f64>) -> String {

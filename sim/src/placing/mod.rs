@@ -2,7 +2,9 @@
 //!
 //! * Load is seconds: what the experts' kernel, as a run prices it, takes for the tokens that an iteration brings in the mean, the
 //!   numbers spread as Poisson has them. An expert's part is that of a kernel in which all experts of a device have as many.
-//! * Traffic is seconds: bytes of copies over the rate at which an even all-to-all moves them, inside nodes and between them.
+//! * Traffic is seconds: bytes of copies over the rate of a device's link inside its node, or of its link to other nodes, as an even
+//!   all-to-all shows them; the sum over devices, over their number.
+//! * Time is both in batches of rows: see [`moesim_solver::time`].
 
 use crate::calibrated::{Calibrated, compute_share};
 use crate::experiment::Resolved;
@@ -12,6 +14,7 @@ use crate::registry::Registry;
 use moesim_core::{Diag, Result};
 use moesim_hwmodels::cost::grouped_mlp;
 use moesim_hwmodels::network::{Bottleneck, Transfer};
+use moesim_solver::time::Batches;
 use moesim_solver::traffic::{Mode, Rows, Traffic, Way};
 use moesim_solver::{Curve, Problem};
 use moesim_traces::Trace;
@@ -87,15 +90,35 @@ impl Site {
 
     /// Seconds of an expert's part by its tokens; `slots` experts on a device, `most` tokens at most.
     pub fn curve(&self, slots: usize, most: f64) -> Curve {
-        let (mlp, slots) = (self.plan.experts(0), slots.max(1));
-        let part = |n: u32| {
-            let cost = grouped_mlp(&self.plan.machine.gpu, &mlp, &vec![n; slots]);
-            (cost.time_s() - cost.launch_s) / slots as f64
-        };
-        Curve::expected(part, most)
+        Curve::expected(self.part(slots), most)
     }
 
-    /// Seconds a byte at which an even exchange moves bytes, inside nodes and between them.
+    /// Seconds of an expert's part by exactly so many tokens; `slots` experts on a device.
+    pub fn kernel(&self, slots: usize) -> Curve {
+        let part = self.part(slots);
+        let mut knots: Vec<(f64, f64)> = (0..64).map(|n| (f64::from(n), part(n))).collect();
+        let mut n = 64.0f64;
+        while n < 1e6 {
+            knots.push((n, part(n as u32)));
+            n = (n * 1.25).ceil();
+        }
+        for i in 1..knots.len() {
+            // Kernels that were measured are not always monotone.
+            knots[i].1 = knots[i].1.max(knots[i - 1].1);
+        }
+        Curve::through(knots)
+    }
+
+    fn part(&self, slots: usize) -> impl Fn(u32) -> f64 + use<'_> {
+        let (mlp, slots) = (self.plan.experts(0), slots.max(1));
+        move |n: u32| {
+            let cost = grouped_mlp(&self.plan.machine.gpu, &mlp, &vec![n; slots]);
+            (cost.time_s() - cost.launch_s) / slots as f64
+        }
+    }
+
+    /// Seconds that a byte takes on a device's link, inside its node and to other nodes: what an even exchange shows. Meshes have
+    /// no such links; there it is what the busiest link makes of it.
     pub fn exchange_rates(&self) -> [f64; 2] {
         let topology = &self.plan.machine.topology;
         let mut network = Bottleneck::new(topology.clone());
@@ -112,17 +135,15 @@ impl Site {
             };
             // The slope alone: latencies and costs of messages are there wherever experts are.
             let (small, large) = (1u64 << 24, 1u64 << 26);
-            if pairs.is_empty() {
-                0.0
-            } else {
-                (time(large) - time(small)) / ((large - small) as f64 * pairs.len() as f64)
-            }
+            // Every device sends to so many others.
+            let each = pairs.len() as f64 / devices as f64;
+            if pairs.is_empty() { 0.0 } else { (time(large) - time(small)) / ((large - small) as f64 * each) }
         };
         [rate(false), rate(true)]
     }
 
-    /// What the ways of tokens cost, for the rows of a training part.
-    pub fn traffic(&self, rows: Rows, iteration_tokens: f64) -> Traffic {
+    /// What the ways of tokens cost, for the rows of a training part; a copy costs what it takes on a link, over `devices`.
+    pub fn traffic(&self, rows: Rows, iteration_tokens: f64, devices: f64) -> Traffic {
         let [inside, across] = self.exchange_rates();
         let etp = self.plan.ranks.etp as f64;
         let bytes = [self.plan.dispatch_token_bytes as f64 * etp, self.plan.combine_token_bytes as f64];
@@ -130,8 +151,8 @@ impl Site {
         Traffic {
             mode: self.plan.deployment.tokens,
             way: self.way(),
-            inside: bytes.map(|b| b * inside),
-            across: bytes.map(|b| b * across),
+            inside: bytes.map(|b| b * inside / devices),
+            across: bytes.map(|b| b * across / devices),
             node_of: self.node_of(),
             rows,
             scale,
@@ -228,13 +249,36 @@ pub fn problem(
     p
 }
 
-/// At most so many rows are looked at again and again.
+/// At most so many rows are looked at again and again: for copies, and for batches, of which there are eight at least if these
+/// do.
 pub const SAMPLE: usize = 16_384;
+const BATCHED: usize = 4_096;
 
 /// The rows of a training part that the search sees.
 ///
 /// # Errors
 /// As [`Rows::sample`].
 pub fn sample(site: &Site, trace: &Trace, range: Range<usize>, iteration_tokens: f64) -> Result<Arc<Traffic>> {
-    Ok(Arc::new(site.traffic(Rows::sample(trace, range, SAMPLE)?, iteration_tokens)))
+    let devices = site.plan.machine.devices() as f64;
+    Ok(Arc::new(site.traffic(Rows::sample(trace, range, SAMPLE)?, iteration_tokens, devices)))
 }
+
+/// Batches of a part's rows, `more` times as many as the search sees.
+///
+/// # Errors
+/// As [`Rows::sample`].
+pub fn batches(
+    site: &Site,
+    trace: &Trace,
+    range: Range<usize>,
+    iteration_tokens: f64,
+    slots: usize,
+    more: usize,
+) -> Result<Arc<Batches>> {
+    let rows = (8.0 * iteration_tokens).clamp(BATCHED as f64, SAMPLE as f64) as usize * more;
+    let traffic = site.traffic(Rows::sample(trace, range, rows)?, iteration_tokens, 1.0);
+    Ok(Arc::new(Batches::new(Arc::new(traffic), iteration_tokens, site.experts(), site.kernel(slots))))
+}
+
+#[cfg(test)]
+mod tests;
