@@ -27,6 +27,8 @@ mod outputs;
 mod own_policy;
 #[path = "cli/real_data.rs"]
 mod real_data;
+#[path = "cli/replacement.rs"]
+mod replacement;
 #[path = "cli/routing.rs"]
 mod routing;
 #[path = "cli/serving.rs"]
