@@ -58,6 +58,9 @@ pub(crate) const APPROXIMATIONS: [&str; 2] = [
      inside a device from where weights arrive to their slots, are free",
 ];
 
+/// Tokens of an expert up to which its cost is looked up; beyond, it goes on as it went.
+const MOST_TOKENS: f64 = (1u32 << 24) as f64;
+
 /// Moves experts during a run.
 pub(crate) struct Replacer {
     interval: Interval,
@@ -152,10 +155,12 @@ impl Replacer {
         }
         // Costs of a site of its own, so that what is asked here is not counted among the calls of the run.
         let site = Site::new(resolved, registry)?;
-        let most = f64::from(plan.deployment.max_batched_tokens) * plan.ranks.dp as f64;
+        let most = (f64::from(plan.deployment.max_batched_tokens) * plan.ranks.dp as f64).min(MOST_TOKENS);
         problem.curve = site.curve(problem.slots[0][0] as usize, most);
         problem.node_of = site.node_of();
         let (resident, staging) = memory(plan, homes, &problem, settings.max_moves);
+        let mut homes = homes.clone();
+        homes.iter_mut().flatten().for_each(|on| on.sort_unstable());
         let mut new = Self {
             interval,
             share: settings.bandwidth_share,
@@ -164,7 +169,7 @@ impl Replacer {
             method,
             problem,
             counting,
-            homes: homes.clone(),
+            homes,
             forecast: Forecast::new(settings.smoothing, layers * experts),
             due: 0,
             queue: VecDeque::new(),
@@ -337,9 +342,9 @@ fn memory(plan: &Plan, homes: &Homes, p: &Problem, max_moves: Option<u64>) -> (u
         bytes.iter().take(n as usize).sum()
     };
     let (mut resident, mut staging) = (vec![0; p.groups], 0);
-    for l in 0..p.layers {
+    for (l, homes) in homes.iter().enumerate() {
         for (g, (held, &slots)) in resident.iter_mut().zip(&p.slots[l]).enumerate() {
-            let first: u64 = on(&homes[l], g).map(|e| plan.expert_bytes(l, e)).sum();
+            let first: u64 = on(homes, g).map(|e| plan.expert_bytes(l, e)).sum();
             *held += first.max(largest(l, slots.into()));
             if p.groups > 1 {
                 staging = staging.max(largest(l, u64::from(slots).min(max_moves.unwrap_or(u64::MAX))));
