@@ -29,6 +29,8 @@ mod own_policy;
 mod place;
 #[path = "cli/real_data.rs"]
 mod real_data;
+#[path = "cli/replacement.rs"]
+mod replacement;
 #[path = "cli/routing.rs"]
 mod routing;
 #[path = "cli/serving.rs"]

@@ -68,6 +68,11 @@ pub(super) fn summary(s: &Summary, timing: &Timing, out: Option<&Path>) -> Strin
     if let Some(i) = &s.imbalance {
         row("imbalance", format!("mean {:.2}, p99 {:.2} (largest over mean tokens of an expert group)", i.mean, i.p99));
     }
+    if let Some(r) = &s.replacement {
+        let (gb, ms) = (r.moved_bytes as f64 / 1e9, 1e3 * r.moving_s);
+        let moved = format!("{} replicas ({gb:.2} GB) moved in {ms:.3} ms", r.moved_replicas);
+        row("re-placement", format!("{} rounds, {} layers switched, {moved}", r.rounds, r.layers_switched));
+    }
     if let Some(c) = &s.cache {
         let rate = c.hit_rate.map_or_else(|| "-".into(), |r| format!("{:.1} %", 100.0 * r));
         row("expert cache", format!("hit rate {rate}, {} loads, {:.2} GB loaded", c.loads, c.bytes as f64 / 1e9));

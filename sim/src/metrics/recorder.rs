@@ -359,10 +359,7 @@ impl Recorder {
             self.channel_bytes[c] += u128::from(self.channel_now[c]);
             self.row.push(self.channel_now[c] as f64);
         }
-        for (seen, &bytes) in self.link_seen.iter_mut().zip(&network.link_bytes) {
-            self.row.push((bytes - *seen) as f64);
-            *seen = bytes;
-        }
+        self.links(network);
         self.series.add(begin.0, end.0, &self.row);
         if keep || self.timeline.is_some() {
             self.keep(executor, keep);
@@ -381,6 +378,24 @@ impl Recorder {
         let mean = imbalance.0 / f64::from(imbalance.1.max(1));
         t.cell(format_args!("{mean:.4}"))?;
         t.end_row()
+    }
+
+    /// Nothing ran from `begin` to `end` but transfers of weights.
+    pub(crate) fn idle(&mut self, begin: Picos, end: Picos, network: &Network) {
+        if end > begin {
+            self.row.clear();
+            self.row.resize(self.lanes.len() + self.channels.len(), 0.0);
+            self.links(network);
+            self.series.add(begin.0, end.0, &self.row);
+        }
+    }
+
+    /// What links carried since the last time, behind the row.
+    fn links(&mut self, network: &Network) {
+        for (seen, &bytes) in self.link_seen.iter_mut().zip(&network.link_bytes) {
+            self.row.push((bytes - *seen) as f64);
+            *seen = bytes;
+        }
     }
 
     fn keep(&mut self, executor: &Executor, whole: bool) {

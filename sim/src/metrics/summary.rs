@@ -6,7 +6,7 @@ use crate::engine::OpKind;
 use crate::experiment::{Experiment, Fidelity, NetworkFidelity};
 use crate::policy::CacheReport;
 use crate::routing::{Provenance, Selections};
-use crate::simulation::{PlacementReport, Simulation};
+use crate::simulation::{PlacementReport, ReplacementReport, Simulation, replacement};
 use moesim_solver::traffic::Mode;
 use moesim_traces::model::Moe;
 use serde::Serialize;
@@ -35,6 +35,9 @@ pub struct Summary {
     pub routing: RoutingReport,
     /// The file that says where experts are; `null` if a rule does.
     pub placement: Option<PlacementReport>,
+    /// What re-placement did, if there was any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replacement: Option<ReplacementReport>,
     /// Requests by fate.
     pub requests: Requests,
     /// Sessions, if requests belong to any.
@@ -298,6 +301,7 @@ impl Summary {
                 largest_multiplicity: r.multiplicity,
             },
             placement: s.placement.clone(),
+            replacement: s.replacement.as_ref().map(replacement::Replacer::report),
             requests: Requests { admitted: r.admitted, finished: r.finished, rejected: r.rejected },
             sessions,
             tokens: Tokens { prompt: r.tokens[0], output: r.tokens[1] },
@@ -409,6 +413,9 @@ fn approximations(s: &Simulation) -> Vec<String> {
              gate does not choose again",
         );
     }
+    if s.replacement.is_some() {
+        replacement::APPROXIMATIONS.iter().copied().for_each(push);
+    }
     out
 }
 
@@ -438,7 +445,7 @@ fn utilisation(s: &Simulation, simulated_s: f64) -> BTreeMap<&'static str, Optio
 fn traffic(s: &Simulation) -> BTreeMap<&'static str, u128> {
     let (r, m, n) = (&s.recorder, &s.plan.machine, &s.network);
     let sum = |ids: &[crate::engine::SharedId]| ids.iter().map(|c| r.channel_bytes[c.0 as usize]).sum::<u128>();
-    BTreeMap::from([
+    let mut out = BTreeMap::from([
         ("dispatch", u128::from(n.dispatch_bytes)),
         ("combine", u128::from(n.combine_bytes)),
         ("cross_node", u128::from(n.cross_node_bytes)),
@@ -447,5 +454,9 @@ fn traffic(s: &Simulation) -> BTreeMap<&'static str, u128> {
         ("memory", sum(&m.memory)),
         ("pim_memory", sum(&m.pim_memory)),
         ("host_link", sum(&m.host_link)),
-    ])
+    ]);
+    if s.replacement.is_some() {
+        out.insert("weights", u128::from(n.weight_bytes));
+    }
+    out
 }

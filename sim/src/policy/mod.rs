@@ -19,11 +19,13 @@ pub mod on_demand;
 pub mod on_demand_belady;
 pub mod oracle;
 pub mod pim_split;
+pub mod replacement;
 
 pub use dispatch::{Dispatch, Leg, Legs};
 pub use layer_ops::{LayerOps, Slots};
 pub use network::Network;
 pub use oracle::{Executing, FutureView, OraclePolicy};
+pub use replacement::Replacement;
 
 use crate::machine::Plan;
 use crate::routing::{LayerRouting, SlotMap};
@@ -48,6 +50,9 @@ pub struct Policies {
     pub placement: String,
     /// `on-demand`, `on-demand-belady`: device memory for cached experts, as a fraction of all experts of its groups.
     pub cache_fraction: f64,
+    /// Experts that move while the run serves; without it they stay where `placement` puts them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replacement: Option<Replacement>,
 }
 
 impl Default for Policies {
@@ -59,6 +64,7 @@ impl Default for Policies {
             load_balancer: "least-loaded".into(),
             placement: "contiguous".into(),
             cache_fraction: 0.25,
+            replacement: None,
         }
     }
 }
@@ -70,9 +76,10 @@ pub struct StateView<'a> {
     pub now: Picos,
     /// Iterations completed before this one.
     pub iterations: u64,
-    /// (token, expert) assignments of completed iterations by (MoE layer, slot), layer-major.
+    /// (token, expert) assignments of completed iterations by (MoE layer, slot), layer-major; of a replica that came during the run,
+    /// since then.
     pub history: &'a [u64],
-    /// Where the experts are.
+    /// Where the experts are; with re-placement, in this iteration.
     pub placement: &'a SlotMap,
     /// Requests in line and running, per attention rank.
     pub queued: &'a [u32],

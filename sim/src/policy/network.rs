@@ -9,6 +9,7 @@ use crate::routing::LayerRouting;
 use moesim_core::Picos;
 use moesim_hwmodels::cost::{ExchangeKernels, Exchanged};
 use moesim_hwmodels::network::{self, Bottleneck, Collective, Effort, Flow, Phase, Reserve, Ring, Transfer};
+use moesim_hwmodels::topology::Topology;
 use std::ops::Range;
 
 /// Prices collectives and counts what crosses each link.
@@ -41,6 +42,14 @@ pub struct Network {
     pub dispatch_cross_node_bytes: u64,
     /// Bytes of all-reduces and all-gathers, as sent over the edges of their rings.
     pub allreduce_bytes: u64,
+    /// Bytes of experts' weights that moved from device to device.
+    pub weight_bytes: u64,
+    /// Until when weights move, and the part of every link that collectives have until then.
+    until: (Picos, f64),
+    /// The part that they have now.
+    left: f64,
+    /// Transfers as they are on a part of their links.
+    stretched: Vec<Transfer>,
     /// What was priced since the iteration began, if anybody asks: see [`Network::keep_log`].
     log: Option<Log>,
 }
@@ -99,6 +108,10 @@ impl Network {
             cross_node_bytes: 0,
             dispatch_cross_node_bytes: 0,
             allreduce_bytes: 0,
+            weight_bytes: 0,
+            until: (Picos::ZERO, 1.0),
+            left: 1.0,
+            stretched: Vec::new(),
             log: None,
         }
     }
@@ -109,12 +122,36 @@ impl Network {
         self.log = Some(Log::default());
     }
 
-    /// An iteration begins.
-    pub(crate) fn begin(&mut self) {
+    /// An iteration begins at `now`.
+    pub(crate) fn begin(&mut self, now: Picos) {
+        self.reach(now);
         if let Some(log) = &mut self.log {
             log.entries.clear();
             log.seen.clone_from(&self.link_bytes);
         }
+    }
+
+    /// What is appended from now on starts at `now` or later.
+    pub(crate) fn reach(&mut self, now: Picos) {
+        self.left = if now < self.until.0 { self.until.1 } else { 1.0 };
+    }
+
+    /// Collectives that are appended before `until` have the part `left` (above 0, up to 1) of every link's bandwidth.
+    pub(crate) fn leave(&mut self, left: f64, until: Picos) {
+        self.until = (until, left);
+    }
+
+    /// How long weights take from device to device that start together, with the part `share` of every link's bandwidth for
+    /// themselves. They count as sent once [`Network::weights_sent`] says so.
+    pub(crate) fn weights(&mut self, transfers: &[Transfer], share: f64) -> Picos {
+        stretch(transfers, share, &mut self.stretched);
+        Picos::from_seconds(self.fidelity.phase(&self.stretched, None).time_s)
+    }
+
+    /// Weights have been sent.
+    pub(crate) fn weights_sent(&mut self, t: Transfer) {
+        self.weight_bytes += t.bytes;
+        carry(self.fidelity.topology(), &t, &mut self.link_bytes);
     }
 
     /// The calibrated kernels that are in use.
@@ -141,7 +178,8 @@ impl Network {
         self.dispatch_bytes += transfers.end();
         let least_s = self.kernels.dispatch.as_ref().map_or(0.0, |kernel| {
             let legs = legs.iter().copied();
-            kernel.seconds(&self.busiest.of(plan, &self.transfers, legs, bytes, self.most_tokens, self.experts))
+            let moved = self.busiest.of(plan, &self.transfers, legs, bytes, self.most_tokens, self.experts);
+            kernel.seconds(&on_part(moved, self.left))
         });
         let crossed = self.cross_node_bytes;
         let work = self.phase(plan, least_s);
@@ -162,7 +200,8 @@ impl Network {
         self.combine_bytes += transfers.end();
         let least_s = self.kernels.combine.as_ref().map_or(0.0, |kernel| {
             let legs = reversed.iter().map(|l| Leg { src: l.dst, dst: l.src, ..*l }).chain(own.iter().copied());
-            kernel.seconds(&self.busiest.of(plan, &self.transfers, legs, bytes, self.most_tokens, self.experts))
+            let moved = self.busiest.of(plan, &self.transfers, legs, bytes, self.most_tokens, self.experts);
+            kernel.seconds(&on_part(moved, self.left))
         });
         self.phase(plan, least_s)
     }
@@ -182,6 +221,7 @@ impl Network {
 
     fn ring(&mut self, ring: Ring, devices: Range<usize>, rounds: u64, bytes: u64) -> Option<Work> {
         self.count_ring(devices.clone(), rounds, bytes);
+        let bytes = longer(bytes, self.left);
         let topology = self.fidelity.topology();
         let together = topology.node_of(devices.start) == topology.node_of(devices.end - 1);
         let kernel = if rounds == 2 { &self.kernels.all_reduce } else { &self.kernels.all_gather };
@@ -235,9 +275,36 @@ impl Network {
             let crosses = |t: &&Transfer| topology.node_of(t.src as usize) != topology.node_of(t.dst as usize);
             self.cross_node_bytes += self.transfers.iter().filter(crosses).map(|t| t.bytes).sum::<u64>();
         }
-        let phase = self.fidelity.phase(&self.transfers, Some(&mut self.link_bytes));
+        let phase = if self.left < 1.0 {
+            self.transfers.iter().for_each(|t| carry(topology, t, &mut self.link_bytes));
+            stretch(&self.transfers, self.left, &mut self.stretched);
+            self.fidelity.phase(&self.stretched, None)
+        } else {
+            self.fidelity.phase(&self.transfers, Some(&mut self.link_bytes))
+        };
         Some(self.on_the_clock(at_least(phase, least_s)))
     }
+}
+
+/// Adds a transfer to the bytes of its links.
+fn carry(topology: &Topology, t: &Transfer, link_bytes: &mut [u64]) {
+    topology.path(t.src as usize, t.dst as usize).iter().for_each(|&l| link_bytes[l as usize] += t.bytes);
+}
+
+/// Bytes that take the whole of a link as long as `bytes` take the part `part` of it, rounded up.
+fn longer(bytes: u64, part: f64) -> u64 {
+    if part < 1.0 { (bytes as f64 / part).ceil() as u64 } else { bytes }
+}
+
+/// Transfers that take their links as long as `transfers` take the part `part` of every link's bandwidth.
+fn stretch(transfers: &[Transfer], part: f64, into: &mut Vec<Transfer>) {
+    into.clear();
+    into.extend(transfers.iter().map(|t| Transfer { bytes: longer(t.bytes, part), ..*t }));
+}
+
+/// What a kernel is asked with that has the part `part` of the links' bandwidth.
+fn on_part(x: Exchanged, part: f64) -> Exchanged {
+    Exchanged { link_bytes: x.link_bytes / part, nic_bytes: x.nic_bytes / part, ..x }
 }
 
 /// A phase that takes no less than a kernel does.

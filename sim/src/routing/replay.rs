@@ -66,6 +66,8 @@ pub struct Replay {
     /// What policies see instead where capacities are padded.
     padded: Option<Padded>,
     totals: Vec<u64>,
+    /// By (layer, id): assignments to replicas that are gone.
+    gone: Vec<u64>,
     tokens: u64,
     /// Places for ids in the rows of the iteration.
     places: u64,
@@ -160,8 +162,33 @@ const CHUNK_TOKENS: u32 = 2048;
 impl Replay {
     /// Counts over `map`.
     pub fn new(map: SlotMap) -> Self {
-        let totals = vec![0; map.layers * map.slots];
-        Self { map, counts: Counts::default(), others: Vec::new(), padded: None, totals, tokens: 0, places: 0 }
+        let (totals, gone) = (vec![0; map.layers * map.slots], vec![0; map.layers * map.ids]);
+        Self { map, counts: Counts::default(), others: Vec::new(), padded: None, totals, gone, tokens: 0, places: 0 }
+    }
+
+    /// Counts over `map` from the next iteration on: the same layers, ids and groups, other homes. The history of a replica that
+    /// stays on its group goes with it.
+    pub fn place(&mut self, map: SlotMap) {
+        let old = std::mem::replace(&mut self.map, map);
+        let (map, ids) = (&self.map, old.ids);
+        let mut totals = vec![0; map.layers * map.slots];
+        for l in 0..old.layers {
+            for (slot, &n) in
+                self.totals[l * old.slots..(l + 1) * old.slots].iter().enumerate().filter(|(_, n)| **n > 0)
+            {
+                let id = old.expert(l, slot);
+                if id >= ids {
+                    continue;
+                }
+                let group = old.homes(l, id).iter().find(|h| h.slot as usize == slot).map(|h| h.group);
+                match map.homes(l, id).iter().find(|h| Some(h.group) == group) {
+                    Some(home) => totals[l * map.slots + home.slot as usize] += n,
+                    None => self.gone[l * ids + id] += n,
+                }
+            }
+        }
+        self.totals = totals;
+        self.padded = None;
     }
 
     /// The placement being counted over.
@@ -241,7 +268,7 @@ impl Replay {
         }
     }
 
-    /// Assignments of completed iterations by (MoE layer, slot), layer-major.
+    /// Assignments of completed iterations by (MoE layer, slot), layer-major; of a replica that came during the run, since then.
     pub fn history(&self) -> &[u64] {
         &self.totals
     }
@@ -267,7 +294,7 @@ impl Replay {
     /// (token, expert) assignments so far of every (MoE layer, id), layer-major, zero-compute experts included.
     pub fn totals(&self) -> Vec<u64> {
         let (ids, slots) = (self.map.ids, self.map.slots);
-        let mut out = vec![0; self.map.layers * ids];
+        let mut out = self.gone.clone();
         for l in 0..self.map.layers {
             for slot in 0..slots {
                 let id = self.map.expert(l, slot);

@@ -108,7 +108,7 @@ proptest! {
     fn counts_are_those_of_the_documentation(
         layers in prop::collection::vec(layer(), 1..4),
         draws in prop::collection::vec(prop::collection::vec(any::<u16>(), 9), 1..40),
-        cut in 0usize..40, counting in 0usize..3,
+        cut in 0usize..40, counting in 0usize..3, shift in 0u32..3,
     ) {
         const K: usize = 3;
         let ids = layers.iter().map(|(h, s)| h.len() + s.zero_compute).max().unwrap();
@@ -138,13 +138,39 @@ proptest! {
         let source = Source::new(Arc::new(Trace::from_sequences(meta, vec![sequence]).unwrap()), Missing::Refuse, 1);
         let (homes, shapes): (Vec<_>, Vec<_>) = layers.iter().cloned().unzip();
         let counting = [Counting::Groups, Counting::Nodes { of: NODES.to_vec() }, Counting::Selections][counting].clone();
-        let mut replay = Replay::new(SlotMap::shaped(&homes, &shapes, GROUPS, DEVICES).counting(&counting));
+        let map = |homes: &[Vec<Vec<u32>>]| SlotMap::shaped(homes, &shapes, GROUPS, DEVICES).counting(&counting);
+        // Before, every other layer was elsewhere, with one replica an expert.
+        let elsewhere = |(l, homes): (usize, &Vec<Vec<u32>>)| match l % 2 {
+            0 => homes.iter().map(|on| vec![(on[0] + shift) % GROUPS as u32]).collect(),
+            _ => homes.clone(),
+        };
+        let before: Vec<Vec<Vec<u32>>> = homes.iter().enumerate().map(elsewhere).collect();
+        let mut replay = Replay::new(map(&before));
         let (n, cut) = (rows.len() as u32, (cut % rows.len()) as u32);
         let part = |from, count, device, spread| Segment {
             binding: Binding { sequence: 0, offset: 0 }, prompt: n, from, count, device, spread, turn: 0,
         };
         // The first tokens on device 0, the others dealt over devices 1 and 2.
-        let came = replay.load(&source, &[part(0, cut, 0, 1), part(cut, n - cut, 1, 2)]);
+        let segments = [part(0, cut, 0, 1), part(cut, n - cut, 1, 2)];
+        replay.load(&source, &segments);
+        replay.retire();
+        let once = replay.totals();
+        let history = replay.history().to_vec();
+        replay.place(map(&homes));
+        prop_assert_eq!(&replay.totals(), &once);
+        // A replica that stays keeps its history, one that came has none yet.
+        let stride = map(&before).slots();
+        for (l, layer) in homes.iter().enumerate() {
+            for (e, on) in layer.iter().enumerate() {
+                let at = |map: &SlotMap, g: u32| map.group_slots(l, g as usize).find(|s| map.expert(l, *s) == e);
+                for &g in on {
+                    let now = replay.history()[l * replay.map().slots() + at(replay.map(), g).unwrap()];
+                    let was = at(&map(&before), g).map_or(0, |s| history[l * stride + s]);
+                    prop_assert_eq!(now, was, "layer {} expert {} group {}", l, e, g);
+                }
+            }
+        }
+        let came = replay.load(&source, &segments);
         let device = |t: u32| if t < cut { 0 } else { 1 + (t - cut) % 2 };
         let mut sum = Selections::default();
         for (l, (homes, shape)) in layers.iter().enumerate() {
@@ -186,6 +212,7 @@ proptest! {
         prop_assert_eq!(replay.selections(), sum);
         prop_assert_eq!((replay.assigned(), came.total()), (sum.routed(), sum.routed()));
         replay.retire();
-        prop_assert_eq!(replay.totals().iter().sum::<u64>(), sum.computed + sum.zero_compute);
+        prop_assert_eq!(replay.totals().iter().sum::<u64>(), 2 * (sum.computed + sum.zero_compute));
+        prop_assert_eq!(replay.totals(), once.iter().map(|n| 2 * n).collect::<Vec<_>>());
     }
 }

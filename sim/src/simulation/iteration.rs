@@ -112,7 +112,7 @@ impl Iteration {
         self.kv_used.extend(ranks.iter().map(|r| r.kv.used()));
         self.price(plan);
         executor.begin();
-        network.begin();
+        network.begin(now);
         self.start(plan, &mut executor.graph);
         let mut at = now;
         let mut moe_layer = 0;
@@ -129,6 +129,7 @@ impl Iteration {
             }
             let gate = self.gate(plan, &mut executor.graph, l, moe_layer);
             at = executor.advance(gate, at);
+            network.reach(at);
             let routing = replay.reveal(moe_layer);
             recorder.imbalance(&routing);
             let view = StateView {

@@ -1,18 +1,42 @@
 //! The trace against the model, and the experts where a placement rule puts them.
 
-use crate::experiment::Resolved;
+use crate::experiment::{Resolved, Routing};
 use crate::machine::Plan;
-use crate::policy::Dispatch;
 use crate::registry::Registry;
-use crate::routing::{Capacity, LayerShape, SlotMap};
+use crate::routing::{Capacity, Counting, LayerShape, SlotMap};
 use moesim_core::output::content_hash;
-use moesim_core::{Diag, Result};
+use moesim_core::{Bytes, Diag, Result};
 use moesim_solver::traffic::Mode;
 use moesim_solver::{Homes, Needs, Placement, Problem, file};
 use moesim_traces::Trace;
 use moesim_traces::model::Moe;
+use moesim_traces::synth::{GroupLimit, SynthSpec, synthesize, uniform};
 use serde::Serialize;
 use std::path::Path;
+use std::sync::Arc;
+
+/// Opens or generates the trace of an experiment.
+///
+/// # Errors
+/// As the container's reader says.
+pub fn open_trace(resolved: &Resolved) -> Result<Arc<Trace>> {
+    match &resolved.experiment.workload.routing {
+        Routing::Trace { path, .. } => Ok(Arc::new(Trace::open(&resolved.base.join(path))?)),
+        Routing::Synthetic { sequences, prompt_rows, decode_rows, .. } => {
+            let spec = SynthSpec::for_model(&resolved.model, *sequences, *prompt_rows, *decode_rows)?;
+            Ok(Arc::new(synthesize(&spec, resolved.experiment.seed).map_err(in_routing)?))
+        }
+        Routing::Uniform { sequences, prompt_rows, decode_rows, groups, top_groups, .. } => {
+            let spec = SynthSpec::for_model(&resolved.model, *sequences, *prompt_rows, *decode_rows)?;
+            let limit = GroupLimit { groups: *groups, top: *top_groups };
+            Ok(Arc::new(uniform(&spec, Some(limit), resolved.experiment.seed).map_err(in_routing)?))
+        }
+    }
+}
+
+fn in_routing(d: Diag) -> Diag {
+    Diag { file: None, place: Some("workload.routing".to_string()), ..d }
+}
 
 /// Refuses a trace that is not of the plan's model, or has nothing to replay.
 pub(crate) fn check_trace(plan: &Plan, trace: &Trace) -> Result<()> {
@@ -108,8 +132,8 @@ fn from_file(plan: &Plan, path: &Path) -> Result<Placed> {
 }
 
 /// The slots of a placement, with what the dispatch wants counted.
-pub(crate) fn counted(plan: &Plan, placed: &Placed, way: &dyn Dispatch) -> SlotMap {
-    let map = slots(plan, &placed.homes).counting(&way.counting(plan));
+pub(crate) fn counted(plan: &Plan, homes: &Homes, counting: &Counting) -> SlotMap {
+    let map = slots(plan, homes).counting(counting);
     if plan.deployment.tokens == Mode::TokenFollows { map.following() } else { map }
 }
 
@@ -170,4 +194,27 @@ fn check_homes(homes: &Homes, layers: usize, experts: usize, groups: usize, name
     ))
     .place("policy.placement")
     .cure("mend the placement, or choose another"))
+}
+
+/// Bytes of KV cache on each device once the weights are in; an error if they do not fit.
+pub(crate) fn kv_room(plan: &Plan, weights: u64) -> Result<u64> {
+    let usable = plan.machine.hardware.usable_memory().get();
+    let least = plan.kv_bytes(plan.deployment.kv_block_tokens);
+    match usable.checked_sub(weights) {
+        Some(room) if room >= least => Ok(room),
+        _ => {
+            let missing = Bytes(weights + least - usable);
+            Err(Diag::does_not_fit(format!(
+                "{} does not fit: weights of {:.2} GiB a device on {} with {:.2} GiB usable; {} bytes ({:.2} GiB) are missing",
+                plan.model.name,
+                Bytes(weights).gib(),
+                plan.machine.hardware.name,
+                Bytes(usable).gib(),
+                missing.get(),
+                missing.gib()
+            ))
+            .place("deployment")
+            .cure("use more devices, more tensor or expert parallelism, or narrower weights"))
+        }
+    }
 }

@@ -3,14 +3,15 @@
 mod arrivals;
 mod iteration;
 mod layout;
+pub(crate) mod replacement;
 
 use crate::calibrated::{Calibrated, compute_share};
 use crate::engine::Executor;
-use crate::experiment::{Fidelity, Resolved, Routing};
+use crate::experiment::{Fidelity, Resolved};
 use crate::machine::{Machine, Plan};
 use crate::metrics::recorder::Recorder;
 use crate::metrics::tables::Tables;
-use crate::policy::{Executing, Network};
+use crate::policy::{Executing, Network, all_resident};
 use crate::registry::Registry;
 use crate::routing::{Binder, Provenance, Replay, Selections, Source};
 use crate::serving::{LoadBalancer, Rank, Scheduler, Step};
@@ -18,14 +19,15 @@ use arrivals::Line;
 pub(crate) use arrivals::SessionCounts;
 use iteration::Iteration;
 pub(crate) use iteration::Shape;
-pub use layout::PlacementReport;
 pub(crate) use layout::check_trace;
 #[cfg(test)]
 pub(crate) use layout::place;
-use moesim_core::{Bytes, Diag, Picos, Result};
+pub use layout::{PlacementReport, open_trace};
+use moesim_core::{Diag, Picos, Result};
 use moesim_solver::traffic::Mode;
 use moesim_traces::Trace;
-use moesim_traces::synth::{GroupLimit, SynthSpec, synthesize, uniform};
+pub use replacement::ReplacementReport;
+use replacement::Replacer;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -61,6 +63,8 @@ pub struct Simulation {
     pub(crate) fidelity: Fidelity,
     /// Where the placement comes from, if from a file.
     pub(crate) placement: Option<layout::PlacementReport>,
+    /// What moves experts, if they move.
+    pub(crate) replacement: Option<Replacer>,
     scheduler: Box<dyn Scheduler>,
     balancer: Box<dyn LoadBalancer>,
     pub(crate) ranks: Vec<Rank>,
@@ -103,13 +107,22 @@ impl Simulation {
             .cure("set policy.dispatch to \"flat\" or \"per-selection\""));
         }
         let placed = layout::placement(&plan, resolved, registry)?;
-        let map = layout::counted(&plan, &placed, &*way);
+        let counting = way.counting(&plan);
+        let map = layout::counted(&plan, &placed.homes, &counting);
         let policy = registry.execution(&x.policy)?;
         policy.check(&plan)?;
-        let held = policy.resident_expert_bytes(&plan, &map).into_iter().zip(plan.common_part_bytes(&map));
-        let experts_resident = held.map(|(own, common)| own + common).max().unwrap_or(0);
-        let weight_bytes = plan.common_weight_bytes() + experts_resident;
-        let kv = kv_room(&plan, weight_bytes)?;
+        let resident = policy.resident_expert_bytes(&plan, &map);
+        let replacement = Replacer::new(resolved, registry, &plan, &placed.homes, counting)?;
+        if replacement.is_some() && resident != all_resident(&plan, &map) {
+            return Err(Diag::input(format!("{} keeps experts elsewhere than on devices", x.policy.execution))
+                .place("policy.replacement")
+                .cure("set policy.execution to \"expert-parallel\", or leave policy.replacement out"));
+        }
+        let held = resident.into_iter().zip(plan.common_part_bytes(&map)).map(|(own, common)| own + common);
+        let held = replacement.as_ref().map_or_else(|| held.max().unwrap_or(0), Replacer::resident_bytes);
+        let weight_bytes = plan.common_weight_bytes() + held;
+        let kv = layout::kv_room(&plan, weight_bytes);
+        let kv = kv.map_err(|d| replacement.as_ref().map_or(d.clone(), |r| r.does_not_fit(d)))?;
         let trace = open()?;
         check_trace(&plan, &trace)?;
         let width = trace.width();
@@ -145,6 +158,7 @@ impl Simulation {
             costs: costs.words,
             fidelity: x.fidelity,
             placement: placed.report,
+            replacement,
             weight_bytes,
             plan,
         })
@@ -162,6 +176,7 @@ impl Simulation {
             }
         }
         self.executor.begin();
+        self.replace(now, true)?;
         let r = &self.recorder;
         if r.admitted != r.finished + r.rejected {
             return Err(Diag::run("requests are not conserved").cure("report this with the experiment"));
@@ -191,6 +206,7 @@ impl Simulation {
                 None => return Ok(false),
             }
         }
+        self.replace(*now, false)?;
         self.queued.clear();
         self.queued.extend(self.ranks.iter().map(|r| r.load() as u32));
         let end = self.iteration.run(
@@ -207,12 +223,19 @@ impl Simulation {
             &self.queued,
         )?;
         on_the_clock(end)?;
+        self.replacement.iter_mut().for_each(|r| r.send(end, &mut self.network));
         self.complete(end)?;
         let waiting = self.ranks.iter().map(|r| r.waiting.len()).sum();
         let kv = self.ranks.iter().map(|r| r.kv.used()).sum();
         self.recorder.iteration(&self.executor, &self.network, *now, end, &self.iteration.shape(), waiting, kv)?;
         *now = end;
         Ok(true)
+    }
+
+    /// Experts that have arrived by `now` are taken, at an iteration boundary or at the end of the run.
+    fn replace(&mut self, now: Picos, last: bool) -> Result<()> {
+        let Some(r) = &mut self.replacement else { return Ok(()) };
+        r.boundary(now, last, &self.plan, &mut self.replay, &mut self.network, &mut self.recorder)
     }
 
     /// What the last iteration computed, and when it began.
@@ -356,51 +379,5 @@ fn in_arrivals(d: Diag) -> Diag {
     match (&d.file, &d.place) {
         (None, Some(key)) => Diag { place: Some(format!("workload.arrivals.{key}")), ..d },
         _ => d,
-    }
-}
-
-/// Opens or generates the trace of an experiment.
-///
-/// # Errors
-/// As the container's reader says.
-pub fn open_trace(resolved: &Resolved) -> Result<Arc<Trace>> {
-    match &resolved.experiment.workload.routing {
-        Routing::Trace { path, .. } => Ok(Arc::new(Trace::open(&resolved.base.join(path))?)),
-        Routing::Synthetic { sequences, prompt_rows, decode_rows, .. } => {
-            let spec = SynthSpec::for_model(&resolved.model, *sequences, *prompt_rows, *decode_rows)?;
-            Ok(Arc::new(synthesize(&spec, resolved.experiment.seed).map_err(in_routing)?))
-        }
-        Routing::Uniform { sequences, prompt_rows, decode_rows, groups, top_groups, .. } => {
-            let spec = SynthSpec::for_model(&resolved.model, *sequences, *prompt_rows, *decode_rows)?;
-            let limit = GroupLimit { groups: *groups, top: *top_groups };
-            Ok(Arc::new(uniform(&spec, Some(limit), resolved.experiment.seed).map_err(in_routing)?))
-        }
-    }
-}
-
-fn in_routing(d: Diag) -> Diag {
-    Diag { file: None, place: Some("workload.routing".to_string()), ..d }
-}
-
-/// Bytes of KV cache on each device once the weights are in; an error if they do not fit.
-fn kv_room(plan: &Plan, weights: u64) -> Result<u64> {
-    let usable = plan.machine.hardware.usable_memory().get();
-    let least = plan.kv_bytes(plan.deployment.kv_block_tokens);
-    match usable.checked_sub(weights) {
-        Some(room) if room >= least => Ok(room),
-        _ => {
-            let missing = Bytes(weights + least - usable);
-            Err(Diag::does_not_fit(format!(
-                "{} does not fit: weights of {:.2} GiB a device on {} with {:.2} GiB usable; {} bytes ({:.2} GiB) are missing",
-                plan.model.name,
-                Bytes(weights).gib(),
-                plan.machine.hardware.name,
-                Bytes(usable).gib(),
-                missing.get(),
-                missing.gib()
-            ))
-            .place("deployment")
-            .cure("use more devices, more tensor or expert parallelism, or narrower weights"))
-        }
     }
 }
