@@ -105,14 +105,12 @@ pub(crate) fn check_homes(p: &Problem, homes: &Homes) -> Result<()> {
         if let Some(g) = (0..p.groups).find(|&g| used[g] > p.slots[l][g]) {
             return wrong(l, format!("device {g} has {} experts and {} slots", used[g], p.slots[l][g]));
         }
-        if p.expert_groups > 0 {
-            let each = p.experts / p.expert_groups;
-            for q in 0..p.expert_groups {
-                let mut nodes = layer[q * each..(q + 1) * each].iter().flatten().map(|g| p.node_of[*g as usize]);
-                let first = nodes.next();
-                if nodes.any(|n| Some(n) != first) {
-                    return wrong(l, format!("group {q} of experts is on several nodes"));
-                }
+        // Without groups, one chunk that may be anywhere.
+        for (q, group) in layer.chunks(p.experts.div_ceil(p.expert_groups.max(1))).enumerate() {
+            let mut nodes = group.iter().flatten().map(|g| p.node_of[*g as usize]);
+            let first = nodes.next();
+            if p.expert_groups > 0 && nodes.any(|n| Some(n) != first) {
+                return wrong(l, format!("group {q} of experts is on several nodes"));
             }
         }
     }

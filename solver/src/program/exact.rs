@@ -312,7 +312,7 @@ impl Program<'_> {
     ) {
         let p = self.p;
         let home = |s: &Self, l: usize, e: u16| s.start[l][usize::from(e)][0];
-        for g in 0..p.groups {
+        for (g, &u) in u.iter().enumerate() {
             let covered = part.iter().any(|e| home(self, l, *e) as usize == g);
             let holder = at.map_or(turn, |(l, e)| home(self, l, e));
             // A copy that leaves the group costs what it does inside; one that leaves the node costs more.
@@ -321,7 +321,7 @@ impl Program<'_> {
                 let same = |h: usize| if node { p.node_of[h] == p.node_of[g] } else { h == g };
                 let q = self.model.amount(n * cost, 1.0);
                 self.model.start(q, f64::from(u8::from(covered && !same(holder as usize))));
-                let mut row = vec![(u[g], 1.0), (q, -1.0)];
+                let mut row = vec![(u, 1.0), (q, -1.0)];
                 let mut of = 0.0;
                 match at {
                     None => of = f64::from(u8::from(same(turn as usize))),

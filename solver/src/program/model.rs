@@ -8,6 +8,9 @@ use moesim_core::{Diag, Result};
 /// A variable by number.
 pub(crate) type Var = usize;
 
+/// Variables with their factors.
+type Terms = Vec<(Var, f64)>;
+
 /// A row: the sum of terms is at most, or exactly, `of`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rule {
@@ -27,7 +30,7 @@ struct Column {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Model {
     columns: Vec<Column>,
-    rows: Vec<(Vec<(Var, f64)>, Rule, f64)>,
+    rows: Vec<(Terms, Rule, f64)>,
 }
 
 /// A solution of a program.
@@ -59,7 +62,7 @@ impl Model {
         self.columns.len() - 1
     }
 
-    pub(crate) fn row(&mut self, terms: Vec<(Var, f64)>, rule: Rule, of: f64) {
+    pub(crate) fn row(&mut self, terms: Terms, rule: Rule, of: f64) {
         self.rows.push((terms, rule, of));
     }
 

@@ -83,11 +83,11 @@ fn cluster(p: &Problem, l: usize) -> Result<(Vec<usize>, bool)> {
         m.start(off, (held / mean - 1.0).abs());
         // Loads in units of the mean.
         for sign in [1.0, -1.0] {
-            let mut row: Vec<_> = (0..p.experts).map(|e| (x[e][c], sign * load(e) / mean)).collect();
+            let mut row: Vec<_> = x.iter().enumerate().map(|(e, of)| (of[c], sign * load(e) / mean)).collect();
             row.push((off, -1.0));
             m.row(row, Rule::AtMost, sign);
         }
-        let here = || (0..p.experts).map(|e| x[e][c]);
+        let here = || x.iter().map(|of| of[c]);
         m.row(here().map(|v| (v, -1.0)).collect(), Rule::AtMost, -1.0);
         m.row(here().map(|v| (v, 1.0)).collect(), Rule::AtMost, p.slots[l][c].into());
     }

@@ -132,7 +132,7 @@ fn problem(s: &Small) -> Problem {
     match s.extra {
         1 => p.pins = vec![Pin { layer: 0, expert: 0, group: s.groups - 1 }],
         2 => p.speed = (0..s.groups).map(|g| 1.0 + g as f64).collect(),
-        3 if s.nodes && s.groups == 2 && s.experts % 2 == 0 && s.redundant == 0 => p.expert_groups = 2,
+        3 if s.nodes && s.groups == 2 && s.experts.is_multiple_of(2) && s.redundant == 0 => p.expert_groups = 2,
         4 => {
             let from = crate::method::contiguous::Contiguous.place(&p).unwrap().homes;
             p.from = Some((Arc::new(from), 2));

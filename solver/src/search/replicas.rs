@@ -6,8 +6,8 @@ use crate::Problem;
 /// be on, and no fewer than are pinned.
 pub(crate) fn most_loaded_first(p: &Problem, layer: usize) -> Vec<usize> {
     let mut n = vec![1usize; p.experts];
-    for e in 0..p.experts {
-        n[e] = p.pins.iter().filter(|q| q.layer == layer && q.expert == e).count().max(1);
+    for (e, n) in n.iter_mut().enumerate() {
+        *n = p.pins.iter().filter(|q| q.layer == layer && q.expert == e).count().max(1);
     }
     let most = if p.expert_groups > 0 { p.groups / p.nodes() } else { p.groups };
     let mut left = p.replicas().saturating_sub(n.iter().sum());

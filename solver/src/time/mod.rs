@@ -66,8 +66,8 @@ impl Batches {
     pub fn each(&self, p: &Problem, homes: &Homes) -> Vec<f64> {
         let table = Table::new(homes);
         let mut out = vec![0.0; self.batches];
-        for l in 0..self.traffic.rows.layers {
-            let layer = state::LayerTimes::new(self, p, l, &homes[l], &table);
+        for (l, homes) in homes.iter().enumerate() {
+            let layer = state::LayerTimes::new(self, p, l, homes, &table);
             out.iter_mut().zip(layer.seconds()).for_each(|(o, s)| *o += s);
         }
         out
