@@ -12,7 +12,7 @@ pub use load::{layer_load, load};
 pub(crate) use traffic::copies;
 pub use traffic::traffic;
 
-use crate::{Homes, Objective, Problem};
+use crate::{Objective, Problem};
 
 /// A bound on the objective of `p`; of a lexicographic one, on its traffic.
 pub fn objective(p: &Problem) -> f64 {
@@ -34,10 +34,4 @@ pub fn gap(value: f64, bound: f64) -> f64 {
     } else {
         f64::INFINITY
     }
-}
-
-/// The value, the bound and the gap of a placement.
-pub fn judge(p: &Problem, homes: &Homes, known: Option<f64>) -> (f64, f64, f64) {
-    let (value, bound) = (p.value(homes), objective(p).max(known.unwrap_or(0.0)));
-    (value, bound, gap(value, bound))
 }

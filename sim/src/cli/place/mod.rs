@@ -81,16 +81,18 @@ pub(super) fn run(a: &Args, registry: &Registry) -> Result<()> {
     }
     let line = progress::Line::new(a.quiet);
     let given = Given::read(a, registry, &line)?;
+    line.say("bounds".into());
+    let bounds = Bounds { objective: bound::objective(&given.problem), load: bound::load(&given.problem) };
     let mut rows: Vec<Row> = Vec::new();
     for entry in a.methods(registry)? {
         line.say(format!("placing: {}", entry.name));
-        rows.push(place(&given, entry, a)?);
+        rows.push(place(&given, entry, a, bounds)?);
         if interrupted() {
             return Err(Diag::run("interrupted").cure("run it again; nothing was written"));
         }
     }
     for (name, homes) in judge::files(a, &given)? {
-        let row = figures(&given.problem, &homes, None, false, 0.0);
+        let row = figures(&given.problem, &homes, bounds, false, 0.0);
         rows.push(Row { method: name, refused: None, found: Some(row), homes: Some(homes) });
     }
     if rows.iter().all(|r| r.found.is_none()) {
@@ -115,7 +117,14 @@ fn best(rows: &[Row]) -> Option<&Row> {
     rows.iter().filter(|r| r.found.is_some()).reduce(|a, b| if value(b) < value(a) { b } else { a })
 }
 
-fn place(given: &Given, entry: &Entry<dyn Placement>, a: &Args) -> Result<Row> {
+/// What no placement beats.
+#[derive(Clone, Copy)]
+struct Bounds {
+    objective: f64,
+    load: f64,
+}
+
+fn place(given: &Given, entry: &Entry<dyn Placement>, a: &Args, mut bounds: Bounds) -> Result<Row> {
     let method = (entry.make)(&given.policies);
     let refused = |why: String| Ok(Row { method: entry.name.into(), refused: Some(why), found: None, homes: None });
     if method.needs() == Needs::Rows && given.problem.traffic.is_none() {
@@ -133,19 +142,21 @@ fn place(given: &Given, entry: &Entry<dyn Placement>, a: &Args) -> Result<Row> {
     if let Err(d) = problem.check_homes(&solution.homes) {
         return refused(format!("breaks a limit: {}", d.problem));
     }
-    let found = figures(&problem, &solution.homes, solution.bound, solution.cut, seconds);
+    bounds.objective = bounds.objective.max(solution.bound.unwrap_or(0.0));
+    let found = figures(&problem, &solution.homes, bounds, solution.cut, seconds);
     Ok(Row { method: entry.name.into(), refused: None, found: Some(found), homes: Some(solution.homes) })
 }
 
-fn figures(p: &Problem, homes: &Homes, known: Option<f64>, cut: bool, seconds: f64) -> Found {
-    let (objective, bound, gap) = bound::judge(p, homes, known);
+fn figures(p: &Problem, homes: &Homes, bounds: Bounds, cut: bool, seconds: f64) -> Found {
+    let (objective, bound) = (p.value(homes), bounds.objective);
+    let gap = bound::gap(objective, bound);
     let redundant = homes.iter().flatten().map(|on| on.len() as u64 - 1).sum();
     Found {
         objective,
         bound,
         gap: gap.is_finite().then_some(gap),
         load: p.load(homes),
-        load_bound: bound::load(p),
+        load_bound: bounds.load,
         traffic: p.traffic.is_some().then(|| p.traffic_cost(homes)),
         redundant,
         reproducible: !cut,
