@@ -73,6 +73,11 @@ fn a_move_takes_its_bytes_over_its_share_and_the_latency() {
         assert_eq!(s.replay.map().slots(), 4);
         // Slots for both experts, of which one moves at a time.
         assert_eq!(r.staging_bytes, 2 * EXPERT);
+        // Weights have arrived before the iteration's first gate is done, whatever they take: no collective is slower.
+        let most = moving.replace("0.25", "0.9");
+        let faster = run(&experiment(1, 2, &[&most, &network]), &[0]).1;
+        assert!(faster.replacement.unwrap().moving_s < r.moving_s && summary.breakdown["dispatch"] > 0.0);
+        assert_eq!(faster.breakdown["dispatch"], summary.breakdown["dispatch"]);
         let stays = run(&experiment(1, 2, &[&network]), &[0]).0;
         assert_eq!(s.weight_bytes - stays.weight_bytes, EXPERT + 2 * EXPERT);
         assert_eq!(s.replay.totals(), stays.replay.totals());
