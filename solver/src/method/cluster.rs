@@ -69,7 +69,7 @@ pub(crate) fn by_node(p: &Problem, l: usize, pairs: &[f64]) -> Option<Vec<Vec<u3
     let node_of = clusters(pairs, p.experts, &sizes);
     let mut state = Layer::empty(p, l);
     state.node = Some(node_of.into_iter().map(|n| n as u32).collect());
-    let dealt = state.deal(&most_loaded_first(p, l));
+    let dealt = state.deal(&most_loaded_first(p, l, p.redundant));
     if dealt {
         state.improve(p.effort.steps);
     }

@@ -1,5 +1,8 @@
 //! Longest first, then swaps: replicas for the experts that cost most, dealt out by cost to the group that is done first,
 //! then improved step by step as long as the busiest group gets faster.
+//!
+//! Where weights cost more than tokens, a replica costs more than it spares: a layer takes all redundant ones, half, a quarter or
+//! none, whichever is fastest.
 
 use crate::search::{Layer, most_loaded_first, moved};
 use crate::{Needs, Placement, Problem, Solution};
@@ -30,10 +33,20 @@ impl Placement for LongestFirst {
 }
 
 fn layer(p: &Problem, l: usize) -> Option<Vec<Vec<u32>>> {
-    let mut state = Layer::empty(p, l);
-    if !state.deal(&most_loaded_first(p, l)) {
-        return None;
+    let mut best: Option<(f64, Vec<Vec<u32>>)> = None;
+    let mut counts = vec![p.redundant, p.redundant / 2, p.redundant / 4, 0];
+    counts.dedup();
+    for redundant in counts {
+        let mut state = Layer::empty(p, l);
+        if !state.deal(&most_loaded_first(p, l, redundant)) {
+            continue;
+        }
+        state.improve(p.effort.steps);
+        let time = state.time(state.busiest());
+        // Of equals the one with the most replicas.
+        if best.as_ref().is_none_or(|b| time < b.0 * (1.0 - 1e-12)) {
+            best = Some((time, state.homes));
+        }
     }
-    state.improve(p.effort.steps);
-    Some(state.homes)
+    best.map(|b| b.1)
 }

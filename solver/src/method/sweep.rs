@@ -97,7 +97,7 @@ fn place_layer(p: &Problem, t: &Traffic, flows: &[Vec<f64>], homes: &mut Homes, 
 }
 
 /// The column of each row in the cheapest assignment of n rows to n columns: the Hungarian method, by shortest augmenting paths.
-fn assign(n: usize, cost: impl Fn(usize, usize) -> f64) -> Vec<usize> {
+pub(crate) fn assign(n: usize, cost: impl Fn(usize, usize) -> f64) -> Vec<usize> {
     const FREE: usize = usize::MAX;
     let (mut row_price, mut column_price) = (vec![0.0; n], vec![0.0; n]);
     let mut row_of = vec![FREE; n];

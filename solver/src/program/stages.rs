@@ -7,10 +7,12 @@
 //!    here each layer's is solved, as a bottleneck assignment after the layer before, and then clusters change places as long as
 //!    the sum gets less.
 //!
-//! Within a layer groups may hold unequal numbers of experts if the slots allow it; over all layers each keeps its share, if the
-//! slots are more than that.
+//! Within a layer groups may hold unequal numbers of experts if the slots allow it; over all layers each keeps its share. Where the
+//! layers before have left no room for that, a layer's largest cluster goes to the group with the most room, so that shares are as
+//! even as that allows.
 
 use super::{Model, Rule};
+use crate::method::sweep;
 use crate::search::{Layer, most_loaded_first};
 use crate::traffic::Traffic;
 use crate::{Effort, Homes, Needs, Placement, Problem, Solution};
@@ -22,11 +24,16 @@ pub struct TwoStage;
 
 /// Programs of more variables are not tried.
 const MOST: usize = 2_000;
+/// Nor second stages of more groups.
+const GROUPS: usize = 64;
 
 impl Placement for TwoStage {
     fn place(&self, p: &Problem) -> Result<Solution> {
         if p.redundant > 0 || !p.pins.is_empty() || p.expert_groups > 0 || p.from.is_some() {
             return Err(p.refuse("two-stage", "has no rule for redundant, pinned, grouped or given experts"));
+        }
+        if p.groups > GROUPS {
+            return Err(p.refuse("two-stage", "has too large a second stage for more than 64 devices"));
         }
         let Some(t) = &p.traffic else { return Err(p.refuse("two-stage", "needs rows: give it a trace")) };
         let mut clusters = Vec::new();
@@ -49,7 +56,7 @@ impl Placement for TwoStage {
 /// The cluster of each expert.
 fn cluster(p: &Problem, l: usize) -> Result<(Vec<usize>, bool)> {
     let mut state = Layer::empty(p, l);
-    if !state.deal(&most_loaded_first(p, l)) {
+    if !state.deal(&most_loaded_first(p, l, p.redundant)) {
         return Err(p.refuse("two-stage", "found no slot for an expert"));
     }
     state.improve(p.effort.steps);
@@ -138,7 +145,10 @@ fn assign(p: &Problem, t: &Traffic, clusters: &[Vec<usize>]) -> Result<Vec<Vec<u
             (0..g).map(|b| flow[l - 1][b * g + c] * between(before[b], to)).fold(0.0, f64::max)
         };
         let costs: Vec<f64> = (0..g * g).map(|i| cost(i / g, i % g)).collect();
-        let chosen = bottleneck(p, l, &costs, &size, &left)?;
+        let chosen = match bottleneck(p, l, &costs, &size, &left) {
+            Some(chosen) => chosen,
+            None => by_room(p, l, &size, &left)?,
+        };
         (0..g).for_each(|c| left[chosen[c]] = left[chosen[c]].saturating_sub(size[c]));
         of.push(chosen);
     }
@@ -173,37 +183,44 @@ fn assign(p: &Problem, t: &Traffic, clusters: &[Vec<usize>]) -> Result<Vec<Vec<u
     }
 }
 
-/// Clusters to groups, one each, with the least largest cost, and the least sum among those.
-fn bottleneck(p: &Problem, l: usize, costs: &[f64], size: &[usize], left: &[usize]) -> Result<Vec<usize>> {
+/// Clusters to groups, one each, with the least largest cost, and the least sum among those: the smallest threshold that an
+/// assignment can keep, found by halving, each time by the Hungarian method.
+fn bottleneck(p: &Problem, l: usize, costs: &[f64], size: &[usize], left: &[usize]) -> Option<Vec<usize>> {
     let g = p.groups;
     let fits = |c: usize, to: usize| size[c] <= left[to] && size[c] <= p.slots[l][to] as usize;
-    let largest = costs.iter().copied().fold(0.0, f64::max).max(f64::MIN_POSITIVE);
-    let mut m = Model::default();
-    let y: Vec<Vec<usize>> = (0..g)
-        .map(|c| {
-            let each = |to: usize| {
-                let v = m.choice(1e-3 * costs[c * g + to] / largest / g as f64);
-                m.start(v, f64::from(u8::from(c == to)));
-                if !fits(c, to) {
-                    m.forbid(v);
-                }
-                v
-            };
-            (0..g).map(each).collect()
-        })
-        .collect();
-    let worst = m.amount(1.0, f64::INFINITY);
-    m.start(worst, (0..g).map(|c| costs[c * g + c] / largest).fold(0.0, f64::max));
-    for i in 0..g {
-        m.row((0..g).map(|to| (y[i][to], 1.0)).collect(), Rule::Exactly, 1.0);
-        m.row((0..g).map(|c| (y[c][i], 1.0)).collect(), Rule::Exactly, 1.0);
-        for c in 0..g {
-            m.row(vec![(y[c][i], costs[c * g + i] / largest), (worst, -1.0)], Rule::AtMost, 0.0);
+    let mut steps = costs.to_vec();
+    steps.sort_by(f64::total_cmp);
+    steps.dedup();
+    let never = 1.0 + costs.iter().sum::<f64>();
+    let under = |most: f64| {
+        let of =
+            sweep::assign(g, |c, to| if fits(c, to) && costs[c * g + to] <= most { costs[c * g + to] } else { never });
+        of.iter().enumerate().all(|(c, &to)| fits(c, to) && costs[c * g + to] <= most).then_some(of)
+    };
+    let mut best = steps.last().and_then(|most| under(*most))?;
+    let (mut low, mut high) = (0, steps.len() - 1);
+    while low < high {
+        let middle = (low + high) / 2;
+        match under(steps[middle]) {
+            Some(of) => (best, high) = (of, middle),
+            None => low = middle + 1,
         }
     }
-    let effort = Effort { steps: 2_000, gap: 1e-6, until: p.effort.until };
-    let none = || p.refuse("two-stage", "found no groups for its clusters within the slots");
-    let Some(found) = m.solve(&effort).map_err(|_| none())? else { return Err(none()) };
-    let of = |c: usize| (0..g).find(|&to| found.is(y[c][to])).ok_or_else(none);
-    (0..g).map(of).collect()
+    Some(best)
+}
+
+/// The largest cluster to the group with the most room.
+fn by_room(p: &Problem, l: usize, size: &[usize], left: &[usize]) -> Result<Vec<usize>> {
+    let mut clusters: Vec<usize> = (0..p.groups).collect();
+    let mut groups = clusters.clone();
+    clusters.sort_by_key(|c| std::cmp::Reverse(size[*c]));
+    groups.sort_by_key(|g| std::cmp::Reverse(left[*g]));
+    let mut of = vec![0; p.groups];
+    for (c, g) in clusters.into_iter().zip(groups) {
+        if size[c] > p.slots[l][g] as usize {
+            return Err(p.refuse("two-stage", "found no groups for its clusters within the slots"));
+        }
+        of[c] = g;
+    }
+    Ok(of)
 }

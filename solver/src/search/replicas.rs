@@ -2,15 +2,15 @@
 
 use crate::Problem;
 
-/// One replica for each expert, every other one for the expert whose replicas cost most, none more than there are groups it may
-/// be on, and no fewer than are pinned.
-pub(crate) fn most_loaded_first(p: &Problem, layer: usize) -> Vec<usize> {
+/// One replica for each expert, each of `redundant` others for the expert whose replicas cost most, none more than there are groups it
+/// may be on, and no fewer than are pinned.
+pub(crate) fn most_loaded_first(p: &Problem, layer: usize, redundant: usize) -> Vec<usize> {
     let mut n = vec![1usize; p.experts];
     for (e, n) in n.iter_mut().enumerate() {
         *n = p.pins.iter().filter(|q| q.layer == layer && q.expert == e).count().max(1);
     }
     let most = if p.expert_groups > 0 { p.groups / p.nodes() } else { p.groups };
-    let mut left = p.replicas().saturating_sub(n.iter().sum());
+    let mut left = (p.experts + redundant).saturating_sub(n.iter().sum());
     while left > 0 {
         let cost = |e: usize| p.cost(layer, e, n[e]);
         // Of equals the first, so that the same loads give the same placement.

@@ -143,7 +143,7 @@ pub(in crate::cli) struct Args {
     /// Seed of methods that draw
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(super) seed: u64,
-    /// No simulation of the held-out part
+    /// No simulated runs on the held-out part, its loads alone
     #[arg(long)]
     pub(super) no_simulation: bool,
     /// Requests of the simulation [default: twice as many as run at once]
@@ -198,8 +198,9 @@ impl Args {
         asked.into_iter().map(one).collect()
     }
 
-    pub(super) fn simulates(&self) -> bool {
-        !self.no_simulation && self.counts.is_none() && self.train < 1.0
+    /// Whether there may be a held-out part.
+    pub(super) fn holds_out(&self) -> bool {
+        self.counts.is_none() && self.train < 1.0
     }
 
     pub(super) fn pins(&self) -> Result<Vec<Pin>> {

@@ -99,7 +99,7 @@ pub(super) fn run(a: &Args, registry: &Registry) -> Result<()> {
         let why = rows.first().and_then(|r| r.refused.clone()).unwrap_or_default();
         return Err(Diag::input(why).place("--solver").cure("choose another method, or --compare for all"));
     }
-    if a.simulates() {
+    if a.holds_out() {
         held_out::measure(&given, a, registry, &mut rows, &line)?;
     }
     line.done();
@@ -166,6 +166,29 @@ fn figures(p: &Problem, homes: &Homes, bounds: Bounds, cut: bool, seconds: f64) 
     }
 }
 
+/// Engines whose files are maps of slots have one expert in each: those that the placement leaves empty get another replica of the
+/// least loaded experts that their device lacks.
+fn fill(p: &Problem, homes: &mut Homes) {
+    for (l, layer) in homes.iter_mut().enumerate() {
+        let mut used = vec![0u32; p.groups];
+        layer.iter().flatten().for_each(|g| used[*g as usize] += 1);
+        let most = used.iter().copied().max().unwrap_or(0).max(p.replicas().div_ceil(p.groups) as u32);
+        for (g, used) in used.iter_mut().enumerate() {
+            while *used < most.min(p.slots[l][g]) {
+                let lacks = |e: &usize| !layer[*e].contains(&(g as u32));
+                let tokens = |e: usize| p.tokens[l * p.experts + e];
+                let Some(e) = (0..p.experts).filter(lacks).reduce(|a, b| if tokens(b) < tokens(a) { b } else { a })
+                else {
+                    break;
+                };
+                layer[e].push(g as u32);
+                layer[e].sort_unstable();
+                *used += 1;
+            }
+        }
+    }
+}
+
 fn write(given: &Given, row: &Row, a: &Args, out: &std::path::Path) -> Result<()> {
     let (Some(homes), Some(f)) = (&row.homes, &row.found) else {
         return Err(Diag::run("a placement was lost").cure("report this"));
@@ -177,11 +200,15 @@ fn write(given: &Given, row: &Row, a: &Args, out: &std::path::Path) -> Result<()
         "trained_on": given.trained_on, "iteration_tokens": given.iteration_tokens, "seed": a.seed,
         "moesim": env!("CARGO_PKG_VERSION"),
     });
+    let mut homes = homes.clone();
+    if !["moesim", "omni-infer", "omni"].contains(&a.write_as.as_str()) {
+        fill(&given.problem, &mut homes);
+    }
     let placement = PlacementFile {
         format: "moesim",
         model: given.model.clone(),
         layer_numbers: given.layer_numbers.clone(),
-        placed: Placed::from_homes(homes, given.problem.groups)?,
+        placed: Placed::from_homes(&homes, given.problem.groups)?,
         result: Some(result),
         notes: Vec::new(),
     };
