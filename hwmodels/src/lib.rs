@@ -29,6 +29,7 @@ pub mod calibrate;
 pub mod cost;
 pub mod form;
 pub mod hardware;
+pub mod kernel;
 pub mod network;
 pub mod topology;
 
