@@ -30,6 +30,7 @@ pub mod cost;
 pub mod form;
 pub mod hardware;
 pub mod kernel;
+pub mod measure;
 pub mod network;
 pub mod topology;
 

@@ -6,11 +6,13 @@
 //! are so read once too (`cpu/tile.rs`). Tasks are blocks of columns of one expert, dealt to rayon's threads; each writes a part
 //! of its own, so that results are the same bits on any number of threads.
 
+mod plain;
 mod simd;
 mod stream;
 mod tile;
 mod vector;
 
+pub use plain::{copy, norm, read, write};
 pub use tile::plain;
 
 use super::route::{Selections, Sorted};
@@ -122,6 +124,27 @@ impl Cpu {
         };
         tasks(groups, y, |_| hidden).into_par_iter().with_max_len(1).for_each(each);
         self.combine(layer, s, out);
+    }
+
+    /// A dense product `out = x W^T` of a matrix of `columns x depth`, with the same code as experts'.
+    ///
+    /// Panics on sizes that do not agree.
+    pub fn gemm(&mut self, w: &Matrix, columns: usize, depth: usize, x: &[f32], out: &mut [f32]) {
+        let rows = x.len() / depth;
+        assert!(w.len() == columns * depth && x.len() == rows * depth && out.len() == rows * columns, "sizes");
+        let group = Group { expert: 0, first: 0, rows, intermediate: columns };
+        self.y.resize(out.len(), 0.0);
+        tasks(&[group], &mut self.y, |g| g.intermediate).into_par_iter().with_max_len(1).for_each(|t| {
+            let block = t.from..t.from + t.columns();
+            tile::with_scratch(|s| product(w, block, depth, x, t.out, &mut s.tile));
+        });
+        let y = &self.y;
+        out.par_chunks_mut(columns).enumerate().for_each(|(row, out)| {
+            for (b, out) in out.chunks_mut(group.block()).enumerate() {
+                let at = b * group.block() * rows + row * out.len();
+                out.copy_from_slice(&y[at..at + out.len()]);
+            }
+        });
     }
 
     /// The weighted sum of every token's rows.

@@ -123,6 +123,21 @@ fn deep_and_wide_products() {
     }
 }
 
+/// Dense products of both kinds, with every kind of weight.
+#[test]
+fn dense_products_are_the_sums() {
+    for (kind, rows, columns, depth) in [(0, 3, 70, 40), (1, 60, 300, 33), (2, 49, 129, 1100), (3, 5, 31, 64)] {
+        let w = Stored::new(kind, 1, columns, depth);
+        let x: Vec<f32> = (0..rows * depth).map(|i| (i % 19) as f32 - 9.0).collect();
+        let dot = |r: usize, c: usize| (0..depth).map(|k| w.view().at(c, k, depth) * f64::from(x[r * depth + k])).sum();
+        let wanted: Vec<f64> = (0..rows * columns).map(|i| dot(i / columns, i % columns)).collect();
+        let mut out = vec![f32::NAN; rows * columns];
+        Cpu::default().gemm(&w.view(), columns, depth, &x, &mut out);
+        let worst = CPU_TOLERANCE.worst(columns, &wanted, &out);
+        assert!(worst <= 1.0, "{kind}: {worst}");
+    }
+}
+
 #[test]
 fn results_do_not_depend_on_threads() {
     let case = Case::new(1, 3, [96, 200, 30, 5, 1, 2, 1]);

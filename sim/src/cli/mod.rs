@@ -43,7 +43,7 @@ enum Command {
     /// Import model architectures
     #[command(subcommand)]
     Model(model::Command),
-    /// Fit hardware profiles to measured kernels, and check them
+    /// Measure kernels, fit hardware profiles to them, and check these
     #[command(subcommand)]
     Calibrate(calibrate::Command),
     /// Say where the time of an iteration goes, and what binds
@@ -99,6 +99,7 @@ pub fn main(registry: Registry) -> ExitCode {
             | Command::Explain(_)
             | Command::Validate(_)
             | Command::Trace(trace::Command::Synth(_))
+            | Command::Calibrate(calibrate::Command::Measure(_))
     ) {
         let _ = ctrlc::set_handler(|| {
             if INTERRUPTED.swap(true, Ordering::Relaxed) {

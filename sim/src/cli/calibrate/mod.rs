@@ -1,7 +1,8 @@
-//! `moesim calibrate`: profiles from measurements, and how far they are off.
+//! `moesim calibrate`: measurements on this machine, profiles from measurements, and how far they are off.
 
 mod check;
 mod fit;
+mod measure;
 
 use super::Format;
 use moesim_core::{Diag, Result};
@@ -21,6 +22,8 @@ use std::path::{Path, PathBuf};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
+    /// Time kernels on this machine: experts, products, memory, over shapes of models
+    Measure(measure::Args),
     /// Fit the constants of cost forms to measured times, and write a hardware profile
     Fit(fit::Args),
     /// Compare a profile with measured times: errors, worst rows, pictures
@@ -33,7 +36,7 @@ struct Input {
     /// Measurements: CSV, plain or gzip; several files of one schema are read as one
     #[arg(required = true)]
     data: Vec<PathBuf>,
-    /// What the files hold: fused-moe, gemm, infersim-gemm, infersim-attention, llmservingsim-dense, llmservingsim-attention,
+    /// What the files hold: measured, fused-moe, gemm, infersim-gemm, infersim-attention, llmservingsim-dense, llmservingsim-attention,
     /// llmservingsim-moe, nccl, deepep-low-latency, deepep-normal, fused-exchange [default: by the columns]
     #[arg(long, value_name = "NAME")]
     schema: Option<String>,
@@ -59,6 +62,7 @@ struct Input {
 
 pub(super) fn run(command: &Command) -> Result<()> {
     match command {
+        Command::Measure(a) => measure::run(a),
         Command::Fit(a) => fit::run(a),
         Command::Check(a) => check::run(a),
     }
