@@ -27,6 +27,7 @@
 
 pub mod calibrate;
 pub mod cost;
+pub mod cuda;
 pub mod form;
 pub mod hardware;
 pub mod kernel;

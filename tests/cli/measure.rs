@@ -168,3 +168,17 @@ fn wrong_sweeps_are_refused() {
     }
     assert_eq!(p.names(), [""; 0]);
 }
+
+/// Without a driver, one line says so.
+#[test]
+fn a_device_that_is_not_there() {
+    let p = Place::new();
+    let out = p.command(&["calibrate", "measure", "--device", "cuda:0", "--time-budget", "1 s"]).output().unwrap();
+    let err = String::from_utf8_lossy(&out.stderr).into_owned();
+    if !err.contains("no CUDA driver") {
+        println!("skipped: there is a CUDA driver");
+        return;
+    }
+    assert!(out.status.code() == Some(1) && err.lines().count() == 1 && err.contains("--device cpu"), "{err}");
+    assert_eq!(p.names(), [""; 0]);
+}

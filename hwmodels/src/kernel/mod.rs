@@ -1,7 +1,8 @@
 //! The reference MoE layer: one specification, written more than once.
 //!
 //! * [`reference`]: plain loops in f64, obviously correct; what the others are tested against.
-//! * [`cpu`]: fast on the host's processors: grouped by expert, threaded, over the crate `gemm`.
+//! * [`cpu`]: fast on the host's processors: grouped by expert, threaded, over the crate `gemm`;
+//! * `hwmodels/cuda/moe.cu`: on NVIDIA devices ([`crate::cuda`]).
 //!
 //! # The layer
 //!
@@ -22,14 +23,14 @@
 //!
 //! Weights are FP32, BF16, INT8 or FP8 (E4M3, without infinities, largest value 448); the 8-bit ones have an f32 scale a row
 //! of the matrix, `w = value scale`. The reference widens each weight exactly and computes in f64. The CPU kernel takes x and h
-//! in f32 and accumulates in f32. The CUDA kernel takes x in BF16, rounds h to BF16 before the second product and y to f32,
-//! and accumulates in f32.
+//! in f32 and accumulates in f32. The CUDA kernel takes x in BF16, widens FP8 to BF16 (whatever the device), rounds h and y to
+//! BF16, and accumulates in f32.
 //!
 //! # Tolerances
 //!
 //! An output may be off by [`Tolerance`]: a part of the norm of its row's terms. For f32 the error of a sum of n terms is at
-//! most about `n 2^-24` of the sum of magnitudes and mostly `sqrt(n) 2^-24`; with h rounded to BF16 a term is off by `2^-9`
-//! of itself, and by two more such roundings where x enters in BF16 (which the reference is given too).
+//! most about `n 2^-24` of the sum of magnitudes and mostly `sqrt(n) 2^-24`; with h and y rounded to BF16 a term is off by up to
+//! `2^-8` of itself twice. The CUDA kernel's reference is given x as BF16.
 
 pub mod cpu;
 pub mod number;

@@ -4,10 +4,11 @@
 //! * [`plan`]: which things, in which order;
 //! * [`sample`]: warm-up, repetitions, median with an interval, outliers;
 //! * [`table`]: the CSV, a row at a time, so that what was measured is kept whatever happens, and can be gone on with;
-//! * [`cpu`] and [`mock`]: devices behind [`Bench`]; [`host`]: facts of this machine;
+//! * [`cpu`], [`cuda`] and [`mock`]: devices behind [`Bench`]; [`host`]: facts of this machine;
 //! * [`summary`]: limits and ratios out of the rows, and the hardware file of a machine that no preset describes.
 
 pub mod cpu;
+pub mod cuda;
 pub mod host;
 pub mod mock;
 pub mod plan;

@@ -7,7 +7,7 @@ use moesim_core::output::AtomicFile;
 use moesim_core::{Bytes, Diag, Picos, Result, diag};
 use moesim_hwmodels::measure::sample::Outcome;
 use moesim_hwmodels::measure::work::Precision;
-use moesim_hwmodels::measure::{Bench, Log, Options, Row, Shape, Skew, Summary, cpu, mock, plan, sample};
+use moesim_hwmodels::measure::{Bench, Log, Options, Row, Shape, Skew, Summary, cpu, cuda, mock, plan, sample};
 use moesim_traces::{Model, Trace};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -92,7 +92,10 @@ pub(super) fn run(a: &Args) -> Result<()> {
     let mut bench: Box<dyn Bench> = match (a.mock, a.device.as_str()) {
         (true, _) => Box::new(mock::Mock::new(1, a.mock_fails_after)),
         (false, "cpu") => Box::new(cpu::Processors::new(largest, options.most_bytes)?),
-        (false, other) => return Err(unknown_device(other)),
+        (false, other) => {
+            let number = other.strip_prefix("cuda:").and_then(|n| n.parse().ok()).filter(|n| *n < 1024);
+            Box::new(cuda::Cuda::new(number.ok_or_else(|| unknown_device(other))?, largest)?)
+        }
     };
     let facts = bench.facts().clone();
     let mut log = Log::open(&a.out, a.resume)?;
@@ -204,8 +207,8 @@ fn options(a: &Args, budget_s: f64) -> Result<Options> {
             _ => Err(diag::unknown("skew", text, &["balanced", "zipf-1.2"]).place("--skew")),
         }
     };
-    let cuda = a.device.starts_with("cuda");
-    let words: Vec<&str> = match (a.precision.is_empty(), cuda) {
+    let is_cuda = a.device.starts_with("cuda");
+    let words: Vec<&str> = match (a.precision.is_empty(), is_cuda) {
         (false, _) => a.precision.iter().map(String::as_str).collect(),
         (true, true) => vec!["bf16", "fp8"],
         (true, false) => vec!["bf16", "f32", "int8"],
@@ -215,15 +218,25 @@ fn options(a: &Args, budget_s: f64) -> Result<Options> {
         let found = Precision::ALL.iter().find(|p| p.1 == *word);
         found.map(|p| p.0).ok_or_else(|| diag::unknown("precision", word, &known).place("--precision"))
     };
-    let most_bytes = a.memory.map_or_else(|| if a.mock { 1 << 34 } else { cpu::most_bytes() }, Bytes::get);
+    let most = || match (a.mock, is_cuda) {
+        (true, _) => 1 << 34,
+        // What is more than the device has is left out when it is known.
+        (_, true) => 1 << 36,
+        _ => cpu::most_bytes(),
+    };
+    let most_bytes = a.memory.map_or_else(most, Bytes::get);
     let mut o = Options {
         tokens: a.tokens.clone(),
         active: a.active.clone(),
         skews: a.skew.iter().map(skew).collect::<Result<_>>()?,
         precisions: words.iter().map(precision).collect::<Result<_>>()?,
         traced: Vec::new(),
-        host_link: cuda,
-        library: if cuda { (Precision::Bf16, vec![[8192; 3]]) } else { (Precision::F32, vec![[1024; 3], [2048; 3]]) },
+        host_link: is_cuda,
+        library: if is_cuda {
+            (Precision::Bf16, vec![[8192; 3]])
+        } else {
+            (Precision::F32, vec![[1024; 3], [2048; 3]])
+        },
         streams: vec![16 << 20, 256 << 20].into_iter().filter(|b| 4 * b <= most_bytes).map(|b| b as usize).collect(),
         most_bytes,
         shapes,
