@@ -137,7 +137,7 @@ fn dispatch(cli: Cli, registry: &Registry) -> Result<()> {
         Command::Sweep(args) => sweep::run(&args, registry),
         Command::Trace(command) => trace::run(&command),
         Command::Model(command) => model::run(&command),
-        Command::Calibrate(command) => calibrate::run(&command),
+        Command::Calibrate(command) => calibrate::run(&command, registry),
         Command::Explain(args) => explain::run(&args, registry),
         Command::Validate(args) => validate::run(&args, registry),
         Command::Plot(args) => inspect::plot(&args),

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 pub type PeaksOf<'a> = &'a dyn Fn(&str, &str) -> Result<Peaks>;
 
 /// Bytes of a weight (with its scales) and of an activation, by the precision's name.
-pub(crate) fn widths(precision: &str) -> Option<[f64; 2]> {
+pub fn widths(precision: &str) -> Option<[f64; 2]> {
     Some(match precision {
         "float32" | "fp32" => [4.0, 4.0],
         "bfloat16" | "bf16" | "float16" | "fp16" => [2.0, 2.0],

@@ -1,10 +1,12 @@
 //! `moesim calibrate`: measurements on this machine, profiles from measurements, and how far they are off.
 
 mod check;
+mod compare;
 mod fit;
 mod measure;
 
 use super::Format;
+use crate::registry::Registry;
 use moesim_core::{Diag, Result};
 use moesim_hwmodels::calibrate::cross::{Cell, Errors};
 use moesim_hwmodels::calibrate::data::Table;
@@ -28,6 +30,8 @@ pub(super) enum Command {
     Fit(fit::Args),
     /// Compare a profile with measured times: errors, worst rows, pictures
     Check(check::Args),
+    /// Put measured kernels beside rooflines and other kernels, and say what an experiment would gain by the fastest
+    Compare(compare::Args),
 }
 
 /// What both read.
@@ -60,11 +64,12 @@ struct Input {
     format: Format,
 }
 
-pub(super) fn run(command: &Command) -> Result<()> {
+pub(super) fn run(command: &Command, registry: &Registry) -> Result<()> {
     match command {
         Command::Measure(a) => measure::run(a),
         Command::Fit(a) => fit::run(a),
         Command::Check(a) => check::run(a),
+        Command::Compare(a) => compare::run(a, registry),
     }
 }
 
