@@ -82,6 +82,32 @@ fn what_was_cut_off_goes_on_to_the_same_file() {
     assert!(p.text("part.csv") == p.text("whole.csv"), "a whole table grew");
 }
 
+/// Batches of a routing trace are measured as they are.
+#[test]
+fn a_trace_gives_loads() {
+    let p = Place::new();
+    p.ok(&["trace", "synth", "--model", "olmoe-1b-7b", "--sequences", "40", "--out", "t.arrow"]);
+    p.ok(&with(&["--trace", "t.arrow", "--out", "m.csv"]));
+    let text = p.text("m.csv");
+    let traced: Vec<&str> = text.lines().filter(|l| l.contains(",trace,")).collect();
+    // Five sizes in two precisions, some of them twice.
+    assert!(traced.len() >= 10, "{}", traced.len());
+    for line in traced {
+        let fields: Vec<&str> = line.split(',').collect();
+        let pair = |run: &str| run.split_once('x').map(|(a, b)| [a, b].map(|n| n.parse::<u64>().unwrap())).unwrap();
+        let runs: Vec<[u64; 2]> = fields[12].split(' ').map(pair).collect();
+        let tokens: u64 = fields[5].parse().unwrap();
+        assert_eq!(runs.iter().map(|[n, _]| n).sum::<u64>(), 64, "{line}");
+        assert_eq!(runs.iter().map(|[n, t]| n * t).sum::<u64>(), 8 * tokens, "{line}");
+    }
+    let out = p.command(&with(&["--trace", "t.arrow", "--model=qwen3-30b-a3b", "--out", "x.csv"])).output().unwrap();
+    assert!(out.status.success(), "--model may be given again");
+    p.ok(&["trace", "synth", "--model", "mixtral-8x7b", "--sequences", "4", "--out", "u.arrow"]);
+    let out = p.command(&with(&["--trace", "u.arrow", "--out", "y.csv"])).output().unwrap();
+    let err = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(out.status.code() == Some(2) && err.contains("routes over 8 experts, top-2"), "{err}");
+}
+
 /// Processors are measured for real, briefly.
 #[test]
 fn processors_are_measured() {

@@ -127,7 +127,7 @@ pub struct Layer<'a> {
 /// How far an output may be off.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Tolerance {
-    /// Of the root mean square of the row of outputs.
+    /// Of the root mean square of the row of outputs, and of the output itself, together.
     pub of_row: f64,
     /// Absolute, for rows of zeros.
     pub absolute: f64,
@@ -144,8 +144,8 @@ impl Tolerance {
         assert_eq!(wanted.len(), found.len(), "outputs");
         let row = |(wanted, found): (&[f64], &[f32])| {
             let mean = wanted.iter().map(|w| w * w).sum::<f64>() / hidden as f64;
-            let allowed = self.of_row * mean.sqrt() + self.absolute;
             let off = |(w, f): (&f64, &f32)| {
+                let allowed = self.of_row * (mean.sqrt() + w.abs()) + self.absolute;
                 let off = (w - f64::from(*f)).abs() / allowed;
                 // What is no number is beyond any tolerance.
                 if off.is_nan() { f64::INFINITY } else { off }

@@ -5,6 +5,7 @@ use crate::output::json;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use moesim_core::output::AtomicFile;
 use moesim_core::{Bytes, Diag, Picos, Result, diag};
+use moesim_hwmodels::kernel::MISSING;
 use moesim_hwmodels::measure::sample::Outcome;
 use moesim_hwmodels::measure::work::Precision;
 use moesim_hwmodels::measure::{Bench, Log, Options, Row, Shape, Skew, Summary, cpu, cuda, mock, plan, sample};
@@ -265,40 +266,100 @@ fn shape(name: &str) -> Result<Shape> {
 /// Counts of a trace's batches: the middle layer of as many sequences as there are tokens, a row of each, round and round.
 fn traced(path: &Path, o: &mut Options) -> Result<()> {
     let trace = Trace::open(path)?;
-    let (experts, k, layers) = (trace.experts(), trace.k(), trace.layers());
+    let (experts, k) = (trace.experts(), trace.k());
     let shape = o.shapes.iter().find(|s| (s.experts, s.top_k) == (experts, k)).copied().ok_or_else(|| {
         Diag::input(format!("routes over {experts} experts, top-{k}, as none of the models does"))
             .file(path)
             .cure("name its model with --model")
     })?;
-    let width = trace.width();
-    let column = layers / 2 * k;
     for tokens in &o.tokens {
+        let ids = batch(&trace, *tokens).map_err(|d| d.file(path))?;
         let mut counts = vec![0u32; experts];
-        let (mut dealt, mut round) = (0, 0);
-        while dealt < *tokens {
-            let before = dealt;
-            for i in 0..trace.sequences() {
-                let rows = trace.rows_of(i);
-                let Some(row) = rows.chunks_exact(width).nth(round) else { continue };
-                if dealt == *tokens {
-                    break;
-                }
-                trace.check_sequence(i)?;
-                for e in row[column..column + k].iter().filter(|e| usize::from(**e) < experts) {
-                    counts[usize::from(*e)] += 1;
-                }
-                dealt += 1;
-            }
-            // A trace that is shorter begins anew.
-            round = if dealt == before { 0 } else { round + 1 };
-            if dealt == before && round == 0 && before == 0 {
-                return Err(Diag::input("has no rows").file(path).cure("give a trace with sequences"));
-            }
-        }
+        ids.iter().filter(|e| **e != MISSING).for_each(|e| counts[usize::from(*e)] += 1);
         if counts.iter().any(|n| *n > 0) {
             o.traced.push((shape, *tokens, counts));
         }
     }
     Ok(())
+}
+
+/// What `tokens` tokens of a batch select in the middle layer: a row of each sequence, then the next of each; a trace that is too
+/// short begins anew. Ids that have no weights are missing places.
+fn batch(trace: &Trace, tokens: usize) -> Result<Vec<u16>> {
+    let (width, k) = (trace.width(), trace.k());
+    let column = trace.layers() / 2 * k;
+    let (mut ids, mut round) = (Vec::with_capacity(tokens * k), 0);
+    while ids.len() < tokens * k {
+        let before = ids.len();
+        for i in 0..trace.sequences() {
+            let Some(row) = trace.rows_of(i).chunks_exact(width).nth(round) else { continue };
+            if ids.len() == tokens * k {
+                break;
+            }
+            trace.check_sequence(i)?;
+            let weighted = |e: &u16| if usize::from(*e) < trace.experts() { *e } else { MISSING };
+            ids.extend(row[column..column + k].iter().map(weighted));
+        }
+        if ids.is_empty() {
+            return Err(Diag::input("has no rows").cure("give a trace with sequences"));
+        }
+        round = if ids.len() == before { 0 } else { round + 1 };
+    }
+    Ok(ids)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use moesim_hwmodels::kernel::cpu::Cpu;
+    use moesim_hwmodels::kernel::{CPU_TOLERANCE, Expert, Layer, Matrix, Selections, reference};
+    use moesim_traces::{Meta, OwnedSequence};
+
+    /// Two sequences of two rows, three layers, two of five experts a token; one place is missing.
+    fn trace() -> Trace {
+        let meta = Meta {
+            model: "m".into(),
+            layer_numbers: vec![0, 1, 2],
+            experts: 5,
+            k: 2,
+            source: "made up".into(),
+            licence: "none".into(),
+        };
+        let row = |a: u16, b: u16| [0, 1, a, b, 2, 3];
+        let sequence =
+            |id, rows: [[u16; 6]; 2]| OwnedSequence { id, decode: rows.concat(), ..OwnedSequence::default() };
+        let list = vec![sequence(0, [row(4, 1), row(0, 3)]), sequence(1, [row(2, MISSING), row(1, 0)])];
+        Trace::from_sequences(meta, list).unwrap()
+    }
+
+    #[test]
+    fn batches_go_from_sequence_to_sequence() {
+        let all = [4, 1, 2, MISSING, 0, 3, 1, 0];
+        assert_eq!(batch(&trace(), 1).unwrap(), all[..2]);
+        assert_eq!(batch(&trace(), 4).unwrap(), all);
+        assert_eq!(batch(&trace(), 6).unwrap(), [&all[..], &all[..4]].concat());
+    }
+
+    /// The fast kernel on the rows that a run replays is the reference on them.
+    #[test]
+    fn the_kernel_takes_rows_of_a_trace() {
+        let (hidden, inner, tokens) = (48, 40, 30);
+        let ids = batch(&trace(), tokens).unwrap();
+        let weights: Vec<f32> = (0..ids.len()).map(|i| 0.3 + (i % 5) as f32 * 0.1).collect();
+        let numbers =
+            |n: usize, step: usize| -> Vec<f32> { (0..n).map(|i| (i * step % 23) as f32 / 50.0 - 0.2).collect() };
+        let matrices: Vec<[Vec<f32>; 2]> =
+            (0..5).map(|e| [numbers(2 * inner * hidden, 7 + e), numbers(hidden * inner, 5 + e)]).collect();
+        let experts: Vec<Expert> = matrices
+            .iter()
+            .map(|[a, b]| Expert { intermediate: inner, first: Matrix::F32(a), second: Matrix::F32(b) })
+            .collect();
+        let layer = Layer { hidden, experts: &experts, shared: &[] };
+        let x = numbers(tokens * hidden, 11);
+        let s = Selections { top_k: 2, experts: &ids, weights: &weights };
+        let mut out = vec![0.0; tokens * hidden];
+        Cpu::default().layer(&layer, &x, &s, &mut out);
+        let worst = CPU_TOLERANCE.worst(hidden, &reference::layer(&layer, &x, &s), &out);
+        assert!(worst <= 1.0, "{worst}");
+    }
 }
