@@ -54,7 +54,7 @@ struct Machine {
         std::string size = bytes ? std::to_string(bytes) : "";
         int clock = 0;
         cudaDeviceGetAttribute(&clock, cudaDevAttrClockRate, 0);
-        fprintf(csv, "%s,%s,moesim_cuda,driver,%s,%s,%s,%s,1,%.4f,%.4f,%.4f,%d,0,%d,%.0f,%zu,nvcc %d sm_%d%d,%s\n", what, prop.name, precision,
+        fprintf(csv, "%s,%s,moesim_cuda,driver,%s,%s,%s,%s,1,%.4f,%.4f,%.4f,%d,0,0,%d,%.0f,%zu,nvcc %d sm_%d%d,%s\n", what, prop.name, precision,
                 experts.c_str(), mnk, size.c_str(), t.median * 1e6, t.low * 1e6, t.high * 1e6, t.repeats, prop.multiProcessorCount,
                 clock / 1e3, rotated, CUDART_VERSION, prop.major, prop.minor, date.c_str());
         fflush(csv);
@@ -159,7 +159,7 @@ int main(int argc, char** argv) {
         }
         fprintf(m.csv,
                 "what,device,kernel_source,version,precision,tokens,hidden_size,inter_size,topk,num_experts,active_experts,distribution,"
-                "expert_tokens,m,n,k,bytes,pass,latency_us,low_us,high_us,repeats,outliers,threads,clock_mhz,rotated_bytes,code,date\n");
+                "expert_tokens,m,n,k,bytes,pass,latency_us,low_us,high_us,repeats,outliers,others,threads,clock_mhz,rotated_bytes,code,date\n");
     }
     // Half of what is free, for weights.
     size_t free_bytes = 0, total = 0;

@@ -255,6 +255,10 @@ impl Bench for Processors {
         self.begin.elapsed().as_secs_f64()
     }
 
+    fn others_s(&self) -> f64 {
+        host::others_s()
+    }
+
     fn clock_mhz(&self) -> Option<f64> {
         host::clock_mhz()
     }
@@ -284,7 +288,7 @@ mod tests {
                 names.insert(point.work.name());
             }
         }
-        assert_eq!(names.len(), 7, "{names:?}");
+        assert_eq!(names.len(), 8, "{names:?}");
         let stopped = sample(&mut bench, &Point { work: Work::Launch, pass: 1 }, &|| true).unwrap();
         assert_eq!(stopped, Outcome::Stopped);
         let far = Work::Gemm { precision: Precision::F32, size: [1, 1 << 20, 1 << 20] };

@@ -50,6 +50,21 @@ pub fn memory_bytes() -> [u64; 2] {
     [all, kib("MemAvailable").unwrap_or(all / 2)]
 }
 
+/// Seconds of processor time that others than this process have taken since the machine started, the hypervisor's included; 0 where
+/// it is not told. Counted in hundredths of a second.
+pub fn others_s() -> f64 {
+    let (all, own) = (text("/proc/stat"), text("/proc/self/stat"));
+    let numbers = |line: &str| line.split_whitespace().filter_map(|w| w.parse::<u64>().ok()).collect::<Vec<_>>();
+    // user, nice, system, idle, iowait, irq, softirq, steal; guests are in the first two.
+    let all = numbers(all.lines().next().unwrap_or_default());
+    let busy: u64 = [0, 1, 2, 5, 6, 7].iter().filter_map(|i| all.get(*i)).sum();
+    // Behind the name in brackets, which may have anything in it, come the state and ten fields, then user and system time.
+    let own: u64 = own
+        .rsplit_once(')')
+        .map_or(0, |(_, rest)| rest.split_whitespace().skip(11).take(2).filter_map(|w| w.parse::<u64>().ok()).sum());
+    busy.saturating_sub(own) as f64 / 100.0
+}
+
 /// The day in Greenwich, as in 2026-11-29.
 pub fn date() -> String {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
@@ -88,5 +103,10 @@ mod tests {
     fn this_machine_says_something() {
         let [all, free] = memory_bytes();
         assert!(!processor().is_empty() && free <= all && date().len() == 10);
+        // Others include what waits here: this process, asleep, takes nothing.
+        let before = others_s();
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        let taken = others_s() - before;
+        assert!((0.0..0.1 * 4096.0).contains(&taken), "{taken}");
     }
 }

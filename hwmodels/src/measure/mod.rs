@@ -66,6 +66,10 @@ pub trait Bench {
     fn once(&mut self) -> Result<f64>;
     /// Seconds since it was made.
     fn now_s(&self) -> f64;
+    /// Seconds of processor time that others than this process took so far, where they would disturb calls; else 0.
+    fn others_s(&self) -> f64 {
+        0.0
+    }
     /// Clock now, in MHz, where it is told.
     fn clock_mhz(&self) -> Option<f64>;
 }

@@ -1,5 +1,6 @@
 //! What rows come to: limits, ratios, spread, and the hardware file of this machine.
 
+use super::sample::QUIET;
 use super::{Facts, Row};
 use moesim_core::{Diag, Result};
 use std::fmt::Write;
@@ -31,15 +32,19 @@ pub struct Summary {
     pub spread: Option<f64>,
     /// Of these, the median of the same.
     pub spread_median: Option<f64>,
+    /// Rows during which others took more than a tenth of the processors: limits take them, the spread does not.
+    pub disturbed: usize,
     /// Rows with outliers.
     pub with_outliers: usize,
 }
 
 impl Summary {
     /// Of the rows of one device.
-    pub fn new(rows: &[Row]) -> Self {
+    pub fn new(all: &[Row]) -> Self {
+        let quiet: Vec<Row> = all.iter().filter(|r| r.is_quiet()).cloned().collect();
         let best = |what: &str, rate: &dyn Fn(&Row) -> Option<f64>| {
-            rows.iter().filter(|r| r.text("what") == what).filter_map(rate).reduce(f64::max)
+            // The best of all: a disturbance makes none better.
+            all.iter().filter(|r| r.text("what") == what).filter_map(rate).reduce(f64::max)
         };
         let seconds = |r: &Row| r.number("latency_us") * 1e-6;
         let moved = |times: f64| move |r: &Row| Some(times * r.number("bytes") / seconds(r));
@@ -55,12 +60,13 @@ impl Summary {
             let active = r.number("active_experts");
             (pairs(r) <= 4.0 * active).then(|| active * weights(r) * bytes / seconds(r))
         };
-        let twice = again(rows);
+        let twice = again(&quiet);
         let mut off = twice.clone();
         off.sort_by(f64::total_cmp);
         let n = off.len();
         Self {
-            rows: rows.len(),
+            rows: all.len(),
+            disturbed: all.len() - quiet.len(),
             read_bytes_per_s: best("read", &moved(1.0)),
             write_bytes_per_s: best("write", &moved(1.0)),
             copy_bytes_per_s: best("copy", &moved(2.0)),
@@ -72,7 +78,7 @@ impl Summary {
             twice: n,
             spread: (n > 0).then(|| off.iter().sum::<f64>() / n as f64),
             spread_median: (n > 0).then(|| off[n / 2]),
-            with_outliers: rows.iter().filter(|r| r.number("outliers") > 0.0).count(),
+            with_outliers: all.iter().filter(|r| r.number("outliers") > 0.0).count(),
         }
     }
 
@@ -104,6 +110,14 @@ impl Summary {
             self.with_outliers,
             self.rows
         );
+        if self.disturbed > 0 {
+            let _ = writeln!(
+                t,
+                "{} rows were disturbed (others took over {:.0} % of the processors): --resume measures them again",
+                self.disturbed,
+                100.0 * QUIET
+            );
+        }
         if facts.llc_bytes > 0 {
             let times = facts.rotated_bytes as f64 / facts.llc_bytes as f64;
             let _ = writeln!(

@@ -1,5 +1,6 @@
 //! The CSV of measurements, and how it grows.
 
+use super::sample::QUIET;
 use super::{Facts, Point, Sample, Work};
 use moesim_core::{Diag, Result, input};
 use std::fmt::Write as _;
@@ -8,7 +9,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 /// The columns, in order.
-pub const COLUMNS: [&str; 28] = [
+pub const COLUMNS: [&str; 29] = [
     "what",
     "device",
     "kernel_source",
@@ -32,6 +33,7 @@ pub const COLUMNS: [&str; 28] = [
     "high_us",
     "repeats",
     "outliers",
+    "others",
     "threads",
     "clock_mhz",
     "rotated_bytes",
@@ -81,6 +83,7 @@ impl Row {
             micros(s.interval_s[1]),
             s.repeats.to_string(),
             s.outliers.to_string(),
+            format!("{:.3}", s.others),
             facts.threads.to_string(),
             format!("{:.0}", s.clock_mhz),
             facts.rotated_bytes.to_string(),
@@ -139,6 +142,11 @@ impl Row {
     /// A field by its column.
     pub fn text(&self, column: &str) -> &str {
         COLUMNS.iter().position(|c| *c == column).and_then(|at| self.0.get(at)).map_or("", String::as_str)
+    }
+
+    /// Whether others left the processors alone meanwhile.
+    pub fn is_quiet(&self) -> bool {
+        self.number("others") <= QUIET
     }
 
     /// A field as a number; 0 where it is none.
@@ -206,10 +214,10 @@ impl Log {
         Ok(Self { path: path.to_path_buf(), file, rows })
     }
 
-    /// Whether a point is there.
+    /// Whether a point is there, and was not disturbed.
     pub fn has(&self, facts: &Facts, point: &Point) -> bool {
         let key = Row::key(facts, point);
-        self.rows.iter().any(|r| r.same(&key))
+        self.rows.iter().any(|r| r.same(&key) && r.is_quiet())
     }
 
     /// Adds a row, which is in the file when this returns.
@@ -264,7 +272,7 @@ mod tests {
     }
 
     const SAMPLE: Sample =
-        Sample { median_s: 1e-3, interval_s: [9e-4, 1.2e-3], repeats: 9, outliers: 1, clock_mhz: 2600.0 };
+        Sample { median_s: 1e-3, interval_s: [9e-4, 1.2e-3], repeats: 9, outliers: 1, others: 0.0, clock_mhz: 2600.0 };
 
     #[test]
     fn a_cut_line_is_measured_again() {

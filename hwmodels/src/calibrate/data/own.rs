@@ -3,6 +3,7 @@
 use super::moe::{PeaksOf, widths};
 use super::{Group, Label, Table, group};
 use crate::form::{GemmKernel, GemmLoad, GemmRow, MoeLoad, MoeRow, MoeShape, StreamRow};
+use crate::measure::sample::QUIET;
 use crate::measure::table::counts;
 use moesim_core::{Diag, Result};
 
@@ -40,6 +41,11 @@ pub fn read(table: &Table, peaks: PeaksOf) -> Result<Own> {
     let c = |name: &str| table.column(name);
     let (what, device, family, precision) = (c("what")?, c("device")?, c("kernel_source")?, c("precision")?);
     let (latency, version) = (c("latency_us")?, c("version")?);
+    let others = table.find("others");
+    let quiet = |row: usize| !others.is_some_and(|o| table.number(row, o, [0.0, 1.0]).is_ok_and(|o| o > QUIET));
+    let disturbed = (0..table.rows()).filter(|r| !quiet(*r)).count();
+    // On a machine that was never quiet there is nothing better.
+    let keep = 2 * disturbed > table.rows();
     let mut out = Own::default();
     for row in 0..table.rows() {
         let text = |column: usize| table.text(row, column);
@@ -54,6 +60,9 @@ pub fn read(table: &Table, peaks: PeaksOf) -> Result<Own> {
             return Err(cure(table.wrong(row, what, problem), &known));
         }
         let seconds = table.micros(row, latency)?;
+        if !keep && !quiet(row) {
+            continue;
+        }
         let name = text(precision);
         let [weight_bytes, activation_bytes] = widths(name).ok_or_else(|| {
             let problem = format!("{name:?} is not a precision that is known");
@@ -120,10 +129,67 @@ pub fn read(table: &Table, peaks: PeaksOf) -> Result<Own> {
             }
         }
     }
+    if disturbed > 0 {
+        let what = if keep { "and are kept, as most are: errors have it in them" } else { "and left out" };
+        let note = format!("{disturbed} of {} rows of the table were disturbed by others {what}", table.rows());
+        out.experts.iter_mut().for_each(|g| g.notes.push(note.clone()));
+    }
     if out.experts.is_empty() && out.gemms.is_empty() && out.norms.is_empty() {
-        return Err(Diag::input("has limits of the device only, nothing to fit")
+        return Err(Diag::input("has no undisturbed times of experts, products or norms")
             .file(table.path())
             .cure("go on measuring: --resume, with a longer --time-budget"));
     }
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::form::Peaks;
+
+    const HEAD: &str = "what,device,kernel_source,version,precision,tokens,hidden_size,inter_size,topk,num_experts,distribution,\
+                        expert_tokens,m,n,k,latency_us,others";
+    const GOOD: &str = "experts,cpu,own,1,bfloat16,8,64,32,2,6,balanced,1x8 4x2 1x0,,,,100,0.02";
+    const DISTURBED: &str = "experts,cpu,own,1,bfloat16,8,64,32,2,6,balanced,1x8 4x2 1x0,,,,900,0.5";
+    const LAUNCH: &str = "launch,cpu,own,1,,,,,,,,,,,,5,0";
+
+    fn read_rows(rows: &[&str]) -> Result<Own> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m.csv");
+        std::fs::write(&path, format!("{HEAD}\n{}\n", rows.join("\n"))).unwrap();
+        let peaks = Peaks { flop_per_s: 1e11, bytes_per_s: 1e10, units: 2.0, l2_bytes: 1e6 };
+        read(&Table::read(&path, &[]).unwrap(), &|_: &str, _: &str| Ok(peaks))
+    }
+
+    #[test]
+    fn what_is_fitted_and_what_was_disturbed() {
+        let gemm = "gemm,cpu,own,1,int8_wo,,,,,,,,8,128,64,50,0";
+        let norm = "norm,cpu,own,1,bfloat16,8,64,,,,,,,,,7,0";
+        let found = read_rows(&[LAUNCH, GOOD, DISTURBED, gemm, norm]).unwrap();
+        let experts = &found.experts[0];
+        assert_eq!((experts.rows.len(), experts.seconds[0], experts.notes.len()), (1, 100.0 * 1e-6, 1));
+        let (load, shape) = (experts.rows[0].load, experts.rows[0].shape);
+        assert_eq!((load.tokens, load.rows, load.active, shape.experts), (8.0, 16.0, 5.0, 6.0));
+        assert_eq!((found.gemms[0].rows[0].n, found.gemms[0].rows[0].element_bytes), (128.0, [2.0, 1.0, 2.0]));
+        assert_eq!((found.norms[0].family.as_str(), found.norms[0].rows[0].bytes), ("layernorm", 2048.0));
+        // Where most are disturbed there is nothing better.
+        assert_eq!(read_rows(&[GOOD, DISTURBED]).unwrap().experts[0].rows.len(), 1);
+        assert_eq!(read_rows(&[DISTURBED]).unwrap().experts[0].rows.len(), 1);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (row, part) in [
+            (GOOD.replace("1x8", "1x9"), "expert_tokens"),
+            (GOOD.replace(",6,", ",7,"), "expert_tokens"),
+            (GOOD.replace("1x8 4x2 1x0", "none"), "expert_tokens"),
+            (GOOD.replace("bfloat16", "fp7"), "precision"),
+            (GOOD.replace("experts", "exports"), "kind of work"),
+            (GOOD.replace(",100,", ",-1,"), "latency_us"),
+            (LAUNCH.to_string(), "no undisturbed times"),
+        ] {
+            let e = read_rows(&[&row]).err().unwrap_or_else(|| panic!("{row}")).to_string();
+            assert!(e.contains(part), "{row}: {e}");
+        }
+    }
 }
