@@ -19,6 +19,8 @@ mod importers;
 mod interrupt;
 #[path = "cli/lru.rs"]
 mod lru;
+#[path = "cli/measure.rs"]
+mod measure;
 #[path = "cli/mechanisms.rs"]
 mod mechanisms;
 #[path = "cli/outputs.rs"]

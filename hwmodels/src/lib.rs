@@ -27,8 +27,11 @@
 
 pub mod calibrate;
 pub mod cost;
+pub mod cuda;
 pub mod form;
 pub mod hardware;
+pub mod kernel;
+pub mod measure;
 pub mod network;
 pub mod topology;
 

@@ -292,3 +292,43 @@ fn measured_times_are_interpolated_and_never_extrapolated() {
     let out = p.command(&["calibrate", "check", "broken.toml", "all.csv"]).output().unwrap();
     assert!(out.status.code() == Some(2) && String::from_utf8_lossy(&out.stderr).contains("do not rise"));
 }
+
+/// A kernel beside the roofline, another that is faster, and those that ship; and an experiment with each.
+#[test]
+fn a_slow_kernel_is_seen_and_what_a_faster_one_gains() {
+    let p = Place::new();
+    let fast = table();
+    p.write("fast.csv", &fast);
+    p.ok(&["calibrate", "fit", "fast.csv", "--no-cross", "--out", "fast.toml"]);
+    // The same times, twice as long.
+    let doubled: Vec<String> = fast
+        .lines()
+        .map(|l| match l.rsplit_once(',').and_then(|(head, ms)| Some((head, ms.parse::<f64>().ok()?))) {
+            Some((head, ms)) => format!("{head},{}", 2.0 * ms).replace("my_kernel", "slow_kernel"),
+            None => l.to_string(),
+        })
+        .collect();
+    p.write("slow.csv", doubled.join("\n"));
+    let args = ["calibrate", "compare", "slow.csv", "--reference", "fast.toml", "--format", "json", "--set"];
+    let text = p.ok(&[&args[..], &["model.precision.experts=16"], &SMALL.map(|s| ["--set", s]).concat()[..]].concat());
+    let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let kernel = &report["kernels"][0];
+    let beside = kernel["beside"].as_array().unwrap();
+    let median = |name: &str| {
+        let found = beside.iter().find(|b| b["name"].as_str().unwrap().contains(name));
+        number(&found.unwrap_or_else(|| panic!("{name}: {text}"))["all"], "median")
+    };
+    assert!((median("fast: my_kernel") - 2.0).abs() < 0.2, "{text}");
+    // Launch, and 80 or 60 % of the peaks: at least 2 / 0.8.
+    assert!(median("roofline") > 2.4 && beside.len() > 3, "{text}");
+    assert!(beside.iter().any(|b| b["name"].as_str().unwrap().starts_with("h100-sxm: ")));
+    let priced = report["experiment"].as_array().unwrap();
+    assert!(priced[0]["costs"][0].as_str().unwrap().contains("slow_kernel"), "{text}");
+    let gain = |i: usize| number(&priced[i], "gain");
+    assert!(gain(0) == 1.0 && gain(1) > 1.05 && gain(2) > 1.05, "{text}");
+    let said = p.ok(&["calibrate", "compare", "slow.csv", "--reference", "fast.toml", "--no-run"]);
+    assert!(said.contains("fastest on the median row") && !said.contains("output tokens/s"), "{said}");
+    // The quickstart's experts have four bits: nothing of it is priced, and it says why.
+    let said = p.ok(&["calibrate", "compare", "slow.csv"]);
+    assert!(said.contains("is not priced") && said.contains("model.precision.experts=16"), "{said}");
+}

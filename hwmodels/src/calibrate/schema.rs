@@ -4,7 +4,7 @@ use super::data::llmservingsim::{self, Served};
 use super::data::nccl::LinksOf;
 use super::data::{
     Group, SCHEMAS, Table, cann, deepep, deepgemm, drop_outliers, infersim_attention, infersim_gemm, join,
-    llmservingsim_attention, moe, nccl,
+    llmservingsim_attention, moe, nccl, own,
 };
 use super::measured::{self, Measured};
 use super::profile::Op;
@@ -25,6 +25,7 @@ pub struct Context<'a> {
 
 /// Columns that mark a schema: all of one list.
 const MARKS: &[(&str, &[&str])] = &[
+    ("measured", &["what", "expert_tokens", "latency_us"]),
     ("fused-moe", &["kernel_source", "moe_dtype", "num_tokens"]),
     ("gemm", &["kind", "m_per_group", "tflops"]),
     ("infersim-gemm", &["num_local_experts", "up_proj_us"]),
@@ -78,6 +79,18 @@ pub fn read(schema: &str, tables: &[Table], x: &Context) -> Result<Vec<Box<dyn M
     let mut out: Vec<Box<dyn Measured>> = Vec::new();
     match schema {
         "fused-moe" => out.extend(all(tables, |t| moe::read(t, peaks))?.into_iter().map(measured::fused_moe)),
+        "measured" => {
+            let read = tables.iter().map(|t| own::read(t, peaks)).collect::<Result<Vec<_>>>()?;
+            let (mut experts, mut gemms, mut norms) = (Vec::new(), Vec::new(), Vec::new());
+            for one in read {
+                experts.push(one.experts);
+                gemms.push(one.gemms);
+                norms.push(one.norms);
+            }
+            out.extend(join(experts).into_iter().map(measured::fused_moe));
+            out.extend(join(gemms).into_iter().filter_map(|g| measured::gemm(Op::Gemm, false, g, "each (n, k)")));
+            out.extend(join(norms).into_iter().map(measured::stream));
+        }
         "gemm" => {
             let device = device()?;
             for group in all(tables, |t| deepgemm::read(t, device, GemmKernel::WIDE, peaks))? {

@@ -46,7 +46,7 @@ enum Command {
     Model(model::Command),
     /// Place experts, prove how good it is, compare methods, and judge placements
     Place(place::Args),
-    /// Fit hardware profiles to measured kernels, and check them
+    /// Measure kernels, fit hardware profiles to them, and check these
     #[command(subcommand)]
     Calibrate(calibrate::Command),
     /// Say where the time of an iteration goes, and what binds
@@ -103,6 +103,7 @@ pub fn main(registry: Registry) -> ExitCode {
             | Command::Validate(_)
             | Command::Place(_)
             | Command::Trace(trace::Command::Synth(_))
+            | Command::Calibrate(calibrate::Command::Measure(_))
     ) {
         let _ = ctrlc::set_handler(|| {
             if INTERRUPTED.swap(true, Ordering::Relaxed) {
@@ -141,7 +142,7 @@ fn dispatch(cli: Cli, registry: &Registry) -> Result<()> {
         Command::Trace(command) => trace::run(&command),
         Command::Model(command) => model::run(&command),
         Command::Place(args) => place::run(&args, registry),
-        Command::Calibrate(command) => calibrate::run(&command),
+        Command::Calibrate(command) => calibrate::run(&command, registry),
         Command::Explain(args) => explain::run(&args, registry),
         Command::Validate(args) => validate::run(&args, registry),
         Command::Plot(args) => inspect::plot(&args),

@@ -14,6 +14,7 @@ pub mod llmservingsim_attention;
 pub mod moe;
 pub mod nccl;
 mod outlier;
+pub mod own;
 mod table;
 
 pub use moe::{read as read_moe, tiling};
@@ -48,6 +49,11 @@ pub const SCHEMAS: &[(&str, &str)] = &[
          dsa_decode_attn-HEADS-WIDTH-KEYS, dsa_decode_logits and dsa_prefill_logits-HEADS-WIDTH",
     ),
     ("llmservingsim-attention", "LLMServingSim's: prefill_chunk, kv_prefill, n_decode, kv_decode, time_us"),
+    (
+        "measured",
+        "what calibrate measure writes: what (experts, gemm, norm, and limits that are not fitted), device, kernel_source, version, \
+         precision, tokens, hidden_size, inter_size, topk, num_experts, distribution, expert_tokens, m, n, k, latency_us",
+    ),
     ("llmservingsim-moe", "LLMServingSim's: tokens, activated_experts, time_us"),
     (
         "fused-exchange",

@@ -11,10 +11,13 @@ use std::collections::BTreeMap;
 pub type PeaksOf<'a> = &'a dyn Fn(&str, &str) -> Result<Peaks>;
 
 /// Bytes of a weight (with its scales) and of an activation, by the precision's name.
-pub(crate) fn widths(precision: &str) -> Option<[f64; 2]> {
+pub fn widths(precision: &str) -> Option<[f64; 2]> {
     Some(match precision {
+        "float32" | "fp32" => [4.0, 4.0],
         "bfloat16" | "bf16" | "float16" | "fp16" => [2.0, 2.0],
         "fp8" | "fp8_block" | "int8" | "w8a8" => [1.0, 1.0],
+        // Widened where they are used.
+        "int8_wo" | "fp8_wo" => [1.0, 2.0],
         // Groups of 32 share a scale byte; of 128 a 16-bit scale.
         "w4a16_mxfp4" | "mxfp4" => [0.53125, 2.0],
         "int4_wo" | "w4a16" | "int4" => [0.515_625, 2.0],

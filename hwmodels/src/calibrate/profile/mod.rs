@@ -53,12 +53,15 @@ pub fn presets() -> &'static [(&'static str, &'static str)] {
 
 /// Names of the precision of operands of these bits, the most suitable first.
 fn precisions(weight_bits: f64, activation_bits: f64) -> &'static [&'static str] {
-    if weight_bits > 8.5 {
+    if weight_bits > 24.5 {
+        // Kernels in 16 bits stood in for these before any was measured, and still do.
+        &["float32", "fp32", "bfloat16", "float16", "bf16", "fp16"]
+    } else if weight_bits > 8.5 {
         &["bfloat16", "float16", "bf16", "fp16"]
     } else if weight_bits > 8.0 {
         &["fp8_block", "fp8"]
     } else if weight_bits > 4.6 {
-        &["fp8", "fp8_block", "int8", "w8a8"]
+        &["fp8", "fp8_block", "int8", "w8a8", "fp8_wo", "int8_wo"]
     } else if activation_bits > 8.5 {
         &["w4a16_mxfp4", "mxfp4", "int4_wo", "w4a16", "int4"]
     } else {

@@ -1,9 +1,12 @@
-//! `moesim calibrate`: profiles from measurements, and how far they are off.
+//! `moesim calibrate`: measurements on this machine, profiles from measurements, and how far they are off.
 
 mod check;
+mod compare;
 mod fit;
+mod measure;
 
 use super::Format;
+use crate::registry::Registry;
 use moesim_core::{Diag, Result};
 use moesim_hwmodels::calibrate::cross::{Cell, Errors};
 use moesim_hwmodels::calibrate::data::Table;
@@ -21,10 +24,14 @@ use std::path::{Path, PathBuf};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
+    /// Time kernels on this machine: experts, products, memory, over shapes of models
+    Measure(measure::Args),
     /// Fit the constants of cost forms to measured times, and write a hardware profile
     Fit(fit::Args),
     /// Compare a profile with measured times: errors, worst rows, pictures
     Check(check::Args),
+    /// Put measured kernels beside rooflines and other kernels, and say what an experiment would gain by the fastest
+    Compare(compare::Args),
 }
 
 /// What both read.
@@ -33,7 +40,7 @@ struct Input {
     /// Measurements: CSV, plain or gzip; several files of one schema are read as one
     #[arg(required = true)]
     data: Vec<PathBuf>,
-    /// What the files hold: fused-moe, gemm, infersim-gemm, infersim-attention, llmservingsim-dense, llmservingsim-attention,
+    /// What the files hold: measured, fused-moe, gemm, infersim-gemm, infersim-attention, llmservingsim-dense, llmservingsim-attention,
     /// llmservingsim-moe, nccl, deepep-low-latency, deepep-normal, fused-exchange [default: by the columns]
     #[arg(long, value_name = "NAME")]
     schema: Option<String>,
@@ -57,10 +64,12 @@ struct Input {
     format: Format,
 }
 
-pub(super) fn run(command: &Command) -> Result<()> {
+pub(super) fn run(command: &Command, registry: &Registry) -> Result<()> {
     match command {
+        Command::Measure(a) => measure::run(a),
         Command::Fit(a) => fit::run(a),
         Command::Check(a) => check::run(a),
+        Command::Compare(a) => compare::run(a, registry),
     }
 }
 
