@@ -100,7 +100,20 @@ fn a_placement_is_written_once_and_run_from_any_format() {
     let p = Place::new();
     trace(&p);
     let place = |out: &str, more: &[&str]| {
-        let own = ["--batch", "64", "--steps", "200", "--no-simulation", "--redundant", "8", "--out", out, "--quiet"];
+        let own = [
+            "--batch",
+            "64",
+            "--steps",
+            "200",
+            "--no-simulation",
+            "--redundant",
+            "8",
+            "--unit",
+            "tokens",
+            "--out",
+            out,
+            "--quiet",
+        ];
         p.ok(&SITE.iter().chain(&own).chain(more).copied().collect::<Vec<_>>());
     };
     place("a.json", &["--threads", "1"]);

@@ -38,7 +38,9 @@ impl Placement for Anneal {
 
 /// Anneals `start`.
 pub(crate) fn from(p: &Problem, start: Homes) -> Solution {
-    Solution { cut: p.effort.over(), ..traced(p, start).0.into() }
+    let homes = traced(p, start).0;
+    // Asked after the search.
+    Solution { cut: p.effort.over(), ..homes.into() }
 }
 
 /// Anneals `start`, and says by how much it believes the objective changed.
