@@ -130,13 +130,15 @@ fn a_placement_is_written_once_and_run_from_any_format() {
              [workload.routing]\nkind = \"trace\"\npath = \"t.arrow\"\n"
         )
     };
-    p.write("own.toml", experiment("./a.json"));
+    // Every slot is taken, so that maps of slots say the same.
+    place("c.json", &["--solver", "contiguous"]);
+    p.write("own.toml", experiment("./c.json"));
     let own = p.run("own.toml", "own", &[]).summary();
     assert_eq!(own["placement"]["format"], "moesim");
     assert_eq!(own["placement"]["redundant"], 24 * 8);
     for format in ["eplb", "sglang", "tensorrt-llm"] {
         let file = format!("{format}.{}", if format == "tensorrt-llm" { "yaml" } else { "json" });
-        place(&file, &["--as", format]);
+        place(&file, &["--solver", "contiguous", "--as", format]);
         p.write("other.toml", experiment(&format!("./{file}")));
         let other = p.run("other.toml", format, &[]).summary();
         assert_eq!(other["placement"]["format"], format);
@@ -148,10 +150,22 @@ fn a_placement_is_written_once_and_run_from_any_format() {
     // Judged beside what is computed, and by itself.
     let report = json(
         &p,
-        &["--solver", "contiguous", "--judge", "a.json", "--redundant", "8", "--no-simulation", "--batch", "64"],
+        &[
+            "--solver",
+            "contiguous",
+            "--judge",
+            "a.json",
+            "--redundant",
+            "8",
+            "--no-simulation",
+            "--batch",
+            "64",
+            "--unit",
+            "tokens",
+        ],
     );
     assert!(number(method(&report, "a.json"), "objective") < number(method(&report, "contiguous"), "objective"));
-    let alone: Value = serde_json::from_str(&p.ok(&["place", "--judge", "a.json,b.json", "--format", "json"])).unwrap();
+    let alone: Value = serde_json::from_str(&p.ok(&["place", "--judge", "c.json,c.json", "--format", "json"])).unwrap();
     assert_eq!(
         (&alone[1]["moves"], &alone[0]["redundant"], &alone[0]["load"]),
         (&0.into(), &(24 * 8).into(), &"no data".into())
