@@ -228,6 +228,9 @@ impl Args {
         if self.train == 0.0 {
             return Err(Diag::input("there is nothing to train on").place("--train").cure("choose more than 0"));
         }
+        if let Some(n) = self.batch.filter(|n| !(1..=1 << 20).contains(n)) {
+            return Err(Diag::input(format!("{n} tokens an iteration")).place("--batch").cure("choose 1 to 2^20"));
+        }
         if self.steps == 0 || self.steps > 1 << 32 {
             return Err(Diag::input(format!("{} steps", self.steps)).place("--steps").cure("choose 1 to 2^32"));
         }

@@ -91,6 +91,7 @@ impl Given {
         };
         let k = counts.k.map(|k| k as usize).or(site.as_ref().map(|s| s.plan.moe(0).top_k as usize)).unwrap_or(1);
         let loads = Loads::of_counts(&counts, layers, k);
+        redundant(a, experts, groups)?;
         let iteration_tokens = f64::from(a.batch.unwrap_or(64 * groups as u32));
         let in_seconds = a.unit.map_or(site.is_some(), |u| u == Unit::Seconds);
         need_site(in_seconds, site.as_ref())?;
@@ -131,6 +132,7 @@ impl Given {
         let all = trace.sequences();
         let split = if a.train >= 1.0 { all } else { ((all as f64 * a.train) as usize).clamp(1, all) };
         let (experts, groups) = (site.experts(), site.plan.ranks.ep);
+        redundant(a, experts, groups)?;
         let loads = Loads::of_trace(&trace, 0..split, experts)?;
         let iteration_tokens = f64::from(a.batch.unwrap_or(64 * site.plan.machine.devices() as u32));
         let in_seconds = a.unit.is_none_or(|u| u == Unit::Seconds);
@@ -261,6 +263,17 @@ fn shuffled(trace: &Trace, seed: u64) -> Result<Trace> {
     }
     let renamed = |(id, &i): (u32, &usize)| OwnedSequence { id, ..trace.sequence(i).to_owned() };
     Trace::from_sequences(trace.meta().clone(), (0u32..).zip(&order).map(renamed).collect())
+}
+
+/// Refuses more replicas than there are places, before anything is made for them.
+fn redundant(a: &Args, experts: usize, groups: usize) -> Result<()> {
+    let most = experts * (groups - 1);
+    if a.redundant <= most {
+        return Ok(());
+    }
+    Err(Diag::input(format!("{} redundant experts, but {most} put every expert everywhere", a.redundant))
+        .place("--redundant")
+        .cure("ask for fewer"))
 }
 
 fn need_site(in_seconds: bool, site: Option<&Site>) -> Result<()> {
