@@ -226,10 +226,8 @@ impl Loads {
     }
 }
 
-/// The problem of placing `loads` on `groups` groups, in seconds if there is a site, in tokens otherwise.
-///
-/// # Errors
-/// Memory that does not hold all experts.
+/// The problem of placing `loads` on `groups` groups, in seconds if there is a site, in tokens otherwise; without limits but even
+/// slots.
 pub fn problem(
     site: Option<&Site>,
     experts: usize,
