@@ -154,7 +154,7 @@ impl Model {
         all: &[Variable],
         effort: &Effort,
     ) -> Result<Option<Found>> {
-        use good_lp::{ResolutionError, Solution, WithInitialSolution, WithMipGap};
+        use good_lp::{ResolutionError, Solution, WithMipGap};
         let mut model = self.fill(good_lp::highs(problem), all);
         model.set_verbose(false);
         let nodes = i32::try_from(effort.steps).unwrap_or(i32::MAX);
@@ -163,13 +163,13 @@ impl Model {
             model = model.set_time_limit(until.saturating_duration_since(std::time::Instant::now()).as_secs_f64());
         }
         let model = model.with_mip_gap(effort.gap as f32).map_err(|e| failed(&e.to_string()))?;
-        let start: Vec<(Variable, f64)> = all.iter().zip(&self.columns).map(|(v, c)| (*v, c.start)).collect();
-        match model.with_initial_solution(start).solve() {
+        // Without the start: with one, HiGHS (highs-sys 1.16.0) called it optimal where it was not (objective 12, 8 is possible; the seed is kept
+        // with the tests). Who finds nothing better takes the start anyhow.
+        match model.solve() {
             Ok(solution) => {
                 let values: Vec<f64> = all.iter().map(|v| solution.value(*v)).collect();
                 // good_lp hands out no bound, and a status word proves nothing: those of `crate::bound` have to do.
-                let bound = 0.0;
-                Ok(Some(Found { values, bound, cut: effort.over() }))
+                Ok(Some(Found { values, bound: 0.0, cut: effort.over() }))
             }
             Err(ResolutionError::Infeasible) => Err(infeasible()),
             Err(ResolutionError::Other("NoSolutionFound")) => Ok(None),
