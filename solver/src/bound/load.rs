@@ -4,7 +4,8 @@
 //! * every replica costs at most T on the fastest group;
 //! * all replicas together number at most E + R, and cost at most T times the sum of speeds;
 //! * of replicas that cost more than half of T on the fastest group, each has a group of its own; likewise no group holds more
-//!   than j of those that cost more than T / (j + 1).
+//!   than j of those that cost more than T / (j + 1);
+//! * with two slots a group, who costs more than T - a shares a group with none that costs more than a.
 //!
 //! The last condition counts slots: a replica of the class (T / (j + 1), T / j] takes 1 / j of a group that holds only such
 //! ones, and if all slots have to be filled, a group of s slots has s.
@@ -62,7 +63,54 @@ fn refutes(p: &Problem, l: usize, t: f64) -> bool {
         return true;
     }
     // As equal as groups are, classes by size; with different speeds the fastest stands for all, which refutes less.
-    crowded(p, l, cap, &fewest)
+    crowded(p, l, cap, &fewest) || unpaired(p, l, cap, &fewest)
+}
+
+/// Thresholds at which pairs are looked at, up to half of the time.
+const THRESHOLDS: usize = 64;
+
+/// Whether groups of two slots cannot be filled with pairs that keep `cap`.
+///
+/// For any a up to half of it: a replica of more than `cap` - a shares its group with none of more than a. Counting it as two, and
+/// those between as one, all groups hold two each. An expert may take more replicas, so that each is smaller, as long as there are
+/// spare ones: where they lower the count most, fractions allowed.
+fn unpaired(p: &Problem, l: usize, cap: f64, fewest: &[usize]) -> bool {
+    if p.slots[l].iter().any(|s| *s > 2) {
+        return false;
+    }
+    let spare = p.replicas() - fewest.iter().sum::<usize>();
+    (0..=THRESHOLDS).any(|i| {
+        let a = 0.5 * cap * i as f64 / THRESHOLDS as f64;
+        let weight = |e: usize, n: usize| {
+            let cost = p.cost(l, e, n);
+            // Rounding never adds to a count.
+            let each = usize::from(cost > a * (1.0 + 1e-12)) + usize::from(cost > (cap - a) * (1.0 + 1e-12));
+            (n * each) as f64
+        };
+        let mut all = 0.0;
+        let mut lower: Vec<(f64, f64)> = Vec::new();
+        for (e, &n) in fewest.iter().enumerate() {
+            let now = weight(e, n);
+            all += now;
+            // The most that one spare replica lowers the count by, and the most that any number of them does.
+            let (mut rate, mut total) = (0.0f64, 0.0f64);
+            for more in 1..=spare.min(p.groups - n) {
+                let gain = now - weight(e, n + more);
+                (rate, total) = (rate.max(gain / more as f64), total.max(gain));
+            }
+            if total > 0.0 {
+                lower.push((rate, total));
+            }
+        }
+        lower.sort_by(|x, y| y.0.total_cmp(&x.0));
+        let mut left = spare as f64;
+        for (rate, total) in lower {
+            let used = (total / rate).min(left);
+            all -= rate * used;
+            left -= used;
+        }
+        all > 2.0 * p.groups as f64 + 1e-9
+    })
 }
 
 /// Fewest replicas of which each costs at most `cap`.
@@ -148,11 +196,22 @@ mod tests {
         // The mean.
         assert!((load(&layer(&[1.0, 1.0, 1.0, 1.0], 2, 0)) - 2.0).abs() < 1e-6);
         // The hottest expert, whole or halved.
-        assert!((load(&layer(&[10.0, 1.0, 1.0, 1.0], 2, 0)) - 10.0).abs() < 1e-6);
+        assert!((load(&layer(&[10.0, 1.0], 2, 0)) - 10.0).abs() < 1e-6);
+        // It shares its group, as all slots are needed: 11, found up to the thresholds.
+        let shared = load(&layer(&[10.0, 1.0, 1.0, 1.0], 2, 0));
+        assert!(shared > 10.9 && shared <= 11.0 + 1e-6, "{shared}");
         assert!((load(&layer(&[10.0, 1.0], 3, 1)) - 5.0).abs() < 1e-6);
         // Five of 3 on four groups: two share one.
         assert!((load(&layer(&[3.0, 3.0, 3.0, 3.0, 3.0], 4, 0)) - 6.0).abs() < 1e-6);
         assert_eq!(load(&layer(&[0.0, 0.0], 2, 0)), 0.0);
+    }
+
+    /// Two slots a group: the largest two are alone, the others are paired, the third with the smallest.
+    #[test]
+    fn pairs_are_folded() {
+        // 8 + 5 or 7 + 6: 13.
+        let bound = load(&layer(&[10.0, 9.0, 8.0, 7.0, 6.0, 5.0], 4, 0));
+        assert!(bound > 12.6 && bound <= 13.0 + 1e-6, "{bound}");
     }
 
     #[test]
