@@ -41,13 +41,21 @@ struct Copy {
 };
 
 struct Lane {
-    const void* row;
+    const void *row, *other;
+    float (*sums)[4];
     unsigned a[4], b[2];
     float c[4];
     unsigned out[4], value;
 };
 
+// Products of a warpgroup, as one of its warps sees them: its rows of a, all of b; where its lanes' sums are.
+struct GroupProduct {
+    const void *a, *b;
+    float (*sums[32])[4];
+};
+
 struct Warp {
+    std::vector<GroupProduct> open;
     int arrived = 0;
     unsigned turn = 0;
     Lane lanes[32];
@@ -58,6 +66,8 @@ struct Fiber {
     std::unique_ptr<char[]> stack;
     std::vector<Copy> open;
     std::deque<std::vector<Copy>> groups;
+    // Copies arrived that products of warpgroups do not see yet.
+    bool unseen = false;
     bool ended = false;
 };
 
@@ -118,7 +128,7 @@ struct Emulator {
                 Fiber& f = fibers[i];
                 const size_t size = 256 << 10;
                 if (!f.stack) f.stack.reset(new char[size]);
-                f.ended = false;
+                f.ended = f.unseen = false;
                 getcontext(&f.context);
                 f.context.uc_stack.ss_sp = f.stack.get();
                 f.context.uc_stack.ss_size = size;
@@ -234,6 +244,7 @@ inline void copy_commit() {
 template <int N> inline void copy_wait() {
     Fiber& f = emulator.fibers[emulator.now];
     while ((int)f.groups.size() > N) {
+        f.unseen |= !f.groups.front().empty();
         for (const Copy& c : f.groups.front()) copy_now(c);
         f.groups.pop_front();
     }
@@ -274,6 +285,49 @@ inline void multiply_add(float (&c)[4], const unsigned (&a)[4], unsigned b0, uns
             }
     });
     for (int i = 0; i < 4; i++) c[i] = own.c[i];
+}
+
+#define MOE_GROUPS 1
+inline void copies_to_groups() { emulator.fibers[emulator.now].unseen = false; }
+inline void group_begin() {}
+// Element (row, k) of 16 columns that a descriptor names: rows of 128 bytes, eights of them 1,024 apart, pieces of 16 bytes exchanged by
+// the row within the eight, which the hardware takes from the address.
+inline float described(const void* from, int row, int k) {
+    size_t at = (const unsigned char*)from - emulator.shared.data() + row / 8 * 1024 + row % 8 * 128 + 2 * k;
+    at ^= (at >> 7 & 7) << 4;
+    return from_bits((unsigned)*(const unsigned short*)(emulator.shared.data() + at) << 16);
+}
+inline void group_do(int warp, const GroupProduct& g) {
+    for (int l = 0; l < 32; l++)
+        for (int n = 0; n < 16; n++)
+            for (int i = 0; i < 4; i++) {
+                int row = 16 * (warp % 4) + l / 4 + 8 * (i / 2), column = 8 * n + 2 * (l % 4) + i % 2;
+                for (int k = 0; k < 16; k++) g.sums[l][n][i] += described(g.a, row, k) * described(g.b, column, k);
+            }
+}
+// At once, or when it is waited for: the same two extremes as for copies.
+inline void group_multiply(float (&c)[16][4], const void* a, const void* b) {
+    for (Fiber& f : emulator.fibers)
+        if (f.unseen) {
+            fprintf(stderr, "products of a warpgroup read what they may not see yet\n");
+            exit(2);
+        }
+    Lane& own = emulator.lane();
+    own.row = a;
+    own.other = b;
+    own.sums = c;
+    emulator.together([](Warp& w) {
+        GroupProduct g = {w.lanes[0].row, w.lanes[0].other, {}};
+        for (int l = 0; l < 32; l++) g.sums[l] = w.lanes[l].sums;
+        if (emulator.late) w.open.push_back(g);
+        else group_do(emulator.now / 32, g);
+    });
+}
+template <int M> inline void group_wait(float (&)[M][16][4]) {
+    emulator.together([](Warp& w) {
+        for (const GroupProduct& g : w.open) group_do(emulator.now / 32, g);
+        w.open.clear();
+    });
 }
 
 // The nearest BF16, the even one among equals.

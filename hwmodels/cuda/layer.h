@@ -49,6 +49,8 @@ inline void device_zero(void* to, size_t bytes) { MOE_CHECK(cudaMemset(to, 0, by
 // Owns what a layer needs beside x, selections and weights.
 struct MoeLayer {
     MoeParams p;
+    // Tall tiles of BF16 weights by products of warpgroups.
+    bool wgmma = false;
     std::vector<void*> owned;
 
     template <typename T> address buffer(size_t count) {
@@ -90,6 +92,15 @@ struct MoeLayer {
     }
     MoeLayer(const MoeLayer&) = delete;
 
+    // Whether products of warpgroups were compiled for this device.
+    static bool knows_groups() {
+        unsigned *out = (unsigned*)device_new(4), knows = 0;
+        MOE_LAUNCH(moe_knows, 1, 32, 0, out);
+        to_host(&knows, out, 4);
+        device_delete(out);
+        return knows == 1;
+    }
+
     void sort() {
         MOE_LAUNCH(moe_count, p.routed, MOE_SORT_THREADS, 0, p);
         MOE_LAUNCH(moe_scan, 1, MOE_MOST_EXPERTS, 0, p);
@@ -97,10 +108,12 @@ struct MoeLayer {
     }
     void up() {
         if (p.fp8) MOE_LAUNCH(moe_up_fp8, p.blocks, MOE_THREADS, MOE_SHARED_BYTES, p);
+        else if (wgmma) MOE_LAUNCH(moe_up_wgmma, p.blocks, MOE_THREADS, MOE_SHARED_BYTES, p);
         else MOE_LAUNCH(moe_up_bf16, p.blocks, MOE_THREADS, MOE_SHARED_BYTES, p);
     }
     void down() {
         if (p.fp8) MOE_LAUNCH(moe_down_fp8, p.blocks, MOE_THREADS, MOE_SHARED_BYTES, p);
+        else if (wgmma) MOE_LAUNCH(moe_down_wgmma, p.blocks, MOE_THREADS, MOE_SHARED_BYTES, p);
         else MOE_LAUNCH(moe_down_bf16, p.blocks, MOE_THREADS, MOE_SHARED_BYTES, p);
     }
     void combine() { MOE_LAUNCH(moe_combine, p.tokens, 256, 0, p); }

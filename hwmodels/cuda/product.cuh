@@ -52,11 +52,14 @@ __device__ __forceinline__ void widen(unsigned x, unsigned& low, unsigned& high)
     high = scale_up((b & 0x80008000u) | ((b & 0x7f007f00u) >> 4));
 }
 
-// UP: rows are gathered from x by token, weights are W1, results are h; else rows are h's, weights W2, results y.
-template <int HEIGHT, bool UP, bool FP8> struct MoeProduct {
+// UP: rows are gathered from x by token, weights are W1, results are h; else rows are h's, weights W2, results y. GROUP: the four
+// warps multiply together (wgmma).
+template <int HEIGHT, bool UP, bool FP8, bool GROUP> struct MoeProduct {
     // Warps beside each other in rows and columns, and what one has: fragments of 16 rows and of 8 columns.
-    static const int DOWN = HEIGHT == MOE_MANY ? 2 : 1, ACROSS = MOE_WARPS / DOWN;
+    static const int DOWN = GROUP ? 4 : HEIGHT == MOE_MANY ? 2 : 1, ACROSS = MOE_WARPS / DOWN;
     static const int M = HEIGHT / DOWN / 16, N = MOE_COLUMNS / ACROSS / 8;
+    // Rows from a warp's fragment to its next.
+    static const int NEXT = GROUP ? 64 : 16;
     static const int PIECES = HEIGHT * 8 / MOE_THREADS;
     // Bytes of a stage: rows of x or h, then rows of weights; as many stages as the memory holds, at most eight.
     static const int ROWS_BYTES = HEIGHT * MOE_STEP * 2, STAGE_BYTES = ROWS_BYTES + MOE_COLUMNS * MOE_STEP * (FP8 ? 1 : 2);
@@ -74,7 +77,7 @@ template <int HEIGHT, bool UP, bool FP8> struct MoeProduct {
         depth = UP ? p.hidden : inner;
         lane = threadIdx.x % 32;
         int warp = threadIdx.x / 32;
-        warp_row = warp / ACROSS * (HEIGHT / DOWN);
+        warp_row = warp / ACROSS * (GROUP ? 16 : HEIGHT / DOWN);
         warp_column = warp % ACROSS * (MOE_COLUMNS / ACROSS);
 #pragma unroll
         for (int i = 0; i < PIECES; i++) {
@@ -146,7 +149,7 @@ template <int HEIGHT, bool UP, bool FP8> struct MoeProduct {
             unsigned a[M][4];
 #pragma unroll
             for (int m = 0; m < M; m++) {
-                int row = warp_row + 16 * m;
+                int row = warp_row + NEXT * m;
                 if (FP8) {
                     // K is permuted in the same way on both sides: lane q of four has elements 4 q to 4 q + 3 of sixteen, which
                     // are four bytes of the weights.
@@ -184,6 +187,18 @@ template <int HEIGHT, bool UP, bool FP8> struct MoeProduct {
         }
     }
 
+#if MOE_GROUPS
+    // The same by all four warps; it goes on until group_wait.
+    __device__ __forceinline__ void multiply_together(int step) {
+        const unsigned char* rows = shared + step % STAGES * STAGE_BYTES;
+        group_begin();
+#pragma unroll
+        for (int k = 0; k < MOE_STEP / 16; k++)
+#pragma unroll
+            for (int m = 0; m < M; m++) group_multiply(sums[m], rows + NEXT * 128 * m + 32 * k, rows + ROWS_BYTES + 32 * k);
+    }
+#endif
+
     // Sums over this part of K.
     __device__ __forceinline__ void run() {
         int steps = moe_ceil(depth, MOE_STEP);
@@ -195,11 +210,20 @@ template <int HEIGHT, bool UP, bool FP8> struct MoeProduct {
         }
         for (int s = from; s < to; s++) {
             copy_wait<STAGES - 2>();
+#if MOE_GROUPS
+            if constexpr (GROUP) copies_to_groups();
+#endif
             // All threads' copies are there, and all are done with the stage that is filled next.
             __syncthreads();
+#if MOE_GROUPS
+            if constexpr (GROUP) multiply_together(s);
+#endif
             if (s + STAGES - 1 < to) start(s + STAGES - 1);
             copy_commit();
-            multiply(s);
+#if MOE_GROUPS
+            if constexpr (GROUP) group_wait(sums);
+#endif
+            if constexpr (!GROUP) multiply(s);
         }
         copy_wait<0>();
         __syncthreads();
@@ -246,7 +270,7 @@ template <int HEIGHT, bool UP, bool FP8> struct MoeProduct {
         for (int m = 0; m < M; m++)
 #pragma unroll
             for (int half = 0; half < 2; half++) {
-                int r = warp_row + 16 * m + 8 * half + lane / 4;
+                int r = warp_row + NEXT * m + 8 * half + lane / 4;
                 if (r >= t.rows) continue;
                 if (UP) {
 #pragma unroll
@@ -283,14 +307,14 @@ template <int HEIGHT, bool UP, bool FP8> struct MoeProduct {
     }
 };
 
-template <int HEIGHT, bool UP, bool FP8>
+template <int HEIGHT, bool UP, bool FP8, bool GROUP>
 __device__ __forceinline__ void moe_run_tile(const MoeParams& p, const MoeTile& t, unsigned char* shared) {
-    MoeProduct<HEIGHT, UP, FP8> product(p, t, shared);
+    MoeProduct<HEIGHT, UP, FP8, GROUP> product(p, t, shared);
     product.run();
     if (product.gather()) product.store();
 }
 
-template <bool UP, bool FP8> __device__ __forceinline__ void moe_walk(const MoeParams& p) {
+template <bool UP, bool FP8, bool GROUP = false> __device__ __forceinline__ void moe_walk(const MoeParams& p) {
     MOE_DYNAMIC_SHARED(tile_memory);
     const int* start = at<int>(UP ? p.up_start : p.down_start);
     int experts = p.routed + p.shared, parts = at<int>(p.splits)[UP ? 0 : 1];
@@ -298,9 +322,9 @@ template <bool UP, bool FP8> __device__ __forceinline__ void moe_walk(const MoeP
     for (int number = blockIdx.x; number < tiles; number += gridDim.x) {
         MoeTile t = moe_tile(start, at<int>(p.row_start), experts, number, parts);
         if (moe_height(at<int>(p.row_start)[t.expert + 1] - at<int>(p.row_start)[t.expert]) == MOE_FEW) {
-            moe_run_tile<MOE_FEW, UP, FP8>(p, t, tile_memory);
+            moe_run_tile<MOE_FEW, UP, FP8, false>(p, t, tile_memory);
         } else {
-            moe_run_tile<MOE_MANY, UP, FP8>(p, t, tile_memory);
+            moe_run_tile<MOE_MANY, UP, FP8, GROUP>(p, t, tile_memory);
         }
     }
 }
@@ -309,5 +333,15 @@ extern "C" __global__ void __launch_bounds__(MOE_THREADS) moe_up_bf16(MoeParams 
 extern "C" __global__ void __launch_bounds__(MOE_THREADS) moe_down_bf16(MoeParams p) { moe_walk<false, false>(p); }
 extern "C" __global__ void __launch_bounds__(MOE_THREADS) moe_up_fp8(MoeParams p) { moe_walk<true, true>(p); }
 extern "C" __global__ void __launch_bounds__(MOE_THREADS) moe_down_fp8(MoeParams p) { moe_walk<false, true>(p); }
+
+// With the products of warpgroups for tall tiles, where they were compiled in, of which moe_knows writes 1; else they do nothing.
+#if MOE_GROUPS
+extern "C" __global__ void __launch_bounds__(MOE_THREADS) moe_up_wgmma(MoeParams p) { moe_walk<true, false, true>(p); }
+extern "C" __global__ void __launch_bounds__(MOE_THREADS) moe_down_wgmma(MoeParams p) { moe_walk<false, false, true>(p); }
+#else
+extern "C" __global__ void __launch_bounds__(MOE_THREADS) moe_up_wgmma(MoeParams) {}
+extern "C" __global__ void __launch_bounds__(MOE_THREADS) moe_down_wgmma(MoeParams) {}
+#endif
+extern "C" __global__ void moe_knows(unsigned* out) { *out = MOE_GROUPS; }
 
 #endif

@@ -50,6 +50,55 @@ __device__ __forceinline__ unsigned scale_up(unsigned x) {
     return r;
 }
 
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+// Products of a warpgroup, which sm_90a alone has.
+#define MOE_GROUPS 1
+
+// What lies in shared memory for such products: rows of 128 bytes whose pieces are swizzled by swizzle128, from an address whose row
+// is a multiple of eight. PTX ISA, "Matrix descriptor": address and the 1,024 bytes from eight rows to the next, in units of 16;
+// 1 at bit 62: swizzled over 128 bytes. The other distance (bits 16 on) is not used with this swizzle.
+__device__ __forceinline__ unsigned long long describe(const void* rows) {
+    unsigned at = (unsigned)__cvta_generic_to_shared(rows);
+    return (unsigned long long)((at & 0x3ffff) >> 4) | 1ull << 16 | 64ull << 32 | 1ull << 62;
+}
+
+// What this thread's copies brought is there for products of warpgroups, after the next barrier.
+__device__ __forceinline__ void copies_to_groups() { asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory"); }
+// Before the first product, and after sums were touched otherwise.
+__device__ __forceinline__ void group_begin() { asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory"); }
+
+#define MOE_SUMS(i) "+f"(c[i][0]), "+f"(c[i][1]), "+f"(c[i][2]), "+f"(c[i][3])
+// c += a b of 64 x 16 and 16 x 128 in BF16 by the four warps, sums in FP32; a's rows and b's columns are rows of shared memory. Warp
+// w has rows 16 w to 16 w + 15, as fragments of 16 x 8 like those of multiply_add. It goes on after this returns.
+__device__ __forceinline__ void group_multiply(float (&c)[16][4], const void* a, const void* b) {
+    asm volatile("{\n.reg .pred add;\nsetp.eq.u32 add, 0, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
+                 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+                 "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+                 "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+                 "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+                 "%64, %65, add, 1, 1, 0, 0;\n}\n"
+                 : MOE_SUMS(0), MOE_SUMS(1), MOE_SUMS(2), MOE_SUMS(3), MOE_SUMS(4), MOE_SUMS(5), MOE_SUMS(6), MOE_SUMS(7),
+                   MOE_SUMS(8), MOE_SUMS(9), MOE_SUMS(10), MOE_SUMS(11), MOE_SUMS(12), MOE_SUMS(13), MOE_SUMS(14), MOE_SUMS(15)
+                 : "l"(describe(a)), "l"(describe(b)));
+}
+#undef MOE_SUMS
+
+// Waits for all of them.
+template <int M> __device__ __forceinline__ void group_wait(float (&c)[M][16][4]) {
+    asm volatile("wgmma.commit_group.sync.aligned;\nwgmma.wait_group.sync.aligned 0;\n" ::: "memory");
+    // Nothing reads sums before this.
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int n = 0; n < 16; n++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) asm volatile("" : "+f"(c[m][n][i])::"memory");
+}
+#else
+#define MOE_GROUPS 0
+#endif
+
 __device__ __forceinline__ unsigned select_bytes(unsigned a, unsigned b, unsigned which) { return __byte_perm(a, b, which); }
 __device__ __forceinline__ float exponential(float x) { return __expf(x); }
 __device__ __forceinline__ float from_bits(unsigned x) { return __uint_as_float(x); }

@@ -50,6 +50,8 @@ pub struct Gpu {
     module: Arc<CudaModule>,
     /// How the kernels were made, as in `cubin sm_90a`.
     pub code: String,
+    /// Whether tall tiles of BF16 weights are multiplied by warpgroups (wgmma), which [`Gpu::knows_groups`] must allow.
+    pub wgmma: bool,
     /// Blocks of the products: as many as run at once.
     pub blocks: u32,
 }
@@ -80,9 +82,10 @@ impl Gpu {
         unsafe { context.disable_event_tracking() };
         let stream = context.default_stream();
         let (module, code) = load(&context)?;
-        let mut gpu = Self { context, stream, module, code, blocks: 0 };
+        let mut gpu = Self { context, stream, module, code, wgmma: false, blocks: 0 };
         let mut each = 0;
-        for name in ["moe_up_bf16", "moe_down_bf16", "moe_up_fp8", "moe_down_fp8"] {
+        let products = ["moe_up_wgmma", "moe_down_wgmma", "moe_up_bf16", "moe_down_bf16", "moe_up_fp8", "moe_down_fp8"];
+        for name in products {
             let f = gpu.kernel(name)?;
             let limit = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             f.set_attribute(limit, SHARED_BYTES as i32).map_err(failed)?;
@@ -270,13 +273,31 @@ impl Gpu {
         self.launch("moe_permute", (p.routed + p.shared) as u32, SORT_THREADS, 0, p)
     }
 
+    /// Whether products of warpgroups were compiled for this device.
+    ///
+    /// # Errors
+    /// The driver failed.
+    pub fn knows_groups(&self) -> Result<bool> {
+        let out = self.memory(4)?;
+        self.stream("moe_knows", 1, 32, &[out.address()], None)?;
+        Ok(self.floats(&out, 1)?[0].to_bits() == 1)
+    }
+
+    fn product(&self, which: &str, p: &Params) -> Result<()> {
+        let how = match (p.fp8, self.wgmma) {
+            (0, true) => "wgmma",
+            (0, false) => "bf16",
+            _ => "fp8",
+        };
+        self.launch(&format!("moe_{which}_{how}"), p.blocks as u32, THREADS, SHARED_BYTES, p)
+    }
+
     /// Launches the second product alone, which with one expert is a dense one.
     ///
     /// # Errors
     /// The driver failed.
     pub fn down(&self, p: &Params) -> Result<()> {
-        let name = if p.fp8 != 0 { "moe_down_fp8" } else { "moe_down_bf16" };
-        self.launch(name, p.blocks as u32, THREADS, SHARED_BYTES, p)
+        self.product("down", p)
     }
 
     /// Launches a layer, from its sort to its combine.
@@ -285,8 +306,7 @@ impl Gpu {
     /// The driver failed.
     pub fn layer(&self, p: &Params) -> Result<()> {
         self.sort(p)?;
-        let name = if p.fp8 != 0 { "moe_up_fp8" } else { "moe_up_bf16" };
-        self.launch(name, p.blocks as u32, THREADS, SHARED_BYTES, p)?;
+        self.product("up", p)?;
         self.down(p)?;
         self.launch("moe_combine", p.tokens as u32, 256, 0, p)
     }
@@ -327,8 +347,8 @@ fn load(context: &Arc<CudaContext>) -> Result<(Arc<CudaModule>, String)> {
     if unsafe { cudarc::nvrtc::sys::is_culib_present() }
         && let Some(arch) = virtual_architecture(major, minor)
     {
-        let options =
-            CompileOptions { arch: Some(arch), options: vec!["-default-device".into()], ..Default::default() };
+        let options = vec!["-default-device".into(), "--std=c++17".into()];
+        let options = CompileOptions { arch: Some(arch), options, ..Default::default() };
         // What an older driver cannot load, a cubin may still serve.
         let compiled = compile_ptx_with_opts(source(), options).ok().and_then(|ptx| context.load_module(ptx).ok());
         if let Some(module) = compiled {
@@ -353,6 +373,8 @@ fn virtual_architecture(major: i32, minor: i32) -> Option<&'static str> {
         (8, 0..=5) => "compute_80",
         (8, 6..=8) => "compute_86",
         (8, _) => "compute_89",
+        // With the products of warpgroups, which only this one has.
+        (9, 0) => "compute_90a",
         (9, _) => "compute_90",
         (10, _) => "compute_100",
         (12, _) => "compute_120",

@@ -15,6 +15,8 @@ use std::time::Instant;
 
 /// The block is at least this many times the L2, if memory allows.
 const TIMES_L2: u64 = 4;
+/// Calls by which two ways of multiplying are compared.
+const CALLS: usize = 10;
 /// Tables of weights' addresses that calls take in turn.
 const TURNS: usize = 16;
 
@@ -63,7 +65,7 @@ impl Cuda {
             rotated_bytes: size,
             date: host::date(),
         };
-        Ok(Self {
+        let mut bench = Self {
             gpu,
             ordinal,
             facts,
@@ -76,7 +78,36 @@ impl Cuda {
             tables: Vec::new(),
             turn: 0,
             host: None,
-        })
+        };
+        if bench.gpu.knows_groups()? {
+            let how = bench.choose()?;
+            bench.facts.code += how;
+        }
+        Ok(bench)
+    }
+
+    /// Takes products of warpgroups for tall tiles if they are right on this device, and faster; says which it is.
+    fn choose(&mut self) -> Result<&'static str> {
+        self.gpu.wgmma = true;
+        let right = check(&self.gpu).is_ok();
+        self.gpu.wgmma = false;
+        if !right {
+            self.gpu.finish()?;
+            return Ok(" mma.sync (wgmma is wrong on this device)");
+        }
+        let work = Work::Gemm { precision: Precision::Bf16, size: [4096; 3] };
+        if self.prepare(&Point { work, pass: 1 })?.is_some() {
+            return Ok(" mma.sync (no room to compare with wgmma)");
+        }
+        let mut best = [f64::INFINITY; 2];
+        for _ in 0..CALLS {
+            for (wgmma, best) in [false, true].into_iter().zip(&mut best) {
+                self.gpu.wgmma = wgmma;
+                *best = best.min(self.once()?);
+            }
+        }
+        self.gpu.wgmma = best[1] < best[0];
+        Ok(if self.gpu.wgmma { " wgmma" } else { " mma.sync (wgmma is slower)" })
     }
 
     /// The address of the block's next piece of so many bytes.
