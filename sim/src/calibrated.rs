@@ -52,12 +52,12 @@ impl Calibrated {
                 continue;
             }
             if let Some(found) = look.find(&[Op::Gemm], bits, |_| true) {
-                let KernelForm::Gemm { kernel, .. } = found.kernel.form() else { continue };
                 let peaks = look.peaks(found.kernel, bits)?;
                 // As it was fitted, where it was fitted for these operands.
                 let quantised = data::moe::input_bytes(&found.kernel.precision).filter(|_| !found.other_precision);
                 let input = quantised.unwrap_or(p.activation / 8.0);
-                let mut dense = DenseKernel::new(bits, input, *kernel, found.kernel.values()?, peaks);
+                let (form, constants) = (found.kernel.form(), found.kernel.values()?);
+                let Some(mut dense) = DenseKernel::new(bits, input, form, constants, peaks) else { continue };
                 out.say("gemm", &look, &found);
                 if let Some((profile, table)) = look.table(Op::Gemm, None, bits) {
                     dense = dense.with_table(table.clone());

@@ -5,7 +5,8 @@ use super::data::{Group, moe, tiling};
 use super::profile::{Beyond, Data, DataFile, Fitted, FormName, Kernel, KernelForm, Op, Table};
 use crate::form::{
     Attention, AttentionRow, Collective, CollectiveRow, Form, FusedExchange, FusedExchangeRow, FusedMoe, Gemm,
-    GemmPair, GemmRow, LowLatency, LowLatencyRow, MoeRow, Normal, NormalRow, Stream, StreamRow,
+    GemmPair, GemmRow, LowLatency, LowLatencyRow, MoeRow, Normal, NormalRow, Stream, StreamRow, Streamed, StreamedLoad,
+    StreamedRow,
 };
 use moesim_core::Result;
 
@@ -87,6 +88,10 @@ pub trait Measured {
 pub trait OfKernel: Form + Sized {
     /// The form with the kernel's choices, if it is of this form.
     fn of(form: &KernelForm) -> Option<Self>;
+    /// A row as a processor's kernel would take it, for which [`Streamed`] has the time: rows of experts are their mean.
+    fn streamed(_row: &Self::Row, _few: u32) -> Option<StreamedRow> {
+        None
+    }
     /// A row's shape, and its size within it, as tables have them.
     fn tabled(_row: &Self::Row) -> Option<(Vec<u64>, f64)> {
         None
@@ -104,6 +109,8 @@ pub struct Series<F: Form> {
     /// What counts devices or nodes, and its name: errors are also those of fits without the largest number, and without every
     /// other size.
     count: Option<Count<F::Row>>,
+    /// The same rows as a more common form has them, for kernels of that form.
+    other: Option<Box<dyn Measured>>,
 }
 
 /// How many a row has of something, and what that is.
@@ -175,14 +182,26 @@ impl<F: OfKernel> Measured for Series<F> {
         }
     }
     fn compare(&self, kernel: &Kernel) -> Result<Option<Comparison>> {
-        let Some(form) = F::of(kernel.form()) else { return Ok(None) };
         let (g, values, [least, most]) = (&self.group, kernel.values()?, kernel.data.sizes);
+        let beyond = |i: usize| g.size[i] < least || g.size[i] > most;
+        if let Some(form) = F::of(kernel.form()) {
+            let one = |(i, row): (usize, &F::Row)| {
+                self.compared(&form, i, form.seconds(&values, row), form.bound(&values, row), beyond(i))
+            };
+            let rows = g.rows.iter().enumerate().map(one).collect();
+            return Ok(Some(Comparison { rows, cells: cross::cells(&form, g, &values, None) }));
+        }
+        if let Some(other) = &self.other {
+            return other.compare(kernel);
+        }
+        let KernelForm::Streamed { few } = kernel.form() else { return Ok(None) };
         let one = |(i, row): (usize, &F::Row)| {
-            let beyond = g.size[i] < least || g.size[i] > most;
-            self.compared(&form, i, form.seconds(&values, row), form.bound(&values, row), beyond)
+            let row = F::streamed(row, *few)?;
+            let (seconds, bound) = (Streamed.seconds(&values, &row), Streamed.bound(&values, &row));
+            Some(self.compared(&self.form, i, seconds, bound, beyond(i)))
         };
-        let rows = g.rows.iter().enumerate().map(one).collect();
-        Ok(Some(Comparison { rows, cells: cross::cells(&form, g, &values, None) }))
+        let rows: Option<Vec<_>> = g.rows.iter().enumerate().map(one).collect();
+        Ok(rows.map(|rows| Comparison { rows, cells: Vec::new() }))
     }
 }
 
@@ -233,6 +252,12 @@ impl OfKernel for FusedMoe {
             _ => None,
         }
     }
+    fn streamed(row: &MoeRow, few: u32) -> Option<StreamedRow> {
+        let MoeRow { load: l, shape: s, peaks } = row;
+        let load = StreamedLoad::even(l.active, l.rows, few);
+        let widths = [s.hidden, s.intermediate, s.first, s.experts];
+        Some(StreamedRow::experts(load, l.tokens, widths, s.weight_bytes, *peaks))
+    }
     fn tabled(row: &MoeRow) -> Option<(Vec<u64>, f64)> {
         let s = &row.shape;
         Some(([s.hidden, s.intermediate, s.first, s.experts].map(|x| x as u64).to_vec(), row.load.rows))
@@ -246,8 +271,23 @@ impl OfKernel for Gemm {
             _ => None,
         }
     }
+    fn streamed(row: &GemmRow, few: u32) -> Option<StreamedRow> {
+        let dense = StreamedRow::dense(row.load.rows, [row.n, row.k], row.element_bytes[1], few, row.peaks);
+        (row.load.groups == 1.0).then_some(dense)
+    }
     fn tabled(row: &GemmRow) -> Option<(Vec<u64>, f64)> {
         (row.load.groups == 1.0).then(|| (vec![row.n as u64, row.k as u64], row.load.rows))
+    }
+}
+
+impl OfKernel for Streamed {
+    fn of(form: &KernelForm) -> Option<Self> {
+        (form.name() == FormName::Streamed).then_some(Self)
+    }
+    fn tabled(row: &StreamedRow) -> Option<(Vec<u64>, f64)> {
+        let ([[n, k], [hidden, inner]], rows) = (row.products, row.load.rows[0] + row.load.rows[1]);
+        let of = if row.experts > 0.0 { vec![hidden, inner, n / inner, row.experts] } else { vec![n, k] };
+        Some((of.into_iter().map(|x| x as u64).collect(), rows))
     }
 }
 
@@ -268,45 +308,60 @@ pub fn fused_moe(group: Group<MoeRow>) -> Box<dyn Measured> {
     let tiling = tiling(&group.family, group.versions.first().map_or("", |v| v), &group.precision);
     let tuned = moe::tuned_shapes(&group.device, &group.precision, tiling).to_vec();
     let choices = KernelForm::FusedMoe { tiling, tuned };
-    Box::new(Series { form: FusedMoe { tiling }, op: Op::Experts, choices, group, folds: "each shape", count: None })
+    Box::new(Series {
+        form: FusedMoe { tiling },
+        op: Op::Experts,
+        choices,
+        group,
+        folds: "each shape",
+        count: None,
+        other: None,
+    })
 }
 
 /// GEMMs of one kernel, dense or grouped.
 pub fn gemm(op: Op, warm: bool, group: Group<GemmRow>, folds: &'static str) -> Option<Box<dyn Measured>> {
     let choices = KernelForm::Gemm { warm, kernel: group.rows.first()?.kernel };
-    Some(Box::new(Series { form: Gemm { warm }, op, choices, group, folds, count: None }))
+    Some(Box::new(Series { form: Gemm { warm }, op, choices, group, folds, count: None, other: None }))
 }
 
 /// Both grouped GEMMs of experts, timed as one.
 pub fn pair(group: Group<[GemmRow; 2]>, folds: &'static str) -> Option<Box<dyn Measured>> {
     let choices = KernelForm::GemmPair { kernel: group.rows.first()?[0].kernel };
-    Some(Box::new(Series { form: GemmPair, op: Op::Experts, choices, group, folds, count: None }))
+    Some(Box::new(Series { form: GemmPair, op: Op::Experts, choices, group, folds, count: None, other: None }))
+}
+
+/// Products on processors: experts, or a dense one; `other` has the same rows as kernels of devices would be fitted to them.
+pub fn streamed(op: Op, few: u32, group: Group<StreamedRow>, other: Box<dyn Measured>) -> Box<dyn Measured> {
+    let folds = if op == Op::Experts { "each shape" } else { "each (n, k)" };
+    let (choices, other) = (KernelForm::Streamed { few }, Some(other));
+    Box::new(Series { form: Streamed, op, choices, group, folds, count: None, other })
 }
 
 /// Attention of one kernel.
 pub fn attention(op: Op, group: Group<AttentionRow>, folds: &'static str) -> Option<Box<dyn Measured>> {
     let choices = KernelForm::Attention { kernel: group.rows.first()?.kernel };
-    Some(Box::new(Series { form: Attention, op, choices, group, folds, count: None }))
+    Some(Box::new(Series { form: Attention, op, choices, group, folds, count: None, other: None }))
 }
 
 /// A layer that streams.
 pub fn stream(group: Group<StreamRow>) -> Box<dyn Measured> {
     let (form, choices) = (Stream, KernelForm::Stream);
-    Box::new(Series { form, op: Op::Stream, choices, group, folds: "each shape", count: None })
+    Box::new(Series { form, op: Op::Stream, choices, group, folds: "each shape", count: None, other: None })
 }
 
 /// A collective.
 pub fn collective(op: Op, group: Group<CollectiveRow>) -> Box<dyn Measured> {
     let count: Count<CollectiveRow> = (|r| r.devices, "devices");
     let (form, choices, folds) = (Collective, KernelForm::Collective, "each number of devices");
-    Box::new(Series { form, op, choices, group, folds, count: Some(count) })
+    Box::new(Series { form, op, choices, group, folds, count: Some(count), other: None })
 }
 
 /// An exchange for low latency.
 pub fn low_latency(op: Op, group: Group<LowLatencyRow>) -> Box<dyn Measured> {
     let count: Count<LowLatencyRow> = (|r| r.nodes, "nodes");
     let (form, choices, folds) = (LowLatency, KernelForm::LowLatency, "each number of nodes");
-    Box::new(Series { form, op, choices, group, folds, count: Some(count) })
+    Box::new(Series { form, op, choices, group, folds, count: Some(count), other: None })
 }
 
 /// An exchange for throughput.
@@ -314,11 +369,11 @@ pub fn normal(op: Op, group: Group<NormalRow>) -> Box<dyn Measured> {
     let units = group.rows.iter().fold([u64::MAX, 0], |[l, m], r| [l.min(r.units as u64), m.max(r.units as u64)]);
     let count: Count<NormalRow> = (|r| r.nodes, "nodes");
     let (form, choices, folds) = (Normal, KernelForm::Normal { units }, "each number of nodes");
-    Box::new(Series { form, op, choices, group, folds, count: Some(count) })
+    Box::new(Series { form, op, choices, group, folds, count: Some(count), other: None })
 }
 
 /// A fused exchange.
 pub fn fused_exchange(op: Op, group: Group<FusedExchangeRow>) -> Box<dyn Measured> {
     let (form, choices, folds) = (FusedExchange, KernelForm::FusedExchange, "each number of devices");
-    Box::new(Series { form, op, choices, group, folds, count: None })
+    Box::new(Series { form, op, choices, group, folds, count: None, other: None })
 }

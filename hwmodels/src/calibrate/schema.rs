@@ -8,7 +8,8 @@ use super::data::{
 };
 use super::measured::{self, Measured};
 use super::profile::Op;
-use crate::form::GemmKernel;
+use crate::form::{GemmKernel, StreamedRow};
+use crate::kernel::cpu;
 use moesim_core::{Diag, Result, diag};
 
 /// What tables do not say.
@@ -82,13 +83,28 @@ pub fn read(schema: &str, tables: &[Table], x: &Context) -> Result<Vec<Box<dyn M
         "measured" => {
             let read = tables.iter().map(|t| own::read(t, peaks)).collect::<Result<Vec<_>>>()?;
             let (mut experts, mut gemms, mut norms) = (Vec::new(), Vec::new(), Vec::new());
+            let (mut streamed_experts, mut streamed_gemms) = (Vec::new(), Vec::new());
             for one in read {
+                streamed_experts.push(one.streamed_experts);
+                streamed_gemms.push(one.streamed_gemms);
                 experts.push(one.experts);
                 gemms.push(one.gemms);
                 norms.push(one.norms);
             }
-            out.extend(join(experts).into_iter().map(measured::fused_moe));
-            out.extend(join(gemms).into_iter().filter_map(|g| measured::gemm(Op::Gemm, false, g, "each (n, k)")));
+            let (streamed_experts, streamed_gemms) = (join(streamed_experts), join(streamed_gemms));
+            // A processor's kernel has a form of its own, and stands beside kernels of others as they would be fitted.
+            let own = |op, streamed: &[Group<StreamedRow>], other: Box<dyn Measured>| {
+                let same = |g: &&Group<_>| [&g.device[..], &g.family, &g.precision] == other.names();
+                let few = moe::widths(other.names()[2]).map_or(0, |w| cpu::few(w[0] as usize));
+                match streamed.iter().find(same) {
+                    Some(g) => measured::streamed(op, few as u32, g.clone(), other),
+                    None => other,
+                }
+            };
+            let experts = join(experts).into_iter().map(measured::fused_moe);
+            out.extend(experts.map(|m| own(Op::Experts, &streamed_experts, m)));
+            let gemms = join(gemms).into_iter().filter_map(|g| measured::gemm(Op::Gemm, false, g, "each (n, k)"));
+            out.extend(gemms.map(|m| own(Op::Gemm, &streamed_gemms, m)));
             out.extend(join(norms).into_iter().map(measured::stream));
         }
         "gemm" => {

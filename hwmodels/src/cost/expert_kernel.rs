@@ -4,6 +4,7 @@ use super::{Cost, GroupedMlp};
 use crate::calibrate::data::moe::widths;
 use crate::calibrate::profile::{Kernel, KernelForm, Table};
 use crate::form::{FusedMoe, Gemm, GemmKernel, GemmLoad, GemmRow, MoeLoad, MoeRow, MoeShape, Peaks};
+use crate::form::{Streamed, StreamedLoad, StreamedRow};
 use moesim_core::{Diag, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,6 +30,8 @@ pub struct ExpertKernel {
 enum Layer {
     /// A fused layer, with (experts, intermediate) that have a tuned tile.
     Fused { form: FusedMoe, tuned: Vec<[u64; 2]> },
+    /// A layer on processors, whose weights are streamed for so many rows of an expert.
+    Streamed { few: u32 },
     /// Both grouped GEMMs and the activation between.
     Pair(GemmKernel),
     /// One grouped GEMM: the layer takes two, and an activation that streams.
@@ -45,6 +48,7 @@ impl ExpertKernel {
             KernelForm::FusedMoe { tiling, tuned } => {
                 Layer::Fused { form: FusedMoe { tiling: *tiling }, tuned: tuned.clone() }
             }
+            KernelForm::Streamed { few } => Layer::Streamed { few: *few },
             KernelForm::GemmPair { kernel } => Layer::Pair(*kernel),
             KernelForm::Gemm { kernel, .. } => Layer::Grouped(*kernel),
             _ => {
@@ -100,6 +104,7 @@ impl ExpertKernel {
         }
         let kernel = match &self.layer {
             Layer::Fused { form, tuned } => return self.fused(*form, tuned, mlp, tokens, flop, bytes),
+            Layer::Streamed { few } => return self.streamed(*few, mlp, tokens, flop, bytes),
             Layer::Pair(kernel) | Layer::Grouped(kernel) => *kernel,
         };
         let load = GemmLoad::of(tokens.iter().copied());
@@ -115,6 +120,19 @@ impl ExpertKernel {
         let fixed_s = up.fixed_s + down.fixed_s;
         let both = [up.compute_s + down.compute_s, up.memory_s + down.memory_s];
         Cost::measured(fixed_s, up.seconds + down.seconds - fixed_s, both, flop, bytes)
+    }
+
+    fn streamed(&self, few: u32, mlp: &GroupedMlp, tokens: &[u32], flop: u64, bytes: u64) -> Cost {
+        let load = StreamedLoad::of(tokens.iter().copied(), few);
+        let entered = (load.rows[0] + load.rows[1]) / mlp.choices.max(1.0);
+        self.sized(entered);
+        let first = mlp.matrices.saturating_sub(1) as f64;
+        let widths = [mlp.hidden as f64, mlp.intermediate as f64, first, tokens.len() as f64];
+        let row = StreamedRow::experts(load, entered, widths, mlp.weight_bits / 8.0, self.peaks);
+        let t = Streamed.time(&self.constants, &row);
+        // Row passes are memory traffic.
+        let both = [t.compute_s, t.memory_s + t.passes_s];
+        Cost::measured(t.fixed_s, t.seconds - t.fixed_s, both, flop, bytes)
     }
 
     fn fused(

@@ -2,10 +2,11 @@
 
 use super::memo::Memo;
 use super::{AttentionKind, AttentionShape, AttentionWork, Cost, ExpertKernel, Gemm};
+use crate::calibrate::profile::KernelForm;
 use crate::calibrate::profile::Table;
 use crate::form::{
     self, Attention, AttentionClass, AttentionHeads, AttentionKernel, AttentionRow, GemmKernel, GemmLoad, GemmRow,
-    Peaks, Stream, StreamRow,
+    Peaks, Stream, StreamRow, Streamed, StreamedRow,
 };
 use std::sync::Arc;
 
@@ -30,8 +31,7 @@ pub struct DenseKernel {
     bits: [f64; 2],
     /// Bytes of an activation that enters.
     input_bytes: f64,
-    form: form::Gemm,
-    kernel: GemmKernel,
+    form: Dense,
     constants: Vec<f64>,
     peaks: Peaks,
     memo: Arc<Memo>,
@@ -39,21 +39,24 @@ pub struct DenseKernel {
     table: Option<Arc<Table>>,
 }
 
+/// A dense GEMM's form.
+#[derive(Clone, Copy, Debug)]
+enum Dense {
+    Tiled(GemmKernel),
+    Streamed { few: u32 },
+}
+
 impl DenseKernel {
     /// For operands of `bits` a weight and activation, of which `input_bytes` enter: kernels of 8-bit weights take activations that
     /// were quantised for them. `constants` are those of a form that was fitted `warm` or not; runs have other kernels between two
-    /// calls and are cold.
-    pub fn new(bits: [f64; 2], input_bytes: f64, kernel: GemmKernel, constants: Vec<f64>, peaks: Peaks) -> Self {
-        Self {
-            bits,
-            input_bytes,
-            form: form::Gemm { warm: false },
-            kernel,
-            constants,
-            peaks,
-            memo: Arc::default(),
-            table: None,
-        }
+    /// calls and are cold. `None` for a form of something else.
+    pub fn new(bits: [f64; 2], input_bytes: f64, form: &KernelForm, constants: Vec<f64>, peaks: Peaks) -> Option<Self> {
+        let form = match form {
+            KernelForm::Gemm { kernel, .. } => Dense::Tiled(*kernel),
+            KernelForm::Streamed { few } => Dense::Streamed { few: *few },
+            _ => return None,
+        };
+        Some(Self { bits, input_bytes, form, constants, peaks, memo: Arc::default(), table: None })
     }
 
     /// With measured times where the table has them; the form stands in elsewhere.
@@ -72,20 +75,22 @@ impl DenseKernel {
             if let Some(seconds) = self.table.as_ref().and_then(|t| t.at(&[g.n, g.k], g.m as f64)) {
                 return Cost::measured(0.0, seconds, [0.0, seconds], flop as u64, bytes as u64);
             }
-            let row = GemmRow {
-                load: GemmLoad::even(1.0, g.m as f64),
-                n: g.n as f64,
-                k: g.k as f64,
-                element_bytes: [
-                    self.input_bytes,
-                    g.weight_bits / 8.0,
-                    super::gemm::output_bits(g.activation_bits) / 8.0,
-                ],
-                kernel: self.kernel,
-                peaks: self.peaks,
+            let ([m, n, k], weight_bytes) = ([g.m, g.n, g.k].map(|x| x as f64), g.weight_bits / 8.0);
+            let (fixed_s, seconds, both) = match self.form {
+                Dense::Tiled(kernel) => {
+                    let out_bytes = super::gemm::output_bits(g.activation_bits) / 8.0;
+                    let element_bytes = [self.input_bytes, weight_bytes, out_bytes];
+                    let row = GemmRow { load: GemmLoad::even(1.0, m), n, k, element_bytes, kernel, peaks: self.peaks };
+                    let t = form::Gemm { warm: false }.time(&self.constants, &row);
+                    (t.fixed_s, t.seconds, [t.compute_s, t.memory_s])
+                }
+                Dense::Streamed { few } => {
+                    let row = StreamedRow::dense(m, [n, k], weight_bytes, few, self.peaks);
+                    let t = Streamed.time(&self.constants, &row);
+                    (t.fixed_s, t.seconds, [t.compute_s, t.memory_s + t.passes_s])
+                }
             };
-            let t = self.form.time(&self.constants, &row);
-            Cost::measured(t.fixed_s, t.seconds - t.fixed_s, [t.compute_s, t.memory_s], flop as u64, bytes as u64)
+            Cost::measured(fixed_s, seconds - fixed_s, both, flop as u64, bytes as u64)
         })
     }
 }

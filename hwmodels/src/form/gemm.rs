@@ -63,8 +63,7 @@ impl GemmLoad {
 /// What a kernel family can choose.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GemmKernel {
-    /// Rows of its smallest tile: 64 in DeepGEMM and CANN, 16 in cuBLAS and Triton. Below 16, rows are not padded to a tile: as many
-    /// as a group has on average are computed, this number at least.
+    /// Rows of its smallest tile: 64 in DeepGEMM and CANN, 16 in cuBLAS and Triton.
     pub least_tile: f64,
     /// Whether it may split K: cuBLAS.
     pub split_k: bool,
@@ -75,9 +74,7 @@ impl GemmKernel {
     pub const WIDE: Self = Self { least_tile: 64.0, split_k: false };
     /// Grouped GEMM in Triton: 16 rows or more.
     pub const TRITON: Self = Self { least_tile: 16.0, split_k: false };
-    /// moesim's own on processors: as many rows as there are.
-    pub const PROCESSORS: Self = Self { least_tile: 1.0, split_k: false };
-    /// cuBLAS: any tile, and splits of K.
+    /// cuBLAS, and moesim's own in CUDA: any tile, and splits of K.
     pub const CUBLAS: Self = Self { least_tile: 16.0, split_k: true };
 }
 
@@ -176,8 +173,6 @@ fn tiles([e_c, t_tile, r_sm]: [f64; 3], row: &GemmRow) -> f64 {
         let wide = (n / columns).ceil();
         let open = |t: &(f64, f64)| t.0 >= kernel.least_tile && t.0 * columns <= TILE;
         for (height, tiles) in TILES.into_iter().zip(load.tiles).filter(open) {
-            let least = kernel.least_tile < TILES[0] && height == TILES[0];
-            let height = if least { (load.rows / load.groups).clamp(kernel.least_tile, height) } else { height };
             let area = height * columns;
             let (flop, moved) = (area * flop_s, (height + columns) * STEP * byte_s);
             let fixed = t_tile + area * out * byte_s;

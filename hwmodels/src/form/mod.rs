@@ -10,6 +10,7 @@ mod expert_exchange;
 mod fused_moe;
 mod gemm;
 mod stream;
+mod streamed;
 
 pub use attention::{Attention, AttentionClass, AttentionHeads, AttentionKernel, AttentionRow, AttentionTime};
 pub use collective::{Collective, CollectiveOp, CollectiveRow, LinkPeaks};
@@ -19,6 +20,7 @@ pub use expert_exchange::{
 pub use fused_moe::{FusedMoe, MoeLoad, MoeRow, MoeShape, MoeTime, TILES, Tiling};
 pub use gemm::{Gemm, GemmKernel, GemmLoad, GemmPair, GemmRow, GemmTime};
 pub use stream::{Stream, StreamRow};
+pub use streamed::{Streamed, StreamedLoad, StreamedRow, StreamedTime};
 
 use crate::calibrate::solve::Constant;
 

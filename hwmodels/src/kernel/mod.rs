@@ -78,6 +78,14 @@ impl Matrix<'_> {
             Self::Fp8 { values, .. } => values.len(),
         }
     }
+    /// Bytes of a weight.
+    pub fn weight_bytes(&self) -> usize {
+        match self {
+            Self::F32(_) => 4,
+            Self::Bf16(_) => 2,
+            Self::Int8 { .. } | Self::Fp8 { .. } => 1,
+        }
+    }
     /// Whether it has no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -107,6 +107,7 @@ mod tests {
         let before = others_s();
         std::thread::sleep(std::time::Duration::from_millis(50));
         let taken = others_s() - before;
-        assert!((0.0..0.1 * 4096.0).contains(&taken), "{taken}");
+        // Both are counted in hundredths, each by itself.
+        assert!((-0.05..0.1 * 4096.0).contains(&taken), "{taken}");
     }
 }

@@ -70,6 +70,8 @@ pub trait Bench {
     fn others_s(&self) -> f64 {
         0.0
     }
+    /// Waits a moment between two batches of short calls, where disturbances last longer than a batch.
+    fn pause(&self) {}
     /// Clock now, in MHz, where it is told.
     fn clock_mhz(&self) -> Option<f64>;
 }

@@ -14,6 +14,8 @@ const SLOW_S: f64 = 0.5;
 const MOST: usize = 200;
 /// Repetitions go on until they took this long together.
 const ENOUGH_S: f64 = 0.2;
+/// Repetitions after which a bench may pause, unless they took their part of [`ENOUGH_S`].
+const BATCH: usize = 20;
 /// Calls before the first that counts, and how long they take at least together, if there are not [`MOST`] of them.
 const WARM_UP: (usize, f64) = (2, 0.02);
 /// Others may take this part of the processors' time; a sample during which they took more is disturbed.
@@ -99,6 +101,10 @@ fn once(bench: &mut dyn Bench, stop: &dyn Fn() -> bool) -> Result<Option<Sample>
     while !enough(&times, all_s) {
         if stop() {
             return Ok(None);
+        }
+        if !times.is_empty() && times.len().is_multiple_of(BATCH) && all_s < ENOUGH_S * times.len() as f64 / MOST as f64
+        {
+            bench.pause();
         }
         let t = bench.once()?;
         times.push(t);

@@ -100,6 +100,22 @@ pub struct Group<R> {
     pub size: Vec<f64>,
 }
 
+impl<R: PartialEq> Group<R> {
+    /// Notes how far times of the same work are from each other, where some was measured twice: no form can be nearer.
+    pub fn note_spread(&mut self) {
+        let same = |i: usize, j: usize| {
+            (self.shape[i], self.cell[i], self.size[i]) == (self.shape[j], self.cell[j], self.size[j])
+                && self.rows[i] == self.rows[j]
+        };
+        let again = |i: usize| (0..i).find(|j| same(i, *j)).map(|j| (self.seconds[i] / self.seconds[j] - 1.0).abs());
+        let off: Vec<f64> = (0..self.rows.len()).filter_map(again).collect();
+        if !off.is_empty() {
+            let mean = 100.0 * off.iter().sum::<f64>() / off.len() as f64;
+            self.notes.push(format!("run-to-run spread: mean {mean:.1} % of {} rows measured again", off.len()));
+        }
+    }
+}
+
 /// What a row is beside what it asks of its form.
 pub struct Label<'a> {
     /// The shape, written out.

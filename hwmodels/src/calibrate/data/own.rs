@@ -2,7 +2,8 @@
 
 use super::moe::{PeaksOf, widths};
 use super::{Group, Label, Table, group};
-use crate::form::{GemmKernel, GemmLoad, GemmRow, MoeLoad, MoeRow, MoeShape, StreamRow};
+use crate::form::{GemmKernel, GemmLoad, GemmRow, MoeLoad, MoeRow, MoeShape, StreamRow, StreamedLoad, StreamedRow};
+use crate::kernel::cpu;
 use crate::measure::sample::QUIET;
 use crate::measure::table::counts;
 use moesim_core::{Diag, Result};
@@ -14,10 +15,16 @@ pub struct Own {
     pub experts: Vec<Group<MoeRow>>,
     /// Dense products.
     pub gemms: Vec<Group<GemmRow>>,
+    /// The same layers, where a processor's kernel ran them.
+    pub streamed_experts: Vec<Group<StreamedRow>>,
+    /// The same products.
+    pub streamed_gemms: Vec<Group<StreamedRow>>,
     /// Norms.
     pub norms: Vec<Group<StreamRow>>,
 }
 
+/// The kernel of processors, which has a form of its own, and the device that is simulated, whose kernel is such a one.
+const PROCESSORS: [&str; 2] = ["moesim_cpu", "moesim_mock"];
 /// What norms are called in every profile.
 const NORM: &str = "layernorm";
 /// What is measured and belongs into a hardware file, not into a profile.
@@ -86,21 +93,21 @@ pub fn read(table: &Table, peaks: PeaksOf) -> Result<Own> {
                 {
                     return Err(wrong());
                 }
-                let load = MoeLoad { tokens, ..MoeLoad::of(loads) };
                 let (hidden, intermediate) = (whole("hidden_size", 1 << 20)?, whole("inter_size", 1 << 20)?);
                 let experts = whole("num_experts", 1 << 14)?;
-                let shape = MoeShape {
-                    hidden,
-                    intermediate,
-                    first: 2.0,
-                    experts,
-                    weight_bytes,
-                    activation_bytes,
-                    tuned: false,
-                };
                 let name_ = format!("hidden {hidden} intermediate {intermediate} experts {experts} top-{k}");
                 let label =
                     Label { shape: &name_, cell: text(c("distribution")?), size: tokens, version: text(version) };
+                if PROCESSORS.contains(&text(family)) {
+                    let load = StreamedLoad::of(loads.iter().copied(), cpu::few(weight_bytes as usize) as u32);
+                    let widths = [hidden, intermediate, 2.0, experts];
+                    let row = StreamedRow::experts(load, tokens, widths, weight_bytes, peaks);
+                    group(&mut out.streamed_experts, text(device), text(family), name).push(row, seconds, &label);
+                }
+                let load = MoeLoad { tokens, ..MoeLoad::of(loads) };
+                let tuned = false;
+                let shape =
+                    MoeShape { hidden, intermediate, first: 2.0, experts, weight_bytes, activation_bytes, tuned };
                 group(&mut out.experts, text(device), text(family), name).push(
                     MoeRow { load, shape, peaks },
                     seconds,
@@ -109,15 +116,20 @@ pub fn read(table: &Table, peaks: PeaksOf) -> Result<Own> {
             }
             "gemm" => {
                 let [m, n, k] = [whole("m", 1 << 24)?, whole("n", 1 << 24)?, whole("k", 1 << 24)?];
+                let label = Label { shape: &format!("n {n} k {k}"), cell: "dense", size: m, version: text(version) };
+                if PROCESSORS.contains(&text(family)) {
+                    let few = cpu::few(weight_bytes as usize) as u32;
+                    let row = StreamedRow::dense(m, [n, k], weight_bytes, few, peaks);
+                    group(&mut out.streamed_gemms, text(device), text(family), name).push(row, seconds, &label);
+                }
                 let row = GemmRow {
                     load: GemmLoad::even(1.0, m),
                     n,
                     k,
                     element_bytes: [activation_bytes, weight_bytes, 2.0],
-                    kernel: GemmKernel::PROCESSORS,
+                    kernel: GemmKernel::CUBLAS,
                     peaks,
                 };
-                let label = Label { shape: &format!("n {n} k {k}"), cell: "dense", size: m, version: text(version) };
                 group(&mut out.gemms, text(device), text(family), name).push(row, seconds, &label);
             }
             _ => {
@@ -132,8 +144,14 @@ pub fn read(table: &Table, peaks: PeaksOf) -> Result<Own> {
     if disturbed > 0 {
         let what = if keep { "and are kept, as most are: errors have it in them" } else { "and left out" };
         let note = format!("{disturbed} of {} rows of the table were disturbed by others {what}", table.rows());
+        out.streamed_experts.iter_mut().for_each(|g| g.notes.push(note.clone()));
         out.experts.iter_mut().for_each(|g| g.notes.push(note.clone()));
     }
+    out.streamed_experts.iter_mut().for_each(Group::note_spread);
+    out.streamed_gemms.iter_mut().for_each(Group::note_spread);
+    out.experts.iter_mut().for_each(Group::note_spread);
+    out.gemms.iter_mut().for_each(Group::note_spread);
+    out.norms.iter_mut().for_each(Group::note_spread);
     if out.experts.is_empty() && out.gemms.is_empty() && out.norms.is_empty() {
         return Err(Diag::input("has no undisturbed times of experts, products or norms")
             .file(table.path())
@@ -168,6 +186,7 @@ mod tests {
         let found = read_rows(&[LAUNCH, GOOD, DISTURBED, gemm, norm]).unwrap();
         let experts = &found.experts[0];
         assert_eq!((experts.rows.len(), experts.seconds[0], experts.notes.len()), (1, 100.0 * 1e-6, 1));
+        assert!(found.streamed_experts.is_empty() && found.streamed_gemms.is_empty());
         let (load, shape) = (experts.rows[0].load, experts.rows[0].shape);
         assert_eq!((load.tokens, load.rows, load.active, shape.experts), (8.0, 16.0, 5.0, 6.0));
         assert_eq!((found.gemms[0].rows[0].n, found.gemms[0].rows[0].element_bytes), (128.0, [2.0, 1.0, 2.0]));
@@ -175,6 +194,20 @@ mod tests {
         // Where most are disturbed there is nothing better.
         assert_eq!(read_rows(&[GOOD, DISTURBED]).unwrap().experts[0].rows.len(), 1);
         assert_eq!(read_rows(&[DISTURBED]).unwrap().experts[0].rows.len(), 1);
+    }
+
+    #[test]
+    fn processors_have_their_form_and_the_spread_is_told() {
+        let own = GOOD.replace(",own,", ",moesim_cpu,");
+        let found =
+            read_rows(&[&own, &own.replace(",100,", ",110,"), "gemm,cpu,moesim_cpu,1,float32,,,,,,,,49,8,4,50,0"])
+                .unwrap();
+        let g = &found.streamed_experts[0];
+        assert_eq!(g.rows[0].load, StreamedLoad { groups: [5.0, 0.0], rows: [16.0, 0.0] });
+        assert_eq!(g.notes, ["run-to-run spread: mean 10.0 % of 1 rows measured again"]);
+        assert_eq!(found.experts[0].rows.len(), 2);
+        // 48 rows are few in FP32.
+        assert_eq!(found.streamed_gemms[0].rows[0].load.groups, [0.0, 1.0]);
     }
 
     #[test]

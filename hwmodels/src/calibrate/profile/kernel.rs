@@ -4,7 +4,7 @@ use super::op::{FormName, KernelForm, Op};
 use crate::calibrate::cross::{Cell, Errors};
 use crate::calibrate::solve::{Constant, Solution};
 use crate::form::{Attention, AttentionKernel, Collective, Form, FusedExchange, FusedMoe, Gemm, GemmKernel, GemmPair};
-use crate::form::{LowLatency, Normal, Stream, Tiling};
+use crate::form::{LowLatency, Normal, Stream, Streamed, Tiling};
 use moesim_core::output::content_hash;
 use moesim_core::{Diag, Result};
 use serde::{Deserialize, Serialize};
@@ -67,6 +67,8 @@ struct File {
     #[serde(skip_serializing_if = "Option::is_none")]
     split_k: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    few: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     tile: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pack: Option<bool>,
@@ -95,6 +97,7 @@ fn choices(form: FormName) -> &'static [&'static str] {
         FormName::FusedMoe => &["tiling", "tuned"],
         FormName::Gemm => &["warm", "least_tile", "split_k"],
         FormName::GemmPair => &["least_tile", "split_k"],
+        FormName::Streamed => &["few"],
         FormName::Attention => &["tile", "pack", "split", "causal"],
         FormName::Normal => &["units"],
         _ => &[],
@@ -114,6 +117,7 @@ impl TryFrom<File> for Kernel {
             ("warm", f.warm.is_some()),
             ("least_tile", f.least_tile.is_some()),
             ("split_k", f.split_k.is_some()),
+            ("few", f.few.is_some()),
             ("tile", f.tile.is_some()),
             ("pack", f.pack.is_some()),
             ("split", f.split.is_some()),
@@ -144,6 +148,7 @@ impl TryFrom<File> for Kernel {
             FormName::FusedMoe => KernelForm::FusedMoe { tiling: need(f.tiling, "tiling")?, tuned: f.tuned },
             FormName::Gemm => KernelForm::Gemm { warm: need(f.warm, "warm")?, kernel: gemm()? },
             FormName::GemmPair => KernelForm::GemmPair { kernel: gemm()? },
+            FormName::Streamed => KernelForm::Streamed { few: need(f.few, "few")? },
             FormName::Attention => KernelForm::Attention {
                 kernel: AttentionKernel {
                     tile: need(f.tile, "tile")?,
@@ -186,6 +191,7 @@ impl From<Kernel> for File {
             warm: None,
             least_tile: None,
             split_k: None,
+            few: None,
             tile: None,
             pack: None,
             split: None,
@@ -207,6 +213,7 @@ impl From<Kernel> for File {
             KernelForm::GemmPair { kernel: GemmKernel { least_tile, split_k } } => {
                 Self { least_tile: Some(least_tile), split_k: Some(split_k), ..file }
             }
+            KernelForm::Streamed { few } => Self { few: Some(few), ..file },
             KernelForm::Attention { kernel: AttentionKernel { tile, pack, split, causal } } => {
                 Self { tile: Some(tile), pack: Some(pack), split: Some(split), causal: Some(causal), ..file }
             }
@@ -337,6 +344,7 @@ impl KernelForm {
             Self::FusedMoe { tiling, .. } => FusedMoe { tiling: *tiling }.constants(),
             Self::Gemm { warm, .. } => Gemm { warm: *warm }.constants(),
             Self::GemmPair { .. } => GemmPair.constants(),
+            Self::Streamed { .. } => Streamed.constants(),
             Self::Attention { .. } => Attention.constants(),
             Self::Stream => Stream.constants(),
             Self::Collective => Collective.constants(),

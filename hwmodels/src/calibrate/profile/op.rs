@@ -67,6 +67,11 @@ pub enum KernelForm {
         /// What it can choose.
         kernel: GemmKernel,
     },
+    /// [`crate::form::Streamed`].
+    Streamed {
+        /// Rows of a group up to which its weights are streamed.
+        few: u32,
+    },
     /// [`crate::form::Attention`].
     Attention {
         /// What it does.
@@ -97,6 +102,8 @@ pub enum FormName {
     Gemm,
     /// Two grouped GEMMs timed as one.
     GemmPair,
+    /// Products on processors, dense or of experts.
+    Streamed,
     /// Attention.
     Attention,
     /// What streams.
@@ -118,6 +125,7 @@ impl KernelForm {
             Self::FusedMoe { .. } => FormName::FusedMoe,
             Self::Gemm { .. } => FormName::Gemm,
             Self::GemmPair { .. } => FormName::GemmPair,
+            Self::Streamed { .. } => FormName::Streamed,
             Self::Attention { .. } => FormName::Attention,
             Self::Stream => FormName::Stream,
             Self::Collective => FormName::Collective,
@@ -142,6 +150,7 @@ impl FormName {
         match self {
             Self::FusedMoe | Self::GemmPair => &[Op::Experts],
             Self::Gemm => &[Op::Gemm, Op::GroupedGemm],
+            Self::Streamed => &[Op::Experts, Op::Gemm],
             Self::Attention => &[
                 Op::DecodeAttention,
                 Op::PrefillAttention,

@@ -1,7 +1,7 @@
 //! Few rows: weights are read once, as they are stored, and multiplied in registers.
 //!
 //! A strip of a few matrix rows and up to [`MOST`] rows of `x` have a sum of products each in a register; both run along K, so
-//! that nothing is packed. More rows of `x` take several passes over the strip, which then lies in a cache.
+//! that nothing is packed. More rows of `x` take several turns over the strips, which then lie in a cache.
 
 use super::vector::{Plain, Vector};
 use crate::kernel::{Matrix, number};
@@ -9,6 +9,8 @@ use std::ops::Range;
 
 /// Most rows of `x` in registers.
 const MOST: usize = 6;
+/// Elements of K a turn, if there are several: the rows of `x` then take half of an L1 cache of 48 KiB.
+const DEEP: usize = 1024;
 
 /// A stored weight.
 ///
@@ -87,18 +89,26 @@ fn multiply<W: Stored>(w: &[W], depth: usize, x: &[f32], out: &mut [f32]) {
     strips::<Plain, W, 2>(w, depth, x, out);
 }
 
-/// Strip by strip of `S` matrix rows.
+/// Strip by strip of `S` matrix rows. Where rows take several turns, the depth is cut, so that the rows of a turn stay in the L1
+/// cache while all strips meet them.
 #[inline(always)]
 fn strips<V: Vector, W: Stored, const S: usize>(w: &[W], depth: usize, x: &[f32], out: &mut [f32]) {
     let columns = w.len() / depth;
-    let mut from = 0;
-    while from < columns {
-        if from + S <= columns {
-            strip::<V, W, S>(w, depth, x, out, [from, columns]);
-            from += S;
-        } else {
-            strip::<V, W, 1>(w, depth, x, out, [from, columns]);
-            from += 1;
+    let deep = if x.len() > MOST * depth { DEEP } else { depth };
+    for begin in (0..depth).step_by(deep) {
+        let part = [begin, (begin + deep).min(depth)];
+        for (x, out) in x.chunks(MOST * depth).zip(out.chunks_mut(MOST * columns)) {
+            let mut from = 0;
+            while from < columns {
+                let step = if from + S <= columns { S } else { 1 };
+                let w = &w[from * depth..(from + step) * depth];
+                if step == S {
+                    strip::<V, W, S>(w, depth, part, x, &mut out[from..], columns);
+                } else {
+                    strip::<V, W, 1>(w, depth, part, x, &mut out[from..], columns);
+                }
+                from += step;
+            }
         }
     }
 }
@@ -107,41 +117,39 @@ fn strips<V: Vector, W: Stored, const S: usize>(w: &[W], depth: usize, x: &[f32]
 fn strip<V: Vector, W: Stored, const S: usize>(
     w: &[W],
     depth: usize,
-    x: &[f32],
-    out: &mut [f32],
-    [from, columns]: [usize; 2],
-) {
-    let w = &w[from * depth..(from + S) * depth];
-    for (i, x) in x.chunks(MOST * depth).enumerate() {
-        let out = &mut out[i * MOST * columns + from..];
-        match x.len() / depth {
-            1 => sums::<V, W, S, 1>(w, depth, x, out, columns),
-            2 => sums::<V, W, S, 2>(w, depth, x, out, columns),
-            3 => sums::<V, W, S, 3>(w, depth, x, out, columns),
-            4 => sums::<V, W, S, 4>(w, depth, x, out, columns),
-            5 => sums::<V, W, S, 5>(w, depth, x, out, columns),
-            _ => sums::<V, W, S, MOST>(w, depth, x, out, columns),
-        }
-    }
-}
-
-/// `S x R` sums of products.
-#[inline(always)]
-fn sums<V: Vector, W: Stored, const S: usize, const R: usize>(
-    w: &[W],
-    depth: usize,
+    part: [usize; 2],
     x: &[f32],
     out: &mut [f32],
     columns: usize,
 ) {
-    assert!(w.len() == S * depth && x.len() == R * depth, "sizes");
-    let whole = depth - depth % V::LANES;
+    match x.len() / depth {
+        1 => sums::<V, W, S, 1>(w, depth, part, x, out, columns),
+        2 => sums::<V, W, S, 2>(w, depth, part, x, out, columns),
+        3 => sums::<V, W, S, 3>(w, depth, part, x, out, columns),
+        4 => sums::<V, W, S, 4>(w, depth, part, x, out, columns),
+        5 => sums::<V, W, S, 5>(w, depth, part, x, out, columns),
+        _ => sums::<V, W, S, MOST>(w, depth, part, x, out, columns),
+    }
+}
+
+/// `S x R` sums of products over a part of the depth; the first part's begin the outputs, others add to them.
+#[inline(always)]
+fn sums<V: Vector, W: Stored, const S: usize, const R: usize>(
+    w: &[W],
+    depth: usize,
+    [begin, end]: [usize; 2],
+    x: &[f32],
+    out: &mut [f32],
+    columns: usize,
+) {
+    assert!(w.len() == S * depth && x.len() == R * depth && begin < end && end <= depth, "sizes");
+    let whole = end - (end - begin) % V::LANES;
     let mut acc = [[0.0f32; R]; S];
     // SAFETY: the processor has the instructions of `V`, which `multiply` has asked; every read ends at or before `whole`
     // in its row, by the assertion above.
     unsafe {
         let mut sums = [[V::zero(); R]; S];
-        let mut at = 0;
+        let mut at = begin;
         while at < whole {
             let w: [V; S] = std::array::from_fn(|s| W::load(w.as_ptr().add(s * depth + at)));
             for r in 0..R {
@@ -160,8 +168,10 @@ fn sums<V: Vector, W: Stored, const S: usize, const R: usize>(
     }
     for s in 0..S {
         for r in 0..R {
-            let rest = (whole..depth).map(|i| w[s * depth + i].wide() * x[r * depth + i]);
-            out[r * columns + s] = rest.fold(acc[s][r], |sum, p| sum + p);
+            let rest = (whole..end).map(|i| w[s * depth + i].wide() * x[r * depth + i]);
+            let sum = rest.fold(acc[s][r], |sum, p| sum + p);
+            let out = &mut out[r * columns + s];
+            *out = if begin == 0 { sum } else { *out + sum };
         }
     }
 }
