@@ -21,6 +21,8 @@ pub use moe::{read as read_moe, tiling};
 pub use outlier::drop_outliers;
 pub use table::Table;
 
+use std::collections::BTreeMap;
+
 /// The schemas by name, with what they hold.
 pub const SCHEMAS: &[(&str, &str)] = &[
     (
@@ -103,12 +105,18 @@ pub struct Group<R> {
 impl<R: PartialEq> Group<R> {
     /// Notes how far times of the same work are from each other, where some was measured twice: no form can be nearer.
     pub fn note_spread(&mut self) {
-        let same = |i: usize, j: usize| {
-            (self.shape[i], self.cell[i], self.size[i]) == (self.shape[j], self.cell[j], self.size[j])
-                && self.rows[i] == self.rows[j]
-        };
-        let again = |i: usize| (0..i).find(|j| same(i, *j)).map(|j| (self.seconds[i] / self.seconds[j] - 1.0).abs());
-        let off: Vec<f64> = (0..self.rows.len()).filter_map(again).collect();
+        // Different work of one shape, cell and size is that of a few numbers of active experts: what is more is not looked at.
+        const DIFFERENT: usize = 64;
+        let mut seen = BTreeMap::<(u32, u32, u64), Vec<usize>>::new();
+        let mut off = Vec::new();
+        for i in 0..self.rows.len() {
+            let alike = seen.entry((self.shape[i], self.cell[i], self.size[i].to_bits())).or_default();
+            match alike.iter().find(|j| self.rows[**j] == self.rows[i]) {
+                Some(j) => off.push((self.seconds[i] / self.seconds[*j] - 1.0).abs()),
+                None if alike.len() < DIFFERENT => alike.push(i),
+                None => {}
+            }
+        }
         if !off.is_empty() {
             let mean = 100.0 * off.iter().sum::<f64>() / off.len() as f64;
             self.notes.push(format!("run-to-run spread: mean {mean:.1} % of {} rows measured again", off.len()));
