@@ -5,7 +5,7 @@ use moesim_hwmodels::Hardware;
 use moesim_hwmodels::calibrate::data::Table;
 use moesim_hwmodels::calibrate::device;
 use moesim_hwmodels::calibrate::measured::{Measured, Source};
-use moesim_hwmodels::calibrate::profile::{FormName, Op};
+use moesim_hwmodels::calibrate::profile::{FormName, Kernel, Op};
 use moesim_hwmodels::calibrate::schema::{self, Context};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -44,7 +44,7 @@ fn the_form_of_processors_describes_a_processor() {
 }
 
 /// Another kernel's times of the same work stand beside the reference kernel's form, with the mean of tokens for every expert: nearly the same where
-/// loads are balanced.
+/// loads are balanced, within a quarter where they are skewed.
 #[test]
 fn other_kernels_are_compared_with_it() {
     let own = folder().join("xeon-avx512-2-threads.csv.gz");
@@ -61,7 +61,14 @@ fn other_kernels_are_compared_with_it() {
         assert_eq!(here.rows.len(), there.rows.len());
         for (a, b) in here.rows.iter().zip(&there.rows) {
             let near = (a.predicted_s / b.predicted_s - 1.0).abs();
-            assert!(near < if a.cell == "zipf-1.2" { 1.0 } else { 0.02 }, "{a:?} {b:?}");
+            assert!(near < if a.cell == "zipf-1.2" { 0.25 } else { 0.02 }, "{a:?} {b:?}");
         }
+        // So does a kernel that changes from streaming elsewhere than the one that was measured.
+        let text = toml::to_string(&kernel).unwrap();
+        let moved: Kernel =
+            toml::from_str(&text.replace("few = 80", "few = 9").replace("few = 48", "few = 9")).unwrap();
+        let both = [m, other].map(|m| m.compare(&moved).unwrap().unwrap().rows);
+        assert!(both[0].iter().zip(&both[1]).all(|(a, b)| a.predicted_s == b.predicted_s));
+        assert!(both[0].iter().zip(&here.rows).any(|(a, b)| a.predicted_s > 1.2 * b.predicted_s));
     }
 }

@@ -184,7 +184,9 @@ impl<F: OfKernel> Measured for Series<F> {
     fn compare(&self, kernel: &Kernel) -> Result<Option<Comparison>> {
         let (g, values, [least, most]) = (&self.group, kernel.values()?, kernel.data.sizes);
         let beyond = |i: usize| g.size[i] < least || g.size[i] > most;
-        if let Some(form) = F::of(kernel.form()) {
+        // Rows are split where the kernel that ran them does: one that does elsewhere takes them as another's.
+        let elsewhere = kernel.form().name() == FormName::Streamed && kernel.form() != &self.choices;
+        if let Some(form) = F::of(kernel.form()).filter(|_| !elsewhere) {
             let one = |(i, row): (usize, &F::Row)| {
                 self.compared(&form, i, form.seconds(&values, row), form.bound(&values, row), beyond(i))
             };

@@ -61,6 +61,12 @@ pub trait Form: Sync {
     fn features(&self, row: &Self::Row) -> [f64; 5];
 }
 
+/// A constant that starts at the first of three numbers and lies between the others, known to about a factor of e^2.
+const fn constant(name: &'static str, about: &'static str, unit: &'static str, at: [f64; 3]) -> Constant {
+    let [start, low, high] = at;
+    Constant { name, about, unit, bounds: [low, high], start, spread: 2.0 }
+}
+
 /// The name of the largest term, the first among equals.
 fn largest<const N: usize>(terms: [(f64, &'static str); N]) -> &'static str {
     terms.into_iter().reduce(|a, b| if b.0 > a.0 { b } else { a }).map_or("launch", |t| t.1)

@@ -2,7 +2,7 @@
 //!
 //! `t = norm(q, [t0, bytes / (e_m bandwidth)])`. Above 1, `e_m` says that the bytes come from L2.
 
-use super::{Form, Peaks, four_starts, largest, norm};
+use super::{Form, Peaks, constant, four_starts, largest, norm};
 use crate::calibrate::solve::Constant;
 
 /// One measurement, or one call.
@@ -17,11 +17,6 @@ pub struct StreamRow {
 /// The form.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stream;
-
-const fn constant(name: &'static str, about: &'static str, unit: &'static str, at: [f64; 3]) -> Constant {
-    let [start, low, high] = at;
-    Constant { name, about, unit, bounds: [low, high], start, spread: 2.0 }
-}
 
 const CONSTANTS: [Constant; 3] = [
     constant("t0", "launch", "s", [2e-6, 2e-7, 2e-5]),

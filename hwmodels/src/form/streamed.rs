@@ -15,7 +15,7 @@
 //!
 //! Left out: caches that hold weights from one call to the next, sockets, clocks that fall under wide vectors.
 
-use super::{Form, Peaks, largest, norm};
+use super::{Form, Peaks, constant, largest, norm};
 use crate::calibrate::solve::Constant;
 
 /// Rows, and groups that have any: of groups with few rows, and of those with more.
@@ -117,11 +117,6 @@ pub struct StreamedTime {
     pub passes_s: f64,
     /// Seconds in all.
     pub seconds: f64,
-}
-
-const fn constant(name: &'static str, about: &'static str, unit: &'static str, at: [f64; 3]) -> Constant {
-    let [start, low, high] = at;
-    Constant { name, about, unit, bounds: [low, high], start, spread: 2.0 }
 }
 
 const CONSTANTS: [Constant; 10] = [

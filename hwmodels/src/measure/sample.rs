@@ -185,6 +185,8 @@ mod tests {
     struct Busy {
         facts: crate::measure::Facts,
         calls: std::cell::Cell<u32>,
+        pauses: std::cell::Cell<u32>,
+        call_s: f64,
     }
 
     impl Bench for Busy {
@@ -197,7 +199,7 @@ mod tests {
         fn once(&mut self) -> Result<f64> {
             self.calls.set(self.calls.get() + 1);
             std::thread::sleep(Duration::from_millis(1));
-            Ok(0.05)
+            Ok(self.call_s)
         }
         fn now_s(&self) -> f64 {
             0.0
@@ -206,15 +208,28 @@ mod tests {
             // A first sample ends after a few calls; far more than its wall time is taken.
             if self.calls.get() < 4 { 0.0 } else { 1e3 }
         }
+        fn pause(&self) {
+            self.pauses.set(self.pauses.get() + 1);
+        }
         fn clock_mhz(&self) -> Option<f64> {
             None
         }
     }
 
     #[test]
+    fn short_calls_are_spread() {
+        for (call_s, wanted) in [(1e-6, (200, 9)), (9e-4, (200, 9)), (2e-3, (100, 0))] {
+            let facts = crate::measure::mock::Mock::new(1, None).facts().clone();
+            let mut bench = Busy { facts, calls: 10.into(), pauses: 0.into(), call_s };
+            let s = once(&mut bench, &|| false).unwrap().unwrap();
+            assert_eq!((s.repeats, bench.pauses.get()), wanted, "{call_s}");
+        }
+    }
+
+    #[test]
     fn a_disturbed_sample_is_taken_again() {
         let facts = crate::measure::mock::Mock::new(1, None).facts().clone();
-        let mut bench = Busy { facts, calls: 0.into() };
+        let mut bench = Busy { facts, calls: 0.into(), pauses: 0.into(), call_s: 0.05 };
         let point = Point { work: crate::measure::Work::Launch, pass: 1 };
         let Outcome::Done(s) = sample(&mut bench, &point, &|| false).unwrap() else { panic!("no sample") };
         assert_eq!(s.others, 0.0);
