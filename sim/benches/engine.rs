@@ -21,7 +21,7 @@ fn draw(entity: u64, index: u64, n: u64) -> u64 {
 }
 
 fn work(launch: u64, body: u64) -> Work {
-    Work { launch: Picos(launch), body: Picos(body), flop: 1, bound: Bound::Memory }
+    Work { launch: Picos(launch), body: Picos(body), flop: 1, at_peak: Picos::ZERO, bound: Bound::Memory }
 }
 
 struct Machine {

@@ -67,14 +67,18 @@ fn name_or<T: JsonSchema>(g: &mut schemars::SchemaGenerator) -> schemars::Schema
 pub struct Workload {
     /// When requests come, and how long they are.
     pub arrivals: ArrivalSpec,
-    /// Which experts their tokens select.
+    /// Which experts their tokens select; models without MoE layers have none.
+    #[serde(default)]
     pub routing: Routing,
 }
 
 /// Where expert selections come from.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Routing {
+    /// Nowhere: the model has no MoE layer.
+    #[default]
+    None,
     /// A trace in moesim's container (see `moesim trace import`).
     Trace {
         /// The file, relative to the experiment's.
@@ -121,6 +125,7 @@ impl Routing {
     /// What stands in for rows that are lacking.
     pub fn missing(&self) -> Missing {
         match self {
+            Self::None => Missing::default(),
             Self::Trace { missing, .. } | Self::Synthetic { missing, .. } | Self::Uniform { missing, .. } => *missing,
         }
     }
@@ -334,6 +339,7 @@ fn finish(mut experiment: Experiment, label: &str, base: PathBuf) -> Result<Reso
             .place("slo")
             .cure("set slo.ttft or slo.tpot, or leave the table out"));
     }
+    experiment.policy.cache_fraction.check().map_err(|d| d.file(label))?;
     let profiles = profiles(&hardware, &base).map_err(|d| d.place("hardware.device.profile"))?;
     Ok(Resolved { experiment, model, hardware, profiles, base, label: label.to_string(), homes: None })
 }

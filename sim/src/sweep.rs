@@ -156,7 +156,7 @@ impl Sweep {
         let x = &resolved.experiment;
         let key = match &x.workload.routing {
             Routing::Trace { path, .. } => format!("{}", resolved.base.join(path).display()),
-            Routing::Synthetic { .. } | Routing::Uniform { .. } => {
+            Routing::None | Routing::Synthetic { .. } | Routing::Uniform { .. } => {
                 format!("{:?} {} {:?}", x.workload.routing, x.seed, x.model)
             }
         };

@@ -99,9 +99,19 @@ fn parts_sum_to_the_whole() {
 
 #[test]
 fn the_timeline_is_a_chrome_trace() {
+    // A host, eight devices, one row of collectives.
+    timeline(&[], 10);
+    // Copies run beside kernels: a host, a device, its copies.
+    timeline(&["hardware=rtx4090-offload", "policy.execution=on-demand", "policy.cache_fraction=0.25"], 3);
+    // Four devices with processing in memory beside the cores; two ranks reduce at the same time.
+    timeline(&["hardware=duplex-4", "policy.execution=pim-split", "deployment.attention_tp=2"], 11);
+}
+
+/// The timeline of a small run has so many rows, nothing is missing, and no row has two events at once.
+fn timeline(set: &[&str], rows: usize) {
     let p = Place::new();
     let mut args = vec!["run", "quickstart", "--quiet", "--timeline", "--out", "run", "--set", "output.plots=false"];
-    SMALL.iter().for_each(|s| args.extend(["--set", s]));
+    SMALL.iter().chain(set).for_each(|s| args.extend(["--set", s]));
     p.ok(&args);
     let read = |name: &str| -> Value { serde_json::from_slice(&std::fs::read(p.path(name)).unwrap()).unwrap() };
     let end = number(&read("run/summary.json"), "simulated_s") * 1e6;
@@ -109,6 +119,7 @@ fn the_timeline_is_a_chrome_trace() {
     let events = timeline["traceEvents"].as_array().unwrap();
     let mut last: f64 = 0.0;
     let (mut complete, mut threads) = (0, 0);
+    let mut spans: std::collections::BTreeMap<u64, Vec<(f64, f64)>> = Default::default();
     for e in events {
         match e["ph"].as_str().unwrap() {
             "M" => threads += usize::from(e["name"] == "thread_name"),
@@ -117,12 +128,18 @@ fn the_timeline_is_a_chrome_trace() {
                 assert!(ts >= 0.0 && dur >= 0.0 && ts + dur <= end * (1.0 + 1e-12) + 1e-6, "{e}");
                 assert!(e["name"].is_string() && e["pid"].is_u64() && e["tid"].is_u64());
                 last = last.max(ts + dur);
+                spans.entry(e["tid"].as_u64().unwrap()).or_default().push((ts, ts + dur));
                 complete += 1;
             }
             other => panic!("unknown phase {other}"),
         }
     }
-    assert_eq!(threads, 9);
+    assert_eq!((threads, spans.len()), (rows, rows), "{set:?}");
+    for (tid, mut of) in spans {
+        of.sort_by(|a, b| a.0.total_cmp(&b.0));
+        // Microseconds are printed rounded.
+        assert!(of.windows(2).all(|w| w[1].0 >= w[0].1 - 1e-6), "{set:?}: row {tid} has two events at once");
+    }
     assert!(complete > 1000 && last > 0.99 * end, "{complete} events until {last} of {end}");
 }
 

@@ -7,8 +7,10 @@ use serde_json::Value;
 fn the_tpot_bound_is_exact_to_its_printed_digits() {
     let text = Place::new().ok(&["validate", "--quiet", "--id", "*tpot*", "--format", "json"]);
     let rows: Vec<Value> = serde_json::from_str(&text).unwrap();
-    assert_eq!(rows.len(), 4);
-    for row in rows {
+    assert_eq!(rows.len(), 7);
+    let simulated: Vec<Value> = rows.into_iter().filter(|r| r["status"] != "not modelled yet").collect();
+    assert_eq!(simulated.len(), 4);
+    for row in simulated {
         let (published, simulated) = (number(&row, "published"), number(&row, "simulated"));
         // All four are printed with two digits behind the point.
         assert!((simulated - published).abs() <= 0.005 + 1e-12, "{row}");

@@ -38,6 +38,8 @@ pub struct Engine {
     /// Achievable memory bandwidth, in bytes per second.
     pub bytes_per_s: f64,
     s_per_byte: f64,
+    /// Share of the processors that compute, in (0, 1]: peak rates are of that share.
+    share: f64,
     /// Seconds to start a kernel.
     pub launch_s: f64,
     /// Calibrated kernels, which take the place of rooflines.
@@ -63,6 +65,7 @@ impl Engine {
     /// The same with this share of its processors: arithmetic takes longer, memory does not.
     #[must_use]
     pub fn with_share(mut self, share: f64) -> Self {
+        self.share = share;
         self.s_per_flop.iter_mut().flatten().for_each(|s| *s /= share);
         self
     }
@@ -81,7 +84,13 @@ impl Engine {
 
     fn new(peak: [(Precision, f64); 3], achievable: [f64; 3], bytes_per_s: f64, launch_s: f64) -> Self {
         let s_per_flop = achievable.map(|fraction| peak.map(|(_, rate)| 1.0 / (rate * fraction)));
-        Self { peak, s_per_flop, bytes_per_s, s_per_byte: 1.0 / bytes_per_s, launch_s, kernels: Kernels::default() }
+        let s_per_byte = 1.0 / bytes_per_s;
+        Self { peak, s_per_flop, bytes_per_s, s_per_byte, share: 1.0, launch_s, kernels: Kernels::default() }
+    }
+
+    /// The share of the processors that compute, in (0, 1].
+    pub fn share(&self) -> f64 {
+        self.share
     }
 
     /// The type that a kernel computes in when its wider operand has `bits`: narrower weights are dequantised to the
@@ -100,6 +109,7 @@ impl Engine {
         // Counts go through signed integers, to which the conversion is short.
         let compute_s = flop * self.s_per_flop[family as usize][width(bits)];
         Cost::kernel(self.launch_s, compute_s, bytes * self.s_per_byte, flop as i64 as u64, bytes as i64 as u64)
+            .at_peak(self.peak[width(bits)].1 * self.share)
     }
 }
 

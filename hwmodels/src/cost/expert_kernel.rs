@@ -98,7 +98,7 @@ impl ExpertKernel {
             let rows: u64 = tokens.iter().map(|n| u64::from(*n)).sum();
             let of = [mlp.hidden, mlp.intermediate, mlp.matrices.saturating_sub(1), tokens.len() as u64];
             if let Some(seconds) = table.at(&of, rows as f64) {
-                return Cost::measured(0.0, seconds, [0.0, seconds], flop, bytes);
+                return Cost::measured(0.0, seconds, [0.0, seconds], flop, bytes).at_peak(self.peaks.flop_per_s);
             }
             self.outside.fetch_add(1, Ordering::Relaxed);
         }
@@ -119,7 +119,7 @@ impl ExpertKernel {
         let down = time(hidden, inner);
         let fixed_s = up.fixed_s + down.fixed_s;
         let both = [up.compute_s + down.compute_s, up.memory_s + down.memory_s];
-        Cost::measured(fixed_s, up.seconds + down.seconds - fixed_s, both, flop, bytes)
+        Cost::measured(fixed_s, up.seconds + down.seconds - fixed_s, both, flop, bytes).at_peak(self.peaks.flop_per_s)
     }
 
     fn streamed(&self, few: u32, mlp: &GroupedMlp, tokens: &[u32], flop: u64, bytes: u64) -> Cost {
@@ -132,7 +132,7 @@ impl ExpertKernel {
         let t = Streamed.time(&self.constants, &row);
         // Row passes are memory traffic.
         let both = [t.compute_s, t.memory_s + t.passes_s];
-        Cost::measured(t.fixed_s, t.seconds - t.fixed_s, both, flop, bytes)
+        Cost::measured(t.fixed_s, t.seconds - t.fixed_s, both, flop, bytes).at_peak(self.peaks.flop_per_s)
     }
 
     fn fused(
@@ -165,5 +165,6 @@ impl ExpertKernel {
             flop,
             bytes,
         )
+        .at_peak(self.peaks.flop_per_s)
     }
 }

@@ -73,7 +73,8 @@ impl DenseKernel {
     fn cost(&self, g: &Gemm, flop: f64, bytes: f64) -> Cost {
         self.memo.get([g.m, g.n, g.k, 0], || {
             if let Some(seconds) = self.table.as_ref().and_then(|t| t.at(&[g.n, g.k], g.m as f64)) {
-                return Cost::measured(0.0, seconds, [0.0, seconds], flop as u64, bytes as u64);
+                let cost = Cost::measured(0.0, seconds, [0.0, seconds], flop as u64, bytes as u64);
+                return cost.at_peak(self.peaks.flop_per_s);
             }
             let ([m, n, k], weight_bytes) = ([g.m, g.n, g.k].map(|x| x as f64), g.weight_bits / 8.0);
             let (fixed_s, seconds, both) = match self.form {
@@ -90,7 +91,7 @@ impl DenseKernel {
                     (t.fixed_s, t.seconds, [t.compute_s, t.memory_s + t.passes_s])
                 }
             };
-            Cost::measured(fixed_s, seconds - fixed_s, both, flop as u64, bytes as u64)
+            Cost::measured(fixed_s, seconds - fixed_s, both, flop as u64, bytes as u64).at_peak(self.peaks.flop_per_s)
         })
     }
 }
@@ -136,6 +137,7 @@ impl CoreKernel {
         let t = Attention.time(&self.constants, &row);
         let (flop, bytes) = shape.amounts(!self.expanded, work);
         Cost::measured(t.fixed_s, t.seconds - t.fixed_s, [t.tiles_s, t.memory_s], flop as u64, bytes as u64)
+            .at_peak(self.peaks.flop_per_s)
     }
 }
 

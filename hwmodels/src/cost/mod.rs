@@ -41,6 +41,9 @@ pub struct Cost {
     pub flop: u64,
     /// Bytes to and from memory.
     pub bytes: u64,
+    /// Seconds that the operations would take at the engine's peak rate in the precision that they run in: what compute
+    /// utilisation counts.
+    pub peak_s: f64,
     compute_bound_s: f64,
     memory_bound_s: f64,
 }
@@ -72,9 +75,23 @@ impl Cost {
             memory_s,
             flop,
             bytes,
+            peak_s: 0.0,
             compute_bound_s: if compute { body_s } else { 0.0 },
             memory_bound_s: if compute { 0.0 } else { body_s },
         }
+    }
+
+    /// The same kernel, whose operations run at most at `flop_per_s`.
+    #[must_use]
+    pub fn at_peak(self, flop_per_s: f64) -> Self {
+        Self { peak_s: self.flop as f64 / flop_per_s, ..self }
+    }
+
+    /// Bytes that come from a memory of `bytes_per_s`: all of them, unless the kernel is faster than that memory. The rest
+    /// then came from a cache.
+    pub fn drawn(&self, bytes_per_s: f64) -> u64 {
+        let most = (self.compute_bound_s + self.memory_bound_s) * bytes_per_s;
+        if self.bytes as f64 > most { most as u64 } else { self.bytes }
     }
 
     /// Seconds from start to end: for one kernel, launch + max(compute, memory).
@@ -102,6 +119,7 @@ impl Cost {
             memory_s: self.memory_s + other.memory_s,
             flop: self.flop + other.flop,
             bytes: self.bytes + other.bytes,
+            peak_s: self.peak_s + other.peak_s,
             compute_bound_s: self.compute_bound_s + other.compute_bound_s,
             memory_bound_s: self.memory_bound_s + other.memory_bound_s,
         }

@@ -30,17 +30,19 @@ pub(super) fn summary(s: &Summary, timing: &Timing, out: Option<&Path>) -> Strin
     row("tokens", format!("{} prompt, {} output", s.tokens.prompt, s.tokens.output));
     let a = &s.assignments;
     let share = |n: u64| 100.0 * n as f64 / a.total().max(1) as f64;
-    row(
-        "assignments",
-        format!(
-            "{} ({:.1} % traced, {:.1} % wrapped, {:.1} % drawn), up to {} requests at once on a sequence",
-            a.total(),
-            share(a.traced),
-            share(a.wrapped),
-            share(a.drawn),
-            s.routing.largest_multiplicity
-        ),
-    );
+    if a.total() > 0 {
+        row(
+            "assignments",
+            format!(
+                "{} ({:.1} % traced, {:.1} % wrapped, {:.1} % drawn), up to {} requests at once on a sequence",
+                a.total(),
+                share(a.traced),
+                share(a.wrapped),
+                share(a.drawn),
+                s.routing.largest_multiplicity
+            ),
+        );
+    }
     if let Some(t) = &s.selections {
         row(
             "selections",
@@ -75,13 +77,30 @@ pub(super) fn summary(s: &Summary, timing: &Timing, out: Option<&Path>) -> Strin
     }
     if let Some(c) = &s.cache {
         let rate = c.hit_rate.map_or_else(|| "-".into(), |r| format!("{:.1} %", 100.0 * r));
-        row("expert cache", format!("hit rate {rate}, {} loads, {:.2} GB loaded", c.loads, c.bytes as f64 / 1e9));
+        row("expert cache", {
+            let [loaded, room] = [c.bytes, c.capacity_bytes].map(|b| b as f64 / 1e9);
+            format!("hit rate {rate}, {} loads, {loaded:.2} GB loaded, room for {room:.2} GB a device", c.loads)
+        });
     }
     let mut parts: Vec<_> = s.breakdown.iter().filter(|p| *p.1 > 0.0).collect();
     parts.sort_by(|a, b| b.1.total_cmp(a.1));
     let part = |(name, v): (&&str, &f64)| format!("{name} {:.1} %", 100.0 * v / s.simulated_s.max(1e-300));
     row("critical path", parts.into_iter().map(part).collect::<Vec<_>>().join(", "));
-    row("bound by", s.bottleneck.unwrap_or("nothing").to_string());
+    let mut bound = s.bottleneck.unwrap_or("nothing").to_string();
+    for (what, p) in [("with prompts", &s.phases.with_prompts), ("decode only", &s.phases.decode_only)] {
+        if let Some(p) = p {
+            let percent = |of: &str| 100.0 * p.utilisation[of];
+            let _ = write!(
+                bound,
+                "; {what} ({:.1} % of the time): {}, compute {:.1} %, memory {:.1} %",
+                100.0 * p.seconds / s.simulated_s.max(1e-300),
+                p.bottleneck.unwrap_or("nothing"),
+                percent("compute"),
+                percent("memory")
+            );
+        }
+    }
+    row("bound by", bound);
     let notes = s.approximations.iter().chain(&s.notes).map(String::as_str);
     row("note", notes.collect::<Vec<_>>().join("; "));
     row("took", timing.line());

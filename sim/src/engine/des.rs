@@ -475,7 +475,7 @@ mod tests {
     use moesim_core::Picos;
 
     fn work(launch: u64, body: u64) -> Work {
-        Work { launch: Picos(launch), body: Picos(body), flop: 0, bound: Bound::Memory }
+        Work { launch: Picos(launch), body: Picos(body), flop: 0, at_peak: Picos::ZERO, bound: Bound::Memory }
     }
 
     fn run(graph: &mut Graph, resources: &Resources) -> Vec<(u64, u64)> {

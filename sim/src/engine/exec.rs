@@ -120,7 +120,8 @@ mod tests {
             let n = graph.len() as u32;
             let kind = if *kind == 0 { OpKind::Join } else { OpKind::Experts };
             let (launch, body) = if kind == OpKind::Join { (0, 0) } else { (*launch, *body) };
-            let work = Work { launch: Picos(launch), body: Picos(body), flop: 1, bound: Bound::Memory };
+            let work =
+                Work { launch: Picos(launch), body: Picos(body), flop: 1, at_peak: Picos(1), bound: Bound::Memory };
             let deps: Vec<OpId> =
                 back.iter().filter(|&&b| u32::from(b) < n).map(|&b| OpId(n - 1 - u32::from(b))).collect();
             let op = graph.op(kind, 0, NO_DEVICE, work).after(&deps);

@@ -115,6 +115,8 @@ pub struct Work {
     pub body: Picos,
     /// Arithmetic.
     pub flop: u64,
+    /// What the arithmetic would take at the peak rate of its precision.
+    pub at_peak: Picos,
     /// The binding term.
     pub bound: Bound,
 }
@@ -122,7 +124,7 @@ pub struct Work {
 impl Work {
     /// A fixed time with no arithmetic.
     pub fn fixed(time: Picos) -> Self {
-        Self { launch: time, body: Picos::ZERO, flop: 0, bound: Bound::Launch }
+        Self { launch: time, body: Picos::ZERO, flop: 0, at_peak: Picos::ZERO, bound: Bound::Launch }
     }
 }
 
@@ -155,6 +157,7 @@ pub struct Graph {
     pub(super) launch: Vec<u64>,
     pub(super) duration: Vec<u64>,
     pub(super) flop: Vec<u64>,
+    pub(super) at_peak: Vec<u64>,
     pub(super) deps_end: Vec<u32>,
     pub(super) holds_end: Vec<u32>,
     pub(super) demands_end: Vec<u32>,
@@ -181,6 +184,7 @@ impl Graph {
         self.launch.clear();
         self.duration.clear();
         self.flop.clear();
+        self.at_peak.clear();
         self.deps_end.clear();
         self.holds_end.clear();
         self.demands_end.clear();
@@ -216,6 +220,7 @@ impl Graph {
         self.launch.push(work.launch.0);
         self.duration.push((work.launch.0 + work.body.0).max(least));
         self.flop.push(work.flop);
+        self.at_peak.push(work.at_peak.0);
         self.deps_end.push(self.deps.len() as u32);
         self.holds_end.push(self.holds.len() as u32);
         self.demands_end.push(self.demands.len() as u32);
@@ -261,6 +266,10 @@ impl Graph {
     /// Arithmetic of operation `i`.
     pub fn flop(&self, i: usize) -> u64 {
         self.flop[i]
+    }
+    /// What the arithmetic of operation `i` would take at the peak rate of its precision.
+    pub fn at_peak(&self, i: usize) -> Picos {
+        Picos(self.at_peak[i])
     }
     /// The term that bound operation `i`.
     pub fn bound(&self, i: usize) -> Bound {

@@ -95,7 +95,7 @@ impl Plan {
 
     /// Bytes of every routed expert on one device of its group, if all of all layers are alike.
     pub fn uniform_expert_bytes(&self) -> Option<u64> {
-        let first = self.experts[0].bytes[0];
+        let first = self.experts.first()?.bytes[0];
         self.experts.iter().all(|l| l.bytes == [first]).then_some(first)
     }
 }

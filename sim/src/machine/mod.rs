@@ -12,7 +12,7 @@ pub use ranks::{Deployment, Ranks};
 
 use crate::engine::{LaneId, Resources, SharedId};
 use moesim_core::Result;
-use moesim_hwmodels::cost::{Engine, Kernels};
+use moesim_hwmodels::cost::{Cost, Engine, Kernels};
 use moesim_hwmodels::hardware::Hardware;
 use moesim_hwmodels::topology::Topology;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ pub struct Machine {
     pub host: LaneId,
     /// Per device: its cores.
     pub compute: Vec<LaneId>,
-    /// Per device: its memory channel, at the achievable rate.
+    /// Per device: its memory channel, at the peak rate. What a kernel reaches of it is said by its cost alone.
     pub memory: Vec<SharedId>,
     /// Per device: its PIM units, if there are any.
     pub pim_lane: Vec<LaneId>,
@@ -85,9 +85,13 @@ impl Machine {
         let link = hardware.host.link.as_ref();
         Ok(Self {
             compute: lanes(&mut r, true, "compute"),
-            memory: channels(&mut r, Some(gpu.bytes_per_s), "memory"),
+            memory: channels(&mut r, Some(hardware.device.memory.bandwidth.value.per_second()), "memory"),
             pim_lane: lanes(&mut r, pim.is_some(), "pim"),
-            pim_memory: channels(&mut r, pim.as_ref().map(|p| p.bytes_per_s), "pim-memory"),
+            pim_memory: channels(
+                &mut r,
+                hardware.device.pim.as_ref().map(|p| p.bandwidth.value.per_second()),
+                "pim-memory",
+            ),
             copy: lanes(&mut r, link.is_some(), "copy"),
             host_link: channels(&mut r, link.map(|l| l.bandwidth.value.per_second() * l.achievable.value), "host-link"),
             host,
@@ -97,6 +101,11 @@ impl Machine {
             resources: r,
             hardware,
         })
+    }
+
+    /// Bytes that an operation of `cost` draws from `channel`; a kernel that is faster than the channel has the rest from a cache.
+    pub(crate) fn drawn(&self, channel: SharedId, cost: &Cost) -> u64 {
+        cost.drawn(self.resources.channels[channel.0 as usize].per_second)
     }
 
     /// Number of devices.

@@ -59,11 +59,6 @@ impl Plan {
                 .cure("choose a decoder-only model"));
         }
         let moe_layers = model.moe_layers();
-        if moe_layers.is_empty() {
-            return Err(
-                Diag::input(format!("{} has no MoE layer", model.name)).cure("choose a mixture-of-experts model")
-            );
-        }
         let mut classes: Vec<AttentionClass> = Vec::new();
         let mut class_of = Vec::new();
         for (l, layer) in model.decoder.iter().enumerate() {
@@ -219,6 +214,7 @@ pub(crate) fn work(cost: Cost) -> Work {
         launch,
         body: Picos::from_seconds(cost.time_s()).since(launch),
         flop: cost.flop,
+        at_peak: Picos::from_seconds(cost.peak_s),
         bound: match cost.bound() {
             cost::Bound::Launch => Bound::Launch,
             cost::Bound::Compute => Bound::Compute,

@@ -4,7 +4,7 @@ use super::histogram::Histogram;
 use super::series::Series;
 use super::tables::Tables;
 use crate::engine::critical::{self, Breakdown};
-use crate::engine::{Bound, Executor, OpKind};
+use crate::engine::{Bound, Executor, LaneId, OpKind};
 use crate::experiment::{Experiment, Slo, Window};
 use crate::machine::Plan;
 use crate::policy::Network;
@@ -52,6 +52,8 @@ pub struct Kept {
     pub layer: u16,
     /// Device, or [`crate::engine::NO_DEVICE`].
     pub device: u32,
+    /// The first lane that it holds; none for collectives.
+    pub lane: Option<LaneId>,
     /// Start.
     pub start: Picos,
     /// End.
@@ -60,6 +62,23 @@ pub struct Kept {
     pub bound: Bound,
     /// It is on the critical path.
     pub critical: bool,
+}
+
+/// What iterations of one sort did.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Phase {
+    /// Iterations.
+    pub iterations: u64,
+    /// Picoseconds of iterations.
+    pub time: u64,
+    /// Critical path by binding resource, in picoseconds.
+    pub bindings: [u64; Binding::ALL.len()],
+    /// Picoseconds that the arithmetic of the devices' own cores would take at peak, over all devices.
+    pub at_peak: u64,
+    /// Picoseconds that the devices' own cores were busy, over all devices.
+    pub busy: u64,
+    /// Bytes from and to device memories.
+    pub memory_bytes: u128,
 }
 
 /// Collects during a run.
@@ -97,10 +116,12 @@ pub struct Recorder {
     pub imbalance: Histogram,
     /// Critical path.
     pub breakdown: Breakdown,
-    /// Critical path by binding resource, in picoseconds.
-    pub bindings: [u64; Binding::ALL.len()],
+    /// Iterations with prompt tokens, then those that only decode.
+    pub phases: [Phase; 2],
     /// Per lane: picoseconds x units held.
     pub lane_busy: Vec<u64>,
+    /// Per lane: picoseconds that the arithmetic on it would take at the peak rate of its precision.
+    pub lane_at_peak: Vec<u64>,
     /// Per channel: bytes moved.
     pub channel_bytes: Vec<u128>,
     /// Per device: operations on its cores and PIM units.
@@ -119,7 +140,7 @@ pub struct Recorder {
     in_flight: Vec<u32>,
     /// Most requests in flight on one sequence.
     pub multiplicity: u32,
-    /// Operations of the last iteration whose number is a power of two.
+    /// Operations of a typical iteration (see [`Recorder::keeps`]).
     pub kept: Vec<Kept>,
     /// Number of that iteration, from 1.
     pub kept_iteration: u64,
@@ -131,6 +152,8 @@ pub struct Recorder {
     channels: Vec<usize>,
     link_seen: Vec<u64>,
     lane_now: Vec<u64>,
+    /// Lanes of the devices' own cores, and channels of their memories.
+    own: [Vec<usize>; 2],
     channel_now: Vec<u64>,
     row: Vec<f64>,
     imbalance_now: (f64, u32),
@@ -167,8 +190,9 @@ impl Recorder {
             e2e: Histogram::default(),
             imbalance: Histogram::default(),
             breakdown: Breakdown::default(),
-            bindings: [0; Binding::ALL.len()],
+            phases: Default::default(),
             lane_busy: vec![0; m.resources.lanes.len()],
+            lane_at_peak: vec![0; m.resources.lanes.len()],
             channel_bytes: vec![0; m.resources.channels.len()],
             flop: vec![0; m.devices()],
             iterations: 0,
@@ -187,6 +211,7 @@ impl Recorder {
             channels,
             link_seen: vec![0; links],
             lane_now: vec![0; m.resources.lanes.len()],
+            own: [m.compute.iter().map(|l| l.0 as usize).collect(), m.memory.iter().map(|c| c.0 as usize).collect()],
             channel_now: vec![0; m.resources.channels.len()],
             imbalance_now: (0.0, 0),
             on_path: Vec::new(),
@@ -317,8 +342,15 @@ impl Recorder {
         self.breakdown.idle += begin.since(self.end).0;
         self.lane_now.fill(0);
         self.channel_now.fill(0);
+        let phase = &mut self.phases[usize::from(shape.prefill_tokens == 0)];
+        phase.iterations += 1;
+        phase.time += end.since(begin).0;
+        let before: u64 = self.own[0].iter().map(|&l| self.lane_at_peak[l]).sum();
         for i in 0..g.len() {
             let took = g.held(i).0;
+            if let Some(h) = g.holds(i).first() {
+                self.lane_at_peak[h.lane.0 as usize] += g.at_peak(i).0;
+            }
             for h in g.holds(i) {
                 self.lane_now[h.lane.0 as usize] += took * u64::from(h.units);
             }
@@ -329,9 +361,13 @@ impl Recorder {
                 *f += u128::from(g.flop(i));
             }
         }
-        let keep = self.iterations.is_power_of_two();
+        phase.at_peak += self.own[0].iter().map(|&l| self.lane_at_peak[l]).sum::<u64>() - before;
+        phase.busy += self.own[0].iter().map(|&l| self.lane_now[l]).sum::<u64>();
+        phase.memory_bytes += self.own[1].iter().map(|&c| u128::from(self.channel_now[c])).sum::<u128>();
+        let keep = self.keeps(shape);
         self.on_path.clear();
-        let (bindings, on_path) = (&mut self.bindings, &mut self.on_path);
+        let phase = &mut self.phases[usize::from(shape.prefill_tokens == 0)];
+        let (bindings, on_path) = (&mut phase.bindings, &mut self.on_path);
         let path = critical::path(g, begin, |i, took| {
             let class = match (g.kind(i), g.bound(i)) {
                 (OpKind::Host, _) => Binding::Host,
@@ -398,6 +434,17 @@ impl Recorder {
         }
     }
 
+    /// Whether the iteration just counted is kept for the picture. The first is; later ones at least double the number of the
+    /// one kept before, so that the picture is of an advanced run, and have at least as many sequences as iterations have in
+    /// the mean over time, so that neither the drain nor a lull stands for the run. Iterations that only decode go first
+    /// where they are most of the time.
+    fn keeps(&self, shape: &Shape) -> bool {
+        let [prompts, decode] = &self.phases;
+        let sort = usize::from(shape.prefill_tokens == 0) == usize::from(decode.time > prompts.time);
+        let full = u128::from(shape.sequences) * self.running_time >= self.sequence_time;
+        self.iterations == 1 || (self.iterations >= 2 * self.kept_iteration && full && sort)
+    }
+
     fn keep(&mut self, executor: &Executor, whole: bool) {
         let g = &executor.graph;
         let kept = (0..g.len()).filter(|&i| g.kind(i) != OpKind::Join).map(|i| Kept {
@@ -405,6 +452,7 @@ impl Recorder {
             kind: g.kind(i),
             layer: g.layer(i),
             device: g.device(i),
+            lane: g.holds(i).first().map(|h| h.lane),
             start: g.start(i),
             end: g.end(i).unwrap_or_default(),
             bound: g.bound(i),

@@ -1,9 +1,10 @@
 //! `summary.json`: what a run found.
 
 use super::histogram::{Spread, VALUE_ERROR};
-use super::recorder::{Binding, Recorder};
-use crate::engine::OpKind;
+use super::recorder::{Binding, Phase, Recorder};
+use crate::engine::{LaneId, OpKind};
 use crate::experiment::{Experiment, Fidelity, NetworkFidelity};
+use crate::machine::Plan;
 use crate::policy::CacheReport;
 use crate::routing::{Provenance, Selections};
 use crate::simulation::{PlacementReport, ReplacementReport, Simulation, replacement};
@@ -79,6 +80,8 @@ pub struct Summary {
     pub bound_by: BTreeMap<&'static str, f64>,
     /// The largest of `bound_by`.
     pub bottleneck: Option<&'static str>,
+    /// The same apart for iterations with prompt tokens and those that only decode.
+    pub phases: Phases,
     /// Amount served over peak x simulated time.
     pub utilisation: BTreeMap<&'static str, Option<f64>>,
     /// Bytes by collective and channel.
@@ -103,6 +106,30 @@ pub struct Summary {
     pub approximations: Vec<String>,
     /// What of the input was left out, or is not used.
     pub notes: Vec<String>,
+}
+
+/// Iterations with prompt tokens, and those that only decode.
+#[derive(Clone, Debug, Serialize)]
+pub struct Phases {
+    /// At least one prompt token was computed; decodes of the same batch are among the rest.
+    pub with_prompts: Option<PhaseReport>,
+    /// Every sequence of the batch decoded.
+    pub decode_only: Option<PhaseReport>,
+}
+
+/// What iterations of one sort did.
+#[derive(Clone, Debug, Serialize)]
+pub struct PhaseReport {
+    /// Iterations.
+    pub iterations: u64,
+    /// Their time.
+    pub seconds: f64,
+    /// Seconds of their critical path by what bound it.
+    pub bound_by: BTreeMap<&'static str, f64>,
+    /// The largest of `bound_by`.
+    pub bottleneck: Option<&'static str>,
+    /// Amount served over peak x their time: `compute`, `memory`, and `device_busy`.
+    pub utilisation: BTreeMap<&'static str, f64>,
 }
 
 /// Versions of what made the summary.
@@ -204,6 +231,8 @@ pub struct Cache {
     pub loads: u64,
     /// Bytes loaded.
     pub bytes: u64,
+    /// Bytes of experts that the fullest cache of a device can hold.
+    pub capacity_bytes: u64,
     /// Prefetched experts that were used, over all prefetched.
     pub prefetch_precision: Option<f64>,
 }
@@ -235,6 +264,7 @@ fn cache(c: CacheReport) -> Cache {
         hits: c.hits,
         loads: c.loads,
         bytes: c.bytes,
+        capacity_bytes: c.capacity,
         prefetch_precision: ratio(c.prefetches_used, c.prefetches),
     }
 }
@@ -279,13 +309,8 @@ impl Summary {
             .map(|k| (k.name(), r.breakdown.kinds[k as usize] as f64 / 1e12))
             .chain([("idle", r.breakdown.idle as f64 / 1e12)])
             .collect();
-        let bound_by: BTreeMap<_, _> =
-            Binding::ALL.into_iter().map(|b| (b.name(), r.bindings[b as usize] as f64 / 1e12)).collect();
-        let bottleneck = Binding::ALL
-            .into_iter()
-            .filter(|&b| r.bindings[b as usize] > 0)
-            .max_by_key(|&b| r.bindings[b as usize])
-            .map(Binding::name);
+        let [prompts, decode] = &r.phases;
+        let bindings: [u64; Binding::ALL.len()] = std::array::from_fn(|b| prompts.bindings[b] + decode.bindings[b]);
         Self {
             name: x.name.clone(),
             seed: x.seed,
@@ -331,8 +356,9 @@ impl Summary {
                 goodput_requests_per_s: x.slo.map(|_| per_s(r.window_good)),
             },
             breakdown,
-            bound_by,
-            bottleneck,
+            bound_by: bound_by(&bindings),
+            bottleneck: bottleneck(&bindings),
+            phases: Phases { with_prompts: phase(prompts, plan), decode_only: phase(decode, plan) },
             utilisation: utilisation(s, simulated_s),
             traffic_bytes: traffic(s),
             imbalance: r.imbalance.spread(1000.0).map(|i| Imbalance { mean: i.mean, p99: i.p99 }),
@@ -351,6 +377,32 @@ impl Summary {
             notes: s.arrival_notes(),
         }
     }
+}
+
+fn bound_by(bindings: &[u64; Binding::ALL.len()]) -> BTreeMap<&'static str, f64> {
+    Binding::ALL.into_iter().map(|b| (b.name(), bindings[b as usize] as f64 / 1e12)).collect()
+}
+
+fn bottleneck(bindings: &[u64; Binding::ALL.len()]) -> Option<&'static str> {
+    let took = |b: &Binding| bindings[*b as usize];
+    Binding::ALL.into_iter().filter(|b| took(b) > 0).max_by_key(took).map(Binding::name)
+}
+
+fn phase(p: &Phase, plan: &Plan) -> Option<PhaseReport> {
+    let m = &plan.machine;
+    let whole = p.time as f64 / 1e12 * m.devices() as f64;
+    let peak = m.hardware.device.memory.bandwidth.value.per_second();
+    (p.time > 0).then(|| PhaseReport {
+        iterations: p.iterations,
+        seconds: p.time as f64 / 1e12,
+        bound_by: bound_by(&p.bindings),
+        bottleneck: bottleneck(&p.bindings),
+        utilisation: BTreeMap::from([
+            ("compute", p.at_peak as f64 / 1e12 * m.gpu.share() / whole),
+            ("device_busy", p.busy as f64 / 1e12 / whole),
+            ("memory", p.memory_bytes as f64 / peak / whole),
+        ]),
+    })
 }
 
 fn approximations(s: &Simulation) -> Vec<String> {
@@ -423,15 +475,16 @@ fn utilisation(s: &Simulation, simulated_s: f64) -> BTreeMap<&'static str, Optio
     let (r, m) = (&s.recorder, &s.plan.machine);
     let over = |amount: f64, peak: f64| (simulated_s > 0.0 && peak > 0.0).then(|| amount / (peak * simulated_s));
     let devices = m.devices() as f64;
-    let flop: u128 = r.flop.iter().sum();
-    let (_, peak) = m.gpu.peak[0];
+    // Each operation counts by the peak of the precision that it ran in.
+    let at_peak = |lanes: &[LaneId]| lanes.iter().map(|l| r.lane_at_peak[l.0 as usize] as f64 / 1e12).sum::<f64>();
     let sum = |ids: &[crate::engine::SharedId]| ids.iter().map(|c| r.channel_bytes[c.0 as usize] as f64).sum::<f64>();
     let busy: f64 = m.compute.iter().map(|l| r.lane_busy[l.0 as usize] as f64 / 1e12).sum();
     let links = m.topology.links();
     let link_bytes: f64 = s.network.link_bytes.iter().map(|&b| b as f64).sum();
     let link_peak: f64 = links.iter().map(|l| l.raw_bandwidth_per_s).sum();
     let mut out = BTreeMap::new();
-    out.insert("compute", over(flop as f64, peak * devices));
+    out.insert("compute", over(at_peak(&m.compute) * m.gpu.share(), devices));
+    out.insert("pim_compute", (!m.pim_lane.is_empty()).then(|| over(at_peak(&m.pim_lane), devices)).flatten());
     out.insert("device_busy", over(busy, devices));
     out.insert("memory", over(sum(&m.memory), m.hardware.device.memory.bandwidth.value.per_second() * devices));
     out.insert("links", over(link_bytes, link_peak));

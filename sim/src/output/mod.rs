@@ -106,7 +106,7 @@ fn devices(dir: &Path, s: &Simulation) -> Result<()> {
         t.cell(bytes)?;
         t.seconds(Picos(busy))?;
         t.cell(over(busy as f64 / 1e12, span))?;
-        t.cell(over(r.flop[d] as f64, m.gpu.peak[0].1 * span))?;
+        t.cell(over(r.lane_at_peak[m.compute[d].0 as usize] as f64 / 1e12 * m.gpu.share(), span))?;
         t.cell(over(bytes as f64, peak * span))?;
         t.cell(s.weight_bytes + s.ranks[d / s.plan.ranks.tp].kv.peak())?;
         t.end_row()?;
@@ -133,7 +133,7 @@ fn links(dir: &Path, s: &Simulation) -> Result<()> {
 fn experts(dir: &Path, s: &Simulation) -> Result<()> {
     let totals = s.replay.totals();
     let map = s.replay.map();
-    let experts = totals.len() / s.plan.moe_layers.len();
+    let experts = totals.len() / s.plan.moe_layers.len().max(1);
     let mut t = Table::create(&dir.join("experts.csv"), "layer,expert,assignments,devices")?;
     for (l, &layer) in s.plan.moe_layers.iter().enumerate() {
         let mut homes = vec![String::new(); experts];

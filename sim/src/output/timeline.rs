@@ -1,9 +1,8 @@
 //! `timeline.json`: operations in Chrome's trace format, which Perfetto opens.
 
-use crate::engine::NO_DEVICE;
 use crate::machine::Plan;
 use crate::metrics::recorder::Kept;
-use moesim_core::{Diag, Result};
+use moesim_core::{Diag, Picos, Result};
 use serde_json::json;
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -32,6 +31,30 @@ impl Timeline {
         self.operations.extend(operations.map(|k| (iteration, k)));
     }
 
+    /// The track of each operation: that of its lane, which holds one operation at a time; for those without a lane, the first
+    /// behind the lanes that is free when they start. A viewer drops events that overlap on a track without being nested.
+    fn tracks(&self, lanes: usize) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.operations.len()).collect();
+        order.sort_by_key(|&i| self.operations[i].1.start);
+        let mut free: Vec<Picos> = Vec::new();
+        let mut tracks = vec![0; self.operations.len()];
+        for i in order {
+            let k = &self.operations[i].1;
+            tracks[i] = match k.lane {
+                Some(lane) => lane.0 as usize,
+                None => {
+                    let at = free.iter().position(|&end| end <= k.start).unwrap_or_else(|| {
+                        free.push(Picos::ZERO);
+                        free.len() - 1
+                    });
+                    free[at] = k.end;
+                    lanes + at
+                }
+            };
+        }
+        tracks
+    }
+
     /// Writes the file; times are in microseconds, as the format wants.
     ///
     /// # Errors
@@ -39,21 +62,22 @@ impl Timeline {
     pub fn write(&self, path: &Path, plan: &Plan) -> Result<()> {
         let broken = |e: std::io::Error| Diag::cannot_write(path, &e);
         let mut out = BufWriter::new(File::create(path).map_err(broken)?);
-        let devices = plan.machine.devices();
         let last = self.operations.last().map_or(0, |o| o.0);
         let note = if self.cut { format!("the first {last} iterations") } else { "all iterations".to_string() };
         writeln!(out, "{{\"displayTimeUnit\":\"ns\",\"otherData\":{},\"traceEvents\":[", json!({ "covers": note }))
             .map_err(broken)?;
-        let name = |tid: usize| if tid < devices { format!("gpu{tid}") } else { "collectives and host".to_string() };
-        for tid in 0..=devices {
-            let meta = json!({ "ph": "M", "name": "thread_name", "pid": 0, "tid": tid, "args": { "name": name(tid) } });
+        let lanes = &plan.machine.resources.lanes;
+        let tracks = self.tracks(lanes.len());
+        let shared = tracks.iter().map(|t| (t + 1).saturating_sub(lanes.len())).max().unwrap_or(0);
+        let names = lanes.iter().map(|l| l.name.clone()).chain((1..=shared).map(|n| format!("collectives {n}")));
+        for (tid, name) in names.enumerate().filter(|(tid, _)| tracks.contains(tid)) {
+            let meta = json!({ "ph": "M", "name": "thread_name", "pid": 0, "tid": tid, "args": { "name": name } });
             writeln!(out, "{meta},").map_err(broken)?;
             let order =
                 json!({ "ph": "M", "name": "thread_sort_index", "pid": 0, "tid": tid, "args": { "sort_index": tid } });
             writeln!(out, "{order},").map_err(broken)?;
         }
-        for (i, (iteration, k)) in self.operations.iter().enumerate() {
-            let tid = if k.device == NO_DEVICE { devices } else { k.device as usize };
+        for (i, ((iteration, k), tid)) in self.operations.iter().zip(tracks).enumerate() {
             let event = json!({
                 "ph": "X", "pid": 0, "tid": tid, "name": k.kind.name(), "cat": k.bound.name(),
                 "ts": k.start.micros(), "dur": k.end.since(k.start).micros(),

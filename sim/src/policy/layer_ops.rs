@@ -122,7 +122,8 @@ impl LayerOps<'_> {
     pub fn experts_on(&mut self, device: usize, cost: Cost, lane: LaneId, channel: SharedId, after: OpId) -> OpId {
         let work = crate::machine::work(cost);
         let op = self.graph.op(OpKind::Experts, self.layer, device as u32, work);
-        let op = op.after(&[after]).hold(lane).draw(channel, cost.bytes).id();
+        let drawn = self.plan.machine.drawn(channel, &cost);
+        let op = op.after(&[after]).hold(lane).draw(channel, drawn).id();
         self.done.push(op);
         op
     }
@@ -227,7 +228,7 @@ impl LayerOps<'_> {
     fn on_device(&mut self, kind: OpKind, device: usize, cost: Cost, after: OpId) -> OpId {
         let m = &self.plan.machine;
         let op = self.graph.op(kind, self.layer, device as u32, crate::machine::work(cost));
-        op.after(&[after]).hold(m.compute[device]).draw(m.memory[device], cost.bytes).id()
+        op.after(&[after]).hold(m.compute[device]).draw(m.memory[device], m.drawn(m.memory[device], &cost)).id()
     }
 }
 

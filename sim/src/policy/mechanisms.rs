@@ -4,7 +4,7 @@ use super::dispatch::Flat;
 use super::expert_parallel::ExpertParallel;
 use super::on_demand::OnDemand;
 use super::pim_split::PimSplit;
-use super::{ExecutionPolicy, LayerOps, Network, StateView};
+use super::{CacheFraction, ExecutionPolicy, LayerOps, Network, StateView};
 use crate::engine::{Graph, OpKind};
 use crate::machine::{Deployment, Machine, Plan};
 use crate::routing::{Binding, Missing, Replay, Segment, Selections, Source};
@@ -204,7 +204,7 @@ fn loads_and_caches_count_bytes_where_sizes_differ() {
     m.precision.experts = 8.0;
     let bytes = |width: u64| 3 * HIDDEN * width;
     // Half of 16 + 32 is 24, of 48 + 64 is 56, less than the largest expert of each device.
-    let mut policy = OnDemand::new(0.5);
+    let mut policy = OnDemand::new(CacheFraction::Of(0.5));
     let done = on(&m, "rtx4090-offload", 2, &[&[0, 1], &[0, 3], &[2, 3]], 3, &mut policy);
     assert_eq!(done.held, [bytes(32) + bytes(64), bytes(64) + bytes(64)]);
     let report = policy.cache().unwrap();
@@ -240,7 +240,7 @@ fn a_groups_common_part_is_computed_once_a_token_and_device() {
     // Three of six ids, pairs: a pair is missed with probability 4/6 x 3/5 x 2/4 = 1/5.
     assert_eq!(groups(3).decoder[0].moe().unwrap().groups_hit(), 3.0 * (1.0 - 0.2));
     // On demand, experts are loaded and common parts stay.
-    let held = on(&groups(3), "rtx4090-offload", 3, &rows, 3, &mut OnDemand::new(0.5)).held;
+    let held = on(&groups(3), "rtx4090-offload", 3, &rows, 3, &mut OnDemand::new(CacheFraction::Of(0.5))).held;
     assert_eq!(held, [2 * bytes(32) + 2 * bytes(16); 2]);
 }
 

@@ -8,6 +8,7 @@
 //!   ranks; placement methods are in the crate `moesim-solver`.
 
 mod busiest;
+mod cache_fraction;
 pub mod dispatch;
 pub mod expert_parallel;
 pub mod layer_ops;
@@ -21,6 +22,7 @@ pub mod oracle;
 pub mod pim_split;
 pub mod replacement;
 
+pub use cache_fraction::CacheFraction;
 pub use dispatch::{Dispatch, Leg, Legs};
 pub use layer_ops::{LayerOps, Slots};
 pub use network::Network;
@@ -48,8 +50,9 @@ pub struct Policies {
     /// Where experts live: a method by name, or a file with a placement, relative to the experiment's: our own, or what a serving
     /// engine loads.
     pub placement: String,
-    /// `on-demand`, `on-demand-belady`: device memory for cached experts, as a fraction of all experts of its groups.
-    pub cache_fraction: f64,
+    /// `on-demand`, `on-demand-belady`: device memory for cached experts, as a fraction of all experts of its groups, or `auto`:
+    /// what memory is left.
+    pub cache_fraction: CacheFraction,
     /// Experts that move while the run serves; without it they stay where `placement` puts them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replacement: Option<Replacement>,
@@ -63,7 +66,7 @@ impl Default for Policies {
             scheduler: "chunked-prefill".into(),
             load_balancer: "least-loaded".into(),
             placement: "contiguous".into(),
-            cache_fraction: 0.25,
+            cache_fraction: CacheFraction::Auto,
             replacement: None,
         }
     }
@@ -121,6 +124,8 @@ pub struct CacheReport {
     pub loads: u64,
     /// Bytes loaded.
     pub bytes: u64,
+    /// Bytes of experts that the fullest cache of a device can hold.
+    pub capacity: u64,
     /// Loads ahead of need.
     pub prefetches: u64,
     /// Of these, used before eviction.

@@ -262,7 +262,7 @@ impl Network {
         if let Some(log) = &mut self.log {
             log.entries.push(sent(phase, &mut log.seen, &self.link_bytes));
         }
-        Work { launch: Picos::from_seconds(phase.time_s), body: Picos::ZERO, flop: 0, bound: Bound::Link }
+        Work { bound: Bound::Link, ..Work::fixed(Picos::from_seconds(phase.time_s)) }
     }
 
     /// The transfers as one phase, which takes `least_s` at least: what a calibrated kernel says.

@@ -1,8 +1,9 @@
 //! Experts in host memory, loaded when a gate selects them, behind a cache in device memory.
 //!
-//! * **Size.** Each device caches at most `policy.cache_fraction` of the experts of its group over all layers (25 %
-//!   unless told), at least one, plus a staging buffer of one expert. Where experts differ in size, that fraction of
-//!   their bytes, at least the largest expert.
+//! * **Size.** Each device caches at most `policy.cache_fraction` of the experts of its group over all layers, at least one,
+//!   plus a staging buffer of one expert. Where experts differ in size, that fraction of their bytes, at least the largest
+//!   expert. `auto`, the default, is what memory is left beside all other weights, the staging buffer and a KV cache for one
+//!   sequence as long as a full batch (`deployment.max_batched_tokens`); the KV cache takes at most half of what is there.
 //! * **Access order.** When a layer's gates are done, the activated experts of a device are looked up in ascending
 //!   expert number, each once however many tokens it has. A hit becomes the most recently used. Loads queue on the
 //!   device's copy engine in the same order.
@@ -13,9 +14,10 @@
 //! * **Overlap.** Hits run at once as one grouped GEMM; each missing expert runs when its own load is done. Loads write
 //!   to the device memory that kernels read from, and share its bandwidth with them.
 
+use super::cache_fraction::left;
 use super::layer_ops::Picked;
 use super::lru::Lru;
-use super::{CacheReport, ExecutionPolicy, LayerOps, Slots, StateView};
+use super::{CacheFraction, CacheReport, ExecutionPolicy, LayerOps, Slots, StateView};
 use crate::machine::Plan;
 use crate::routing::{LayerRouting, SlotMap};
 use moesim_core::{Diag, Result};
@@ -23,7 +25,7 @@ use moesim_core::{Diag, Result};
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct OnDemand {
-    fraction: f64,
+    fraction: CacheFraction,
     // Per expert-parallel group: its devices hold the same experts and load their parts together.
     caches: Vec<Lru>,
     hits: Picked,
@@ -33,7 +35,7 @@ pub struct OnDemand {
 
 impl OnDemand {
     /// A cache of `fraction` of each device's experts.
-    pub fn new(fraction: f64) -> Self {
+    pub fn new(fraction: CacheFraction) -> Self {
         Self {
             fraction,
             caches: Vec::new(),
@@ -46,24 +48,39 @@ impl OnDemand {
     /// Bytes of experts that each device of `group` caches.
     fn capacity(&self, plan: &Plan, placement: &SlotMap, group: usize) -> u64 {
         let layers = 0..placement.layers();
+        // Devices of a group hold the same; so the first speaks for all.
+        let other = || {
+            let common = plan.common_part_bytes(placement)[plan.ranks.group_devices(group).start];
+            plan.common_weight_bytes() + common + staging(plan, placement)
+        };
         if let Some(each) = plan.uniform_expert_bytes() {
             let held: usize = layers.map(|l| placement.group_slots(l, group).len()).sum();
-            return ((held as f64 * self.fraction) as u64).max(1) * each;
+            let kept = match self.fraction {
+                CacheFraction::Of(fraction) => (held as f64 * fraction) as u64,
+                CacheFraction::Auto => (left(plan, other()) / each.max(1)).min(held as u64),
+            };
+            return kept.max(1) * each;
         }
         let slots = layers.flat_map(|l| placement.group_slots(l, group).map(move |s| (l, s)));
         let bytes = slots.map(|(l, s)| plan.expert_bytes(l, placement.expert(l, s)));
         let (held, largest) = bytes.fold((0, 0), |(sum, most), b| (sum + b, b.max(most)));
-        ((held as f64 * self.fraction) as u64).max(largest)
+        let kept = match self.fraction {
+            CacheFraction::Of(fraction) => (held as f64 * fraction) as u64,
+            CacheFraction::Auto => left(plan, other()).min(held),
+        };
+        kept.max(largest)
     }
+}
+
+/// Bytes of the buffer through which an expert comes that is not kept: the largest.
+fn staging(plan: &Plan, placement: &SlotMap) -> u64 {
+    let moe = |l: usize| plan.model.decoder[plan.moe_layers[l]].moe().map_or(0, |m| m.experts as usize);
+    let all = (0..placement.layers()).flat_map(|l| (0..moe(l)).map(move |e| plan.expert_bytes(l, e)));
+    all.max().unwrap_or(0)
 }
 
 impl ExecutionPolicy for OnDemand {
     fn check(&self, plan: &Plan) -> Result<()> {
-        if !(self.fraction > 0.0 && self.fraction <= 1.0) {
-            return Err(Diag::input(format!("{} is not a fraction", self.fraction))
-                .place("policy.cache_fraction")
-                .cure("set it above 0 and at most 1"));
-        }
         let m = &plan.machine;
         if m.copy.is_empty() {
             return Err(Diag::input(format!("on-demand loading needs a host link, and {} has none", m.hardware.name))
@@ -89,11 +106,11 @@ impl ExecutionPolicy for OnDemand {
 
     fn resident_expert_bytes(&self, plan: &Plan, placement: &SlotMap) -> Vec<u64> {
         let mut bytes = vec![0; plan.ranks.devices()];
-        let moe = |l: usize| plan.model.decoder[plan.moe_layers[l]].moe().map_or(0, |m| m.experts as usize);
-        let largest = (0..placement.layers()).flat_map(|l| (0..moe(l)).map(move |e| plan.expert_bytes(l, e))).max();
+        let staging = staging(plan, placement);
         for group in 0..placement.groups() {
+            let cached = self.capacity(plan, placement, group);
             for device in plan.ranks.group_devices(group) {
-                bytes[device] = self.capacity(plan, placement, group) + largest.unwrap_or(0);
+                bytes[device] = cached + staging;
             }
         }
         bytes
@@ -121,9 +138,9 @@ impl OnDemand {
         let layers = plan.moe_layers.len();
         let slots = view.placement.slots();
         if self.caches.is_empty() {
-            self.caches = (0..routing.groups())
-                .map(|g| Lru::new(layers * slots, self.capacity(plan, view.placement, g)))
-                .collect();
+            let sizes: Vec<u64> = (0..routing.groups()).map(|g| self.capacity(plan, view.placement, g)).collect();
+            self.report.capacity = sizes.iter().copied().max().unwrap_or(0);
+            self.caches = sizes.into_iter().map(|size| Lru::new(layers * slots, size)).collect();
         }
         let arrived = ops.dispatch(routing);
         ops.shared_experts();

@@ -13,7 +13,7 @@
 //! Everything else (size, access order, overlap) is as in `on-demand`.
 
 use super::on_demand::OnDemand;
-use super::{CacheReport, ExecutionPolicy, FutureView, LayerOps, OraclePolicy, StateView};
+use super::{CacheFraction, CacheReport, ExecutionPolicy, FutureView, LayerOps, OraclePolicy, StateView};
 use crate::machine::Plan;
 use crate::routing::{LayerRouting, SlotMap};
 use moesim_core::Result;
@@ -24,7 +24,7 @@ pub struct OnDemandBelady(OnDemand);
 
 impl OnDemandBelady {
     /// A cache of `fraction` of each device's experts.
-    pub fn new(fraction: f64) -> Self {
+    pub fn new(fraction: CacheFraction) -> Self {
         Self(OnDemand::new(fraction))
     }
 }

@@ -17,9 +17,10 @@ struct Priced {
     bytes: u64,
 }
 
-impl From<Cost> for Priced {
-    fn from(cost: Cost) -> Self {
-        Self { work: work(cost), bytes: cost.bytes }
+impl Priced {
+    /// On a device of `plan`, whose memories are all alike.
+    fn new(plan: &Plan, cost: Cost) -> Self {
+        Self { work: work(cost), bytes: plan.machine.drawn(plan.machine.memory[0], &cost) }
     }
 }
 
@@ -75,7 +76,7 @@ impl Iteration {
             ops: Vec::new(),
             kv_used: Vec::new(),
             batch: Batch::default(),
-            same_gates: moe.iter().all(|m| m.ids() == moe[0].ids()),
+            same_gates: moe.windows(2).all(|m| m[0].ids() == m[1].ids()),
         }
     }
 
@@ -101,12 +102,14 @@ impl Iteration {
     ) -> Result<Picos> {
         self.begin = now;
         self.gather(plan, ranks);
-        let came = replay.load(source, &self.segments);
-        self.provenance.add(&came);
-        let selections = replay.selections();
-        self.selections.add(&selections);
-        if came.total() != replay.assigned() || selections.routed() != replay.assigned() {
-            return Err(Diag::run("assignments are not conserved").cure("report this with the experiment"));
+        if !plan.moe_layers.is_empty() {
+            let came = replay.load(source, &self.segments);
+            self.provenance.add(&came);
+            let selections = replay.selections();
+            self.selections.add(&selections);
+            if came.total() != replay.assigned() || selections.routed() != replay.assigned() {
+                return Err(Diag::run("assignments are not conserved").cure("report this with the experiment"));
+            }
         }
         self.kv_used.clear();
         self.kv_used.extend(ranks.iter().map(|r| r.kv.used()));
@@ -201,7 +204,7 @@ impl Iteration {
                 }
                 let none = tokens == 0;
                 let cost = if none { Cost::default() } else { plan.attention_cost(class, tokens, &self.batch.view()) };
-                self.attention.push(cost.into());
+                self.attention.push(Priced::new(plan, cost));
             }
         }
     }
@@ -210,7 +213,9 @@ impl Iteration {
     fn price(&mut self, plan: &Plan) {
         self.gates.clear();
         for &tokens in &self.device_tokens {
-            self.gates.push(if tokens > 0 { plan.gate_cost(0, tokens) } else { Cost::default() }.into());
+            let gated = tokens > 0 && !plan.moe_layers.is_empty();
+            let cost = if gated { plan.gate_cost(0, tokens) } else { Cost::default() };
+            self.gates.push(Priced::new(plan, cost));
         }
     }
 
@@ -220,7 +225,7 @@ impl Iteration {
         let host = overhead.hold(plan.machine.host).id();
         self.frontier.clear();
         for (r, &tokens) in self.rank_tokens.iter().enumerate() {
-            let cost: Option<Priced> = (tokens > 0).then(|| plan.embed_cost(tokens).into());
+            let cost = (tokens > 0).then(|| Priced::new(plan, plan.embed_cost(tokens)));
             for d in plan.ranks.rank_devices(r) {
                 self.frontier.push(cost.map(|c| on_device(plan, graph, OpKind::Embed, 0, d, c, host)));
             }
@@ -251,7 +256,7 @@ impl Iteration {
             if self.rank_tokens[r] == 0 {
                 continue;
             }
-            let cost = plan.dense_cost(layer, self.rank_tokens[r]).into();
+            let cost = Priced::new(plan, plan.dense_cost(layer, self.rank_tokens[r]));
             for d in plan.ranks.rank_devices(r) {
                 if let Some(before) = self.frontier[d] {
                     let op = on_device(plan, graph, OpKind::Dense, layer, d, cost, before);
@@ -290,7 +295,7 @@ impl Iteration {
                 let cost = if self.same_gates && plan.deployment.tokens == Mode::ReturnHome {
                     self.gates[d]
                 } else {
-                    plan.gate_cost(moe_layer, tokens).into()
+                    Priced::new(plan, plan.gate_cost(moe_layer, tokens))
                 };
                 on_device(plan, graph, OpKind::Gate, layer, d, cost, before)
             };
@@ -308,7 +313,7 @@ impl Iteration {
             if samples == 0 {
                 continue;
             }
-            let cost = plan.head_cost(samples).into();
+            let cost = Priced::new(plan, plan.head_cost(samples));
             for d in plan.ranks.rank_devices(r) {
                 if let Some(before) = self.frontier[d] {
                     on_device(plan, graph, OpKind::Head, last, d, cost, before);

@@ -8,7 +8,7 @@ use moesim_core::output::content_hash;
 use moesim_core::{Bytes, Diag, Result};
 use moesim_solver::traffic::Mode;
 use moesim_solver::{Homes, Needs, Placement, Problem, file};
-use moesim_traces::Trace;
+use moesim_traces::{Meta, OwnedSequence, Trace};
 use moesim_traces::model::Moe;
 use moesim_traces::synth::{GroupLimit, SynthSpec, synthesize, uniform};
 use serde::Serialize;
@@ -20,7 +20,13 @@ use std::sync::Arc;
 /// # Errors
 /// As the container's reader says.
 pub fn open_trace(resolved: &Resolved) -> Result<Arc<Trace>> {
+    if resolved.model.moe_layers().is_empty() {
+        return unrouted(&resolved.model.name);
+    }
     match &resolved.experiment.workload.routing {
+        Routing::None => Err(Diag::input(format!("{} has MoE layers and nothing says what they route", resolved.model.name))
+            .place("workload.routing")
+            .cure("add kind = \"synthetic\" with sequences and decode_rows, or kind = \"trace\" with its path")),
         Routing::Trace { path, .. } => Ok(Arc::new(Trace::open(&resolved.base.join(path))?)),
         Routing::Synthetic { sequences, prompt_rows, decode_rows, .. } => {
             let spec = SynthSpec::for_model(&resolved.model, *sequences, *prompt_rows, *decode_rows)?;
@@ -34,12 +40,29 @@ pub fn open_trace(resolved: &Resolved) -> Result<Arc<Trace>> {
     }
 }
 
+/// What a model without MoE layers replays: nothing. The one row is never read.
+fn unrouted(model: &str) -> Result<Arc<Trace>> {
+    let meta = Meta {
+        model: model.to_string(),
+        layer_numbers: vec![0],
+        experts: 1,
+        k: 1,
+        source: "none: the model has no MoE layer".into(),
+        licence: "none".into(),
+    };
+    let row = OwnedSequence { decode: vec![0], ..OwnedSequence::default() };
+    Ok(Arc::new(Trace::from_sequences(meta, vec![row])?))
+}
+
 fn in_routing(d: Diag) -> Diag {
     Diag { file: None, place: Some("workload.routing".to_string()), ..d }
 }
 
 /// Refuses a trace that is not of the plan's model, or has nothing to replay.
 pub(crate) fn check_trace(plan: &Plan, trace: &Trace) -> Result<()> {
+    if plan.moe_layers.is_empty() {
+        return Ok(());
+    }
     let moe: Vec<_> = plan.moe_layers.iter().filter_map(|&l| plan.model.decoder[l].moe()).collect();
     let most = |of: fn(&Moe) -> u32| moe.iter().map(|m| of(m)).max().unwrap_or(0);
     let (e, k) = (most(|m| m.ids()), most(|m| m.top_k));

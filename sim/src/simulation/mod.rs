@@ -113,7 +113,8 @@ impl Simulation {
         policy.check(&plan)?;
         let resident = policy.resident_expert_bytes(&plan, &map);
         let replacement = Replacer::new(resolved, registry, &plan, &placed.homes, counting)?;
-        if replacement.is_some() && resident != all_resident(&plan, &map) {
+        let elsewhere = resident != all_resident(&plan, &map);
+        if replacement.is_some() && elsewhere {
             return Err(Diag::input(format!("{} keeps experts elsewhere than on devices", x.policy.execution))
                 .place("policy.replacement")
                 .cure("set policy.execution to \"expert-parallel\", or leave policy.replacement out"));
@@ -122,7 +123,18 @@ impl Simulation {
         let held = replacement.as_ref().map_or_else(|| held.max().unwrap_or(0), Replacer::resident_bytes);
         let weight_bytes = plan.common_weight_bytes() + held;
         let kv = layout::kv_room(&plan, weight_bytes);
-        let kv = kv.map_err(|d| replacement.as_ref().map_or(d.clone(), |r| r.does_not_fit(d)))?;
+        let kv = kv.map_err(|d| match &replacement {
+            Some(r) => r.does_not_fit(d),
+            None if elsewhere => Diag {
+                cure: "set policy.cache_fraction lower or to \"auto\", use more devices, or narrower weights".into(),
+                ..d.place("policy.cache_fraction")
+            },
+            None if !plan.machine.copy.is_empty() && !plan.moe_layers.is_empty() => {
+                let cure = format!("{}, or keep experts in host memory: policy.execution = \"on-demand\"", d.cure);
+                Diag { cure, ..d }
+            }
+            None => d,
+        })?;
         let trace = open()?;
         check_trace(&plan, &trace)?;
         let width = trace.width();
@@ -135,7 +147,7 @@ impl Simulation {
         let source = Source::new(trace, x.workload.routing.missing(), x.seed);
         let limits = plan.moe_layers.iter().filter_map(|&l| plan.model.decoder[l].moe().map(|m| (m.ids(), m.top_k)));
         let mut limits: Vec<(u32, u32)> = limits.collect();
-        if limits.iter().all(|l| *l == limits[0]) {
+        if limits.windows(2).all(|l| l[0] == l[1]) {
             limits.clear();
         }
         let executor = Executor::new(plan.machine.resources.clone(), x.fidelity.execution);
@@ -224,9 +236,10 @@ impl Simulation {
         )?;
         on_the_clock(end)?;
         self.replacement.iter_mut().for_each(|r| r.send(end, &mut self.network));
-        self.complete(end)?;
         let waiting = self.ranks.iter().map(|r| r.waiting.len()).sum();
+        // Before requests that are done give theirs back.
         let kv = self.ranks.iter().map(|r| r.kv.used()).sum();
+        self.complete(end)?;
         self.recorder.iteration(&self.executor, &self.network, *now, end, &self.iteration.shape(), waiting, kv)?;
         *now = end;
         Ok(true)
@@ -285,8 +298,10 @@ impl Simulation {
             if !std::mem::replace(&mut self.checked[binding.sequence as usize], true) {
                 self.source.check_layers(binding.sequence as usize, &self.limits)?;
             }
-            self.source.admit(request.id, binding, request.prompt_tokens, request.output_tokens)?;
-            self.recorder.bound(binding.sequence, 1);
+            if !self.plan.moe_layers.is_empty() {
+                self.source.admit(request.id, binding, request.prompt_tokens, request.output_tokens)?;
+                self.recorder.bound(binding.sequence, 1);
+            }
             self.queued.clear();
             self.queued.extend(self.ranks.iter().map(|r| r.load() as u32));
             let rank = self.balancer.choose(&self.queued).min(self.ranks.len() - 1);
@@ -351,7 +366,9 @@ impl Simulation {
                         let live = &rank.running[i];
                         rank.kv.give(live.kv_bytes);
                         self.recorder.request(live, r, self.source.trace(), end)?;
-                        self.recorder.bound(live.binding.sequence, -1);
+                        if !self.plan.moe_layers.is_empty() {
+                            self.recorder.bound(live.binding.sequence, -1);
+                        }
                         self.line.release(end, live.turn, false).map_err(in_arrivals)?;
                     } else {
                         rank.running.swap(kept, i);

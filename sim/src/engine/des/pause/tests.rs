@@ -8,7 +8,7 @@ use proptest::prelude::*;
 const S: u64 = 1_000_000_000_000;
 
 fn work(launch: u64, body: u64) -> Work {
-    Work { launch: Picos(launch), body: Picos(body), flop: 0, bound: Bound::Memory }
+    Work { launch: Picos(launch), body: Picos(body), flop: 0, at_peak: Picos::ZERO, bound: Bound::Memory }
 }
 
 /// An operation that ends at `time`.

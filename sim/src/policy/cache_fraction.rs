@@ -1,0 +1,84 @@
+//! `policy.cache_fraction`: how much of the experts a device keeps.
+
+use crate::machine::Plan;
+use moesim_core::{Diag, Result};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use std::borrow::Cow;
+
+/// The share of a group's experts that each of its devices caches.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum CacheFraction {
+    /// What memory is left beside all other weights, a staging buffer and a KV cache for one full batch (see [`left`]).
+    #[default]
+    Auto,
+    /// This fraction, above 0 and at most 1.
+    Of(f64),
+}
+
+impl CacheFraction {
+    /// Refuses what is no fraction, whether or not a policy asks for it.
+    ///
+    /// # Errors
+    /// A number outside (0, 1].
+    pub fn check(self) -> Result<()> {
+        match self {
+            Self::Of(f) if !(f > 0.0 && f <= 1.0) => Err(Diag::input(format!("{f} is not a fraction"))
+                .place("policy.cache_fraction")
+                .cure("set it above 0 and at most 1, or to \"auto\"")),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Bytes of `device` that experts may take where `other` bytes go to other weights and buffers: what the KV cache of a
+/// sequence as long as a full batch (`deployment.max_batched_tokens`) leaves, and at least half of the room.
+pub(super) fn left(plan: &Plan, other: u64) -> u64 {
+    let room = plan.machine.hardware.usable_memory().get().saturating_sub(other);
+    room - plan.kv_peak_bytes(plan.deployment.max_batched_tokens).min(room / 2)
+}
+
+const AUTO: &str = "auto";
+
+impl Serialize for CacheFraction {
+    fn serialize<S: Serializer>(&self, s: S) -> std::result::Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => s.serialize_str(AUTO),
+            Self::Of(f) => s.serialize_f64(*f),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for CacheFraction {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> std::result::Result<Self, D::Error> {
+        struct Visit;
+        impl de::Visitor<'_> for Visit {
+            type Value = CacheFraction;
+            fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+                f.write_str("a fraction above 0 and at most 1, or \"auto\"")
+            }
+            fn visit_f64<E: de::Error>(self, v: f64) -> std::result::Result<CacheFraction, E> {
+                Ok(CacheFraction::Of(v))
+            }
+            fn visit_i64<E: de::Error>(self, v: i64) -> std::result::Result<CacheFraction, E> {
+                Ok(CacheFraction::Of(v as f64))
+            }
+            fn visit_u64<E: de::Error>(self, v: u64) -> std::result::Result<CacheFraction, E> {
+                Ok(CacheFraction::Of(v as f64))
+            }
+            fn visit_str<E: de::Error>(self, v: &str) -> std::result::Result<CacheFraction, E> {
+                if v == AUTO { Ok(CacheFraction::Auto) } else { Err(E::invalid_value(de::Unexpected::Str(v), &self)) }
+            }
+        }
+        d.deserialize_any(Visit)
+    }
+}
+
+impl JsonSchema for CacheFraction {
+    fn schema_name() -> Cow<'static, str> {
+        "CacheFraction".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [{ "const": AUTO }, { "type": "number", "exclusiveMinimum": 0, "maximum": 1 }] })
+    }
+}
