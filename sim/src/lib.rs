@@ -16,6 +16,8 @@ pub mod cli;
 pub mod engine;
 pub mod experiment;
 pub mod explain;
+#[cfg(test)]
+mod keys;
 pub mod machine;
 pub mod metrics;
 pub mod output;

@@ -1,6 +1,6 @@
 //! What no machine has: zeros, fractions above one, origins left empty.
 
-use super::{Hardware, HostLink, LinkSpec, Memory};
+use super::{Hardware, HostLink, LinkSpec, Memory, TopologySpec};
 use moesim_core::{Bandwidth, Bytes, Diag, FlopRate, Picos, Result, Sourced};
 
 /// Below any rate of one device or link that a person can mean (1 MB/s, 1 MFLOP/s): slower, and a single kernel could
@@ -39,6 +39,16 @@ impl Hardware {
             fraction("host.link.achievable", achievable)?;
         }
         self.topology.link_specs().into_iter().try_for_each(|(place, l)| link(&place, l))?;
+        let uplink = match &self.topology {
+            TopologySpec::Pcie { uplink, .. } => Some(uplink),
+            TopologySpec::Planes { uplink, .. } => uplink.as_ref(),
+            _ => None,
+        };
+        if uplink.is_some_and(|l| l.per_message.is_some()) {
+            return Err(Diag::input("no message enters over an uplink, so that it has no cost a message")
+                .place("topology.uplink.per_message")
+                .cure("give it to topology.link, over which messages enter"));
+        }
         self.build_topology().map(drop)
     }
 

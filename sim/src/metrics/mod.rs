@@ -3,9 +3,10 @@
 //! * [`histogram`]: percentiles from log buckets.
 //! * [`series`]: time series of a fixed number of bins that double in width.
 //! * [`recorder`]: collects during the run; [`summary`]: the file at its end.
-//! * [`tables`]: rows that stream to disk.
+//! * [`tables`]: rows that stream to disk; `idle_keys`: keys that change nothing, said in the summary.
 
 pub mod histogram;
+mod idle_keys;
 pub mod recorder;
 pub mod series;
 pub mod summary;

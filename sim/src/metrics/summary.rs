@@ -374,7 +374,7 @@ impl Summary {
             cost_usd_per_million_output_tokens: cost,
             not_reported,
             approximations: approximations(s),
-            notes: s.arrival_notes(),
+            notes: s.arrival_notes().into_iter().chain(super::idle_keys::sentences(x, s)).collect(),
         }
     }
 }

@@ -8,9 +8,9 @@ use moesim_core::output::content_hash;
 use moesim_core::{Bytes, Diag, Result};
 use moesim_solver::traffic::Mode;
 use moesim_solver::{Homes, Needs, Placement, Problem, file};
-use moesim_traces::{Meta, OwnedSequence, Trace};
 use moesim_traces::model::Moe;
 use moesim_traces::synth::{GroupLimit, SynthSpec, synthesize, uniform};
+use moesim_traces::{Meta, OwnedSequence, Trace};
 use serde::Serialize;
 use std::path::Path;
 use std::sync::Arc;
@@ -24,9 +24,11 @@ pub fn open_trace(resolved: &Resolved) -> Result<Arc<Trace>> {
         return unrouted(&resolved.model.name);
     }
     match &resolved.experiment.workload.routing {
-        Routing::None => Err(Diag::input(format!("{} has MoE layers and nothing says what they route", resolved.model.name))
-            .place("workload.routing")
-            .cure("add kind = \"synthetic\" with sequences and decode_rows, or kind = \"trace\" with its path")),
+        Routing::None => {
+            Err(Diag::input(format!("{} has MoE layers and nothing says what they route", resolved.model.name))
+                .place("workload.routing")
+                .cure("add kind = \"synthetic\" with sequences and decode_rows, or kind = \"trace\" with its path"))
+        }
         Routing::Trace { path, .. } => Ok(Arc::new(Trace::open(&resolved.base.join(path))?)),
         Routing::Synthetic { sequences, prompt_rows, decode_rows, .. } => {
             let spec = SynthSpec::for_model(&resolved.model, *sequences, *prompt_rows, *decode_rows)?;

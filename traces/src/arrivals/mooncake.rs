@@ -55,7 +55,7 @@ pub(super) fn open(path: &Path, rate_scale: f64, spread: Option<u64>, block_toke
     }
     Ok(Requests::new(trace).noting(move || {
         let note =
-            "hash_ids are kept with the requests, but no prefix cache uses them yet: every prompt is computed whole";
+            "hash_ids (of block_tokens each) are kept with the requests, but no prefix cache uses them yet: every prompt is computed whole";
         if hashed { vec![note.to_string()] } else { Vec::new() }
     }))
 }

@@ -1,0 +1,67 @@
+//! Keys of an experiment that change nothing in a run, each in a sentence of the summary's notes.
+//!
+//! A test (`sim/src/keys.rs`) changes every key of every schema: what changes no result and is not refused must be said here.
+
+use crate::experiment::{Experiment, Routing};
+use crate::policy::CacheFraction;
+use crate::simulation::Simulation;
+use moesim_traces::model::Moe;
+
+/// The sentences for a run of `x`.
+pub(super) fn sentences(x: &Experiment, s: &Simulation) -> Vec<String> {
+    let mut out = Vec::new();
+    out.extend(achievable(s));
+    out.extend(units(s));
+    let (plan, hardware) = (&s.plan, &s.plan.machine.hardware);
+    if s.policy.cache().is_some() && hardware.host.memory.is_some() {
+        out.push("hardware.host.memory.bandwidth is not used: each device's own link bounds its copies".into());
+    }
+    if plan.model.mtp_layers > 0 {
+        out.push(format!(
+            "model.mtp_layers is not used: {} module(s) of multi-token prediction are neither held nor run",
+            plan.model.mtp_layers
+        ));
+    }
+    if s.policy.cache().is_none() && x.policy.cache_fraction != CacheFraction::Auto {
+        out.push(format!("policy.cache_fraction is not used by {}", x.policy.execution));
+    }
+    if plan.moe_layers.is_empty() && !matches!(x.workload.routing, Routing::None) {
+        out.push(format!("workload.routing is not used: {} has no MoE layer", plan.model.name));
+    }
+    out
+}
+
+/// Fractions of peaks that rooflines take, where calibrated kernels stand in for all of them.
+fn achievable(s: &Simulation) -> Option<String> {
+    let (model, kernels) = (&s.plan.model, &s.plan.machine.gpu.kernels);
+    let p = &model.precision;
+    let gemms = [p.attention, p.router, p.shared, p.dense, p.head];
+    let dense = gemms.iter().all(|w| kernels.gemms.iter().any(|k| k.bits() == [*w, p.activation]));
+    let rank = |m: &Moe| m.expert_rank > 0 || m.expert_sizes.is_some() || m.groups > 0;
+    let moe = model.decoder.iter().filter_map(|l| l.moe());
+    let by_roofline = moe.clone().any(rank) || model.decoder.iter().any(|l| l.attention.experts > 0);
+    let grouped = moe.count() == 0 || (kernels.experts.is_some() && !by_roofline);
+    let attention = kernels.decode.is_some() && kernels.prefill.is_some();
+    let memory = dense && grouped && attention && kernels.stream.is_some();
+    let idle = [("compute", dense), ("grouped", grouped), ("attention", attention), ("memory", memory)];
+    let names: Vec<&str> = idle.into_iter().filter(|i| i.1).map(|i| i.0).collect();
+    (!names.is_empty()).then(|| {
+        let those = names.join(", ");
+        format!("of hardware.device.achievable, {those} change nothing here: no operation is priced by a roofline that has them")
+    })
+}
+
+/// Where the run's device has other processors than the one whose name it bears, with which its profile was measured.
+fn units(s: &Simulation) -> Option<String> {
+    let device = &s.plan.machine.hardware.device;
+    let measured = moesim_hwmodels::calibrate::device::hardware(&device.name).ok()?.device;
+    let (own, theirs) = (device.units.as_ref()?.value, measured.units.as_ref()?.value);
+    (own != theirs && device.profile.is_some() && device.peak == measured.peak).then(|| {
+        format!(
+            "hardware.device.units is {own}, of {} it is {theirs}: peaks are of all processors together, so that each now counts as \
+             {:.2} times as fast; change hardware.device.peak with it",
+            device.name,
+            f64::from(theirs) / f64::from(own)
+        )
+    })
+}
