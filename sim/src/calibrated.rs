@@ -162,6 +162,8 @@ impl Calibrated {
 
     fn exchange(&mut self, look: &Look, way: &dyn Dispatch) -> Result<()> {
         let nodes = look.resolved.hardware.topology.nodes();
+        // One device sends nothing, and where links differ from pair to pair no one rate says what a kernel would reach.
+        let Ok(peaks) = device::links(&look.resolved.hardware) else { return Ok(()) };
         let (ops, forms) = way.kernels();
         let collectives = ([Op::AllReduce, Op::AllGather], &[FormName::Collective][..]);
         for (ops, forms, whats) in
@@ -184,7 +186,6 @@ impl Calibrated {
                     }),
                     _ => continue,
                 };
-                let peaks = device::links(&look.resolved.hardware)?;
                 let kernel = ExchangeKernel::new(form, found.kernel.values()?, peaks, found.kernel.data.sizes);
                 if whats[0] == "dispatch" && !kernel.serves(nodes) {
                     continue;
