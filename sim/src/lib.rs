@@ -19,6 +19,7 @@ pub mod explain;
 pub mod machine;
 pub mod metrics;
 pub mod output;
+mod paths;
 pub mod placing;
 pub mod policy;
 mod prefetch;
