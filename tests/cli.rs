@@ -8,6 +8,9 @@ mod common;
 mod determinism;
 #[path = "cli/explain.rs"]
 mod explain;
+#[path = "cli/force.rs"]
+#[cfg(unix)]
+mod force;
 #[path = "cli/hostile.rs"]
 mod hostile;
 #[path = "cli/hostile_files.rs"]
@@ -37,5 +40,7 @@ mod replacement;
 mod routing;
 #[path = "cli/serving.rs"]
 mod serving;
+#[path = "cli/sweeps.rs"]
+mod sweeps;
 #[path = "cli/validate.rs"]
 mod validate;

@@ -225,7 +225,7 @@ struct Look<'a> {
 impl<'a> Look<'a> {
     /// The device's own profile, then its donors.
     fn profiles(&self) -> impl Iterator<Item = &'a Profile> + use<'a> {
-        self.resolved.profiles.iter()
+        self.resolved.profiles.iter().map(|p| &**p)
     }
 
     /// The first kernel for one of `ops` that suits, in the precision of these bits of a weight and activation, else in any.

@@ -2,18 +2,20 @@
 
 use crate::engine::Execution;
 use crate::machine::Deployment;
+use crate::paths;
 use crate::policy::Policies;
 use crate::routing::Missing;
 use moesim_core::{Diag, Picos, Result, config, diag, input};
 use moesim_hwmodels::Hardware;
-use moesim_hwmodels::calibrate::profile::{self, Profile};
+use moesim_hwmodels::calibrate::profile::Profile;
 use moesim_solver::Homes;
 use moesim_traces::arrivals::ArrivalSpec;
 use moesim_traces::model::{Model, ModelFile};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// An experiment file.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -217,7 +219,7 @@ pub struct Resolved {
     /// The hardware.
     pub hardware: Hardware,
     /// Calibrated costs: the profile that the hardware names, and its donors.
-    pub profiles: Vec<Profile>,
+    pub profiles: Vec<Arc<Profile>>,
     /// Where relative paths start.
     pub base: PathBuf,
     /// The experiment as the user named it, for messages.
@@ -230,7 +232,7 @@ impl Resolved {
     /// The file that `policy.placement` names, if it is no plain word: those are methods.
     pub fn placement_file(&self) -> Option<PathBuf> {
         let name = &self.experiment.policy.placement;
-        name.contains(['.', '/', std::path::MAIN_SEPARATOR]).then(|| self.base.join(name))
+        paths::is_placement_file(name).then(|| self.base.join(name))
     }
 }
 
@@ -276,7 +278,23 @@ pub(crate) fn read(path: &str, presets: &[&str]) -> Result<(String, PathBuf)> {
     Ok((text, base))
 }
 
-/// Reads an experiment and applies `--set` assignments.
+/// Profiles by name or path, each read once.
+#[derive(Debug, Default)]
+pub struct Profiles(Mutex<BTreeMap<String, Arc<Profile>>>);
+
+impl Profiles {
+    fn load(&self, name: &str) -> Result<Arc<Profile>> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(profile) = known.get(name) {
+            return Ok(profile.clone());
+        }
+        let profile = Arc::new(Profile::load(name)?);
+        known.insert(name.to_string(), profile.clone());
+        Ok(profile)
+    }
+}
+
+/// Reads an experiment and applies `--set` assignments, whose files are relative to the current folder.
 ///
 /// # Errors
 /// Wrong input, named with file, place and cure.
@@ -284,29 +302,56 @@ pub fn load(name_or_path: &str, overrides: &[String]) -> Result<Resolved> {
     if overrides.is_empty() && !PRESETS.iter().any(|p| p.0 == name_or_path) {
         // Straight from the text, so that messages name line and column.
         let (text, base) = read(name_or_path, &preset_names())?;
-        return finish(config::from_toml(&text, name_or_path).map_err(example)?, name_or_path, base);
+        let experiment = config::from_toml(&text, name_or_path).map_err(example)?;
+        return finish(experiment, name_or_path, base, &Profiles::default());
     }
     let (label, table, base) = tree(name_or_path)?;
     let label = if overrides.is_empty() { label } else { format!("{label} (with --set)") };
-    let set = overrides.iter().map(|o| config::split_assignment(o)).collect::<Result<Vec<_>>>()?;
+    let mut set = overrides.iter().map(|o| config::split_assignment(o)).collect::<Result<Vec<_>>>()?;
+    anchored(&mut set, Path::new("."), &base)?;
     resolve(&label, table, base, &set)
 }
 
 /// A dotted key, split, and its new value.
 pub type Assignment = (Vec<String>, toml::Value);
 
+/// Files that assignments from `folder` name, for an experiment whose own are relative to `base`.
+///
+/// # Errors
+/// No current folder.
+pub(crate) fn anchored(set: &mut [Assignment], folder: &Path, base: &Path) -> Result<()> {
+    if paths::same_folder(folder, base) {
+        return Ok(());
+    }
+    set.iter_mut().try_for_each(|(key, value)| paths::anchor(key, value, folder))
+}
+
 /// Applies assignments to a tree and reads what it names.
 ///
 /// # Errors
 /// As [`load`].
-pub fn resolve(label: &str, mut table: toml::Table, base: PathBuf, set: &[Assignment]) -> Result<Resolved> {
+pub fn resolve(label: &str, table: toml::Table, base: PathBuf, set: &[Assignment]) -> Result<Resolved> {
+    resolve_sharing(label, table, base, set, &Profiles::default())
+}
+
+/// As [`resolve`], with profiles that were read before.
+///
+/// # Errors
+/// As [`load`].
+pub fn resolve_sharing(
+    label: &str,
+    mut table: toml::Table,
+    base: PathBuf,
+    set: &[Assignment],
+    profiles: &Profiles,
+) -> Result<Resolved> {
     for (path, value) in set {
         if path.len() > 1 && (path[0] == "model" || path[0] == "hardware") {
             inline(&mut table, &path[0], &base).map_err(|d| d.file(label))?;
         }
         config::set_path(&mut table, path, value.clone()).map_err(|d| d.file(label))?;
     }
-    finish(config::from_table(table, label).map_err(example)?, label, base)
+    finish(config::from_table(table, label).map_err(example)?, label, base, profiles)
 }
 
 /// What is not even TOML, or not an experiment, has a cure too.
@@ -314,7 +359,7 @@ fn example(e: Diag) -> Diag {
     if e.cure.is_empty() { e.cure("compare with a preset: moesim show quickstart") } else { e }
 }
 
-fn finish(mut experiment: Experiment, label: &str, base: PathBuf) -> Result<Resolved> {
+fn finish(mut experiment: Experiment, label: &str, base: PathBuf, known: &Profiles) -> Result<Resolved> {
     let model_table = part(&experiment.model, "model", &base).map_err(|d| d.file(label))?;
     let hardware_table = part(&experiment.hardware, "hardware", &base).map_err(|d| d.file(label))?;
     let named = |v: &toml::Value, what: &str| match v {
@@ -340,21 +385,26 @@ fn finish(mut experiment: Experiment, label: &str, base: PathBuf) -> Result<Reso
             .cure("set slo.ttft or slo.tpot, or leave the table out"));
     }
     experiment.policy.cache_fraction.check().map_err(|d| d.file(label))?;
-    let profiles = profiles(&hardware, &base).map_err(|d| d.place("hardware.device.profile"))?;
+    let profiles = profiles(&hardware, &base, known).map_err(|d| d.place("hardware.device.profile"))?;
     Ok(Resolved { experiment, model, hardware, profiles, base, label: label.to_string(), homes: None })
 }
 
-/// The profile that the hardware names, and the donors that this one names: each ships, or is a file. Donors of donors are
-/// not asked.
-fn profiles(hardware: &Hardware, base: &Path) -> Result<Vec<Profile>> {
-    let load = |name: &String| {
-        let path = base.join(name);
-        let ships = profile::presets().iter().any(|p| p.0 == name);
-        Profile::load(&if !ships && path.exists() { path.display().to_string() } else { name.clone() })
+/// The profile that the hardware names, and the donors that this one names: each ships, or is a file, beside the one that names it.
+/// Donors of donors are not asked.
+fn profiles(hardware: &Hardware, base: &Path, known: &Profiles) -> Result<Vec<Arc<Profile>>> {
+    let file = |name: &str, folder: &Path| {
+        let path = folder.join(name);
+        (!paths::profile_ships(name) && path.exists()).then(|| path.display().to_string())
     };
     let Some(name) = &hardware.device.profile else { return Ok(Vec::new()) };
-    let own = load(name)?;
-    let donors = own.donors.iter().map(load).collect::<Result<Vec<_>>>()?;
+    let own_file = file(name, base);
+    let own = known.load(own_file.as_ref().unwrap_or(name))?;
+    let beside = own_file.as_deref().and_then(|f| Path::new(f).parent());
+    let donor = |name: &String| {
+        let found = beside.and_then(|folder| file(name, folder)).or_else(|| file(name, base));
+        known.load(found.as_ref().unwrap_or(name))
+    };
+    let donors = own.donors.iter().map(donor).collect::<Result<Vec<_>>>()?;
     Ok(std::iter::once(own).chain(donors).collect())
 }
 
@@ -395,8 +445,20 @@ fn part(value: &toml::Value, what: &str, base: &Path) -> Result<toml::Table> {
     let label = path.display().to_string();
     let (text, _) = read(&label, &names)?;
     let preset = if what == "model" { "gpt-oss-20b" } else { "h100-8" };
-    config::table(&text, &label).map_err(|e| match e.cure.is_empty() {
+    let mut table = config::table(&text, &label).map_err(|e| match e.cure.is_empty() {
         true => e.cure(format!("compare with a preset: moesim show {preset}")),
         false => e,
-    })
+    })?;
+    beside(&mut table, Path::new(name), base);
+    Ok(table)
+}
+
+/// A profile that lies beside the hardware file which names it is named as seen from `base`.
+fn beside(hardware: &mut toml::Table, file: &Path, base: &Path) {
+    let profile = hardware.get_mut("device").and_then(|d| d.get_mut("profile"));
+    let (Some(toml::Value::String(profile)), Some(folder)) = (profile, file.parent()) else { return };
+    let path = folder.join(&*profile);
+    if !paths::profile_ships(profile) && base.join(&path).exists() {
+        *profile = path.display().to_string();
+    }
 }

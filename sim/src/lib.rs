@@ -21,6 +21,7 @@ mod keys;
 pub mod machine;
 pub mod metrics;
 pub mod output;
+mod paths;
 pub mod placing;
 pub mod policy;
 mod prefetch;

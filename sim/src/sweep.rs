@@ -1,7 +1,10 @@
 //! Sweeps: a grid of experiments over any keys.
 
-use crate::experiment::{self, Assignment, Resolved, Routing};
-use crate::simulation::open_trace;
+use crate::experiment::{self, Assignment, Profiles, Resolved, Routing};
+use crate::metrics::tables::Tables;
+use crate::registry::Registry;
+use crate::simulation::{Simulation, open_trace};
+use moesim_core::output::content_hash;
 use moesim_core::{Diag, Result, config};
 use moesim_traces::Trace;
 use schemars::JsonSchema;
@@ -102,6 +105,10 @@ pub struct Sweep {
     label: String,
     base: toml::Table,
     dir: PathBuf,
+    /// What all points change.
+    set: Vec<Assignment>,
+    /// Profiles that were read: points share them.
+    profiles: Profiles,
     /// Opened traces by what they depend on: points share them.
     traces: Mutex<BTreeMap<String, Arc<Trace>>>,
 }
@@ -113,7 +120,7 @@ impl Sweep {
     /// Wrong input, named with file, place and cure.
     pub fn load(name_or_path: &str) -> Result<Self> {
         let preset = PRESETS.iter().find(|p| p.0 == name_or_path);
-        let (text, dir) = match preset {
+        let (text, folder) = match preset {
             Some((_, text)) => ((*text).to_string(), PathBuf::from(".")),
             None => experiment::read(name_or_path, &PRESETS.iter().map(|p| p.0).collect::<Vec<_>>())?,
         };
@@ -124,12 +131,50 @@ impl Sweep {
         let base_name = if crate::experiment::PRESETS.iter().any(|p| p.0 == file.base) {
             file.base.clone()
         } else {
-            dir.join(&file.base).display().to_string()
+            folder.join(&file.base).display().to_string()
         };
         let (label, base, dir) = experiment::tree(&base_name).map_err(|d| d.file(name_or_path).place("base"))?;
-        let points = grid(&file).map_err(|d| d.file(name_or_path))?;
+        let mut points = grid(&file).map_err(|d| d.file(name_or_path))?;
+        // Pictures of every point are for who asks for them: they take many times as long as a small point itself.
+        let plots = base.get("output").and_then(|o| o.get("plots")).is_some();
+        let plots = (!plots).then(|| (vec!["output".into(), "plots".into()], toml::Value::Boolean(false)));
+        let mut set: Vec<Assignment> = file.set.iter().map(|(k, v)| (path(k), v.clone())).collect();
+        experiment::anchored(&mut set, &folder, &dir)?;
+        points.iter_mut().try_for_each(|p| experiment::anchored(&mut p.set, &folder, &dir))?;
+        set.splice(0..0, plots);
         let label = format!("{name_or_path} on {label}");
-        Ok(Self { file, points, label, base, dir, traces: Mutex::default() })
+        Ok(Self { file, points, label, base, dir, set, profiles: Profiles::default(), traces: Mutex::default() })
+    }
+
+    /// The metric that is plotted.
+    pub fn plotted(&self) -> Option<&str> {
+        self.file.plot.as_ref().or(self.file.metrics.first()).map(String::as_str)
+    }
+
+    /// A hash of what decides the points: base, changes, axes.
+    ///
+    /// # Errors
+    /// None for our types.
+    pub fn identity(&self) -> Result<String> {
+        let all = (&self.base, &self.file.set, &self.file.axis);
+        let text = serde_json::to_string(&all).map_err(|e| Diag::run(format!("a sweep is not JSON: {e}")))?;
+        Ok(content_hash(text.as_bytes()))
+    }
+
+    /// Finds what a point's run would refuse before it begins: everything but its routing, which may have to be drawn, and its
+    /// requests.
+    ///
+    /// # Errors
+    /// Wrong input, or weights that do not fit.
+    pub fn check(&self, point: &Point, registry: &Registry) -> Result<()> {
+        let resolved = self.resolve(point)?;
+        let mut passed = false;
+        let open = || {
+            passed = true;
+            Err(Diag::run("only checked"))
+        };
+        let refused = Simulation::new(&resolved, registry, open, Tables::default()).err();
+        refused.filter(|_| !passed).map_or(Ok(()), |d| Err(d.file(&resolved.label)))
     }
 
     /// Names of the axes.
@@ -142,10 +187,9 @@ impl Sweep {
     /// # Errors
     /// Wrong input.
     pub fn resolve(&self, point: &Point) -> Result<Resolved> {
-        let shared = self.file.set.iter().map(|(k, v)| (path(k), v.clone()));
-        let all: Vec<_> = shared.chain(point.set.iter().cloned()).collect();
+        let all: Vec<_> = self.set.iter().chain(&point.set).cloned().collect();
         let label = format!("{} [{}]", self.label, point.labels.join(", "));
-        experiment::resolve(&label, self.base.clone(), self.dir.clone(), &all)
+        experiment::resolve_sharing(&label, self.base.clone(), self.dir.clone(), &all, &self.profiles)
     }
 
     /// The routing trace of a point, shared with the points that have the same.

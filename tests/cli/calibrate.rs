@@ -162,13 +162,14 @@ fn every_schema_is_known_by_its_columns() {
         ("deepep.csv", &h100, &["dispatch", "combine"], 0.15),
         ("moe.csv", &rtx, &["experts"], 0.30),
     ] {
-        let mut fit = vec!["calibrate", "fit", file, "--format", "json", "--out", "one.toml"];
+        let mut fit = vec!["calibrate", "fit", file, "--format", "json", "--force", "--out", "one.toml"];
         fit.extend(with);
         let profile: serde_json::Value = serde_json::from_str(&p.ok(&fit)).unwrap();
         let kernels = profile["kernel"].as_array().unwrap();
         assert_eq!(kernels.iter().map(|k| k["op"].as_str().unwrap()).collect::<Vec<_>>(), ops, "{file}");
         let mut check = vec!["calibrate", "check", "one.toml", file, "--format", "json", "--out", file];
         check[6..].copy_from_slice(&["--out", "checked"]);
+        check.push("--force");
         check.extend(with);
         let checked: serde_json::Value = serde_json::from_str(&p.ok(&check)).unwrap();
         for c in checked.as_array().unwrap() {

@@ -54,9 +54,9 @@ impl Place {
         assert!(out.status.success(), "{args:?}: {err}");
         String::from_utf8(out.stdout).unwrap()
     }
-    /// `moesim run EXPERIMENT --out OUT` with overrides, without plots; the folder.
+    /// `moesim run EXPERIMENT --out OUT --force` with overrides, without plots; the folder.
     pub fn run(&self, experiment: &str, out: &str, set: &[&str]) -> Run {
-        let mut args = vec!["run", experiment, "--quiet", "--out", out, "--set", "output.plots=false"];
+        let mut args = vec!["run", experiment, "--quiet", "--force", "--out", out, "--set", "output.plots=false"];
         set.iter().for_each(|s| args.extend(["--set", s]));
         self.ok(&args);
         Run { dir: self.path(out) }

@@ -92,10 +92,12 @@ fn a_killed_run_leaves_no_folder_with_the_final_name() {
     signal(&child, "-KILL");
     assert_eq!(end(child).0, None);
     let names = p.names();
-    assert!(names.len() == 1 && names[0].starts_with(".run.") && names[0].ends_with(".partial"), "{names:?}");
+    assert!(names.len() == 2 && names[0].starts_with(".run.") && names[0].ends_with(".partial"), "{names:?}");
+    assert_eq!(names[1], ".run.lock");
     // At any moment of a short run.
     let short = ["run", "quickstart", "--quiet", "--out", "short", "--set=workload.arrivals.requests=40"];
     for wait in 0..12 {
+        let _ = std::fs::remove_dir_all(p.path("short"));
         let child = start(&p, &short);
         std::thread::sleep(Duration::from_millis(60 * wait));
         signal(&child, "-KILL");
@@ -175,8 +177,13 @@ fn a_full_disk_is_a_failure() {
         assert_eq!(out.status.code(), Some(1), "{text}");
         assert!(text.starts_with("error: ") && text.contains("cannot be written"), "{text}");
         assert!(text.contains("free space") && text.matches('\n').count() == 1, "{text}");
+        // What was found is printed all the same.
+        let said = String::from_utf8(out.stdout).unwrap();
         if args.starts_with("run") {
             assert_eq!(p.names(), [""; 0], "something is left");
+            assert!(said.contains("output tokens/s") && !said.contains("written to"), "{said}");
+        } else {
+            assert!(said.contains("tpot p50 (ms)") && said.lines().count() == 13, "{said}");
         }
     }
 }

@@ -96,7 +96,7 @@ fn layers_of_several_stacks() {
         let line =
             format!("{{\"n_layers\": 2, \"top_k\": 2, \"n_experts\": 4, \"prefill\": {rows}, \"decode\": {rows}}}");
         p.write("t.jsonl", line);
-        p.ok(&["trace", "import", "t.jsonl", "--out", "t.arrow"]);
+        p.ok(&["trace", "import", "t.jsonl", "--force", "--out", "t.arrow"]);
     };
     let set = [
         "model=stacks.toml",

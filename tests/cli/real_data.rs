@@ -97,9 +97,9 @@ fn a_trace_cut_and_merged_and_through_every_form_keeps_its_rows() {
     let whole = Trace::from_sequences(trace.meta().clone(), first).unwrap();
     assert_eq!(hash("ab.arrow"), whole.hash());
     for format in ["json-lines", "csv"] {
-        let said = p.ok(&["trace", "export", "ab.arrow", "--format", format, "--out", "text"]);
+        let said = p.ok(&["trace", "export", "ab.arrow", "--format", format, "--force", "--out", "text"]);
         assert!(said.contains("left out: ") && said.contains("gate weights"), "{said}");
-        p.ok(&["trace", "import", "text", "--out", "back.arrow", "--experts", "32"]);
+        p.ok(&["trace", "import", "text", "--force", "--out", "back.arrow", "--experts", "32"]);
         assert_eq!(hash("back.arrow"), whole.hash(), "{format}");
     }
     for wrong in [

@@ -48,9 +48,7 @@ pub(crate) struct Canvas<'a> {
 
 /// Draws a picture of [`WIDTH`] x `height` and returns it as SVG.
 pub(crate) fn picture(height: f64, draw: impl FnOnce(&mut Canvas)) -> String {
-    static REGISTER: Once = Once::new();
-    // Only a broken font file is refused, and ours is part of the program; without it texts would be measured as empty.
-    REGISTER.call_once(|| drop(register_font(FAMILY, FontStyle::Normal, FONT)));
+    font();
     let height = height.ceil();
     let fine = (fine(WIDTH) as u32, fine(height) as u32);
     let mut svg = String::new();
@@ -62,6 +60,13 @@ pub(crate) fn picture(height: f64, draw: impl FnOnce(&mut Canvas)) -> String {
     let (was, is) =
         (format!("width=\"{}\" height=\"{}\"", fine.0, fine.1), format!("width=\"{WIDTH}\" height=\"{height}\""));
     svg.replacen(&was, &is, 1)
+}
+
+/// Makes the font known, before anything is measured or drawn.
+fn font() {
+    static REGISTER: Once = Once::new();
+    // Only a broken font file is refused, and ours is part of the program; without it texts would be measured as empty.
+    REGISTER.call_once(|| drop(register_font(FAMILY, FontStyle::Normal, FONT)));
 }
 
 fn fine(v: f64) -> i32 {
@@ -84,6 +89,7 @@ fn printable(text: &str) -> String {
 
 /// Width of `text` in CSS pixels.
 pub(crate) fn width(text: &str, size: f64) -> f64 {
+    font();
     // Measured large, because plotters gives whole pixels.
     let font = (FAMILY, size * FONT_SCALE * FINE).into_font();
     font.box_size(text).map_or(0.0, |(w, _)| f64::from(w) / FINE)

@@ -10,6 +10,7 @@ mod breakdown;
 mod canvas;
 mod data;
 mod experts;
+mod head;
 mod heat;
 mod latency;
 mod number;
@@ -23,6 +24,7 @@ mod timeline;
 mod utilisation;
 
 pub use data::{Row, RunData, Table};
+pub use head::head;
 pub use panels::{Line, Panel, panels};
 pub use png::png;
 pub use scatter::{roofline, scatter};

@@ -263,6 +263,23 @@ fn sweeps_become_lines_bars_or_heat_maps() {
     }
 }
 
+/// Of three keys one or two can be chosen: the others join the first, so that no point is lost.
+#[test]
+fn chosen_keys_keep_every_point() {
+    let all = sweep(&["batch", "placement", "fabric"], |v| v[0] == "1" || v[0] == "64");
+    for (keys, names) in [
+        (&[0, 2][..], ["batch, placement", "fabric"]),
+        (&[1], ["batch, fabric", "placement"]),
+        (&[2, 1], ["fabric, batch", "placement"]),
+    ] {
+        let table = all.over(keys);
+        assert_eq!((table.keys.as_slice(), table.points.len()), (&names.map(String::from)[..], all.points.len()));
+        sweep_plot(&table, "tpot_ms").unwrap();
+    }
+    let one = sweep(&["batch"], |v| v[1] == "ilp" && v[2] == "900 GB/s");
+    assert_eq!(one.over(&[0]), one);
+}
+
 #[test]
 fn wrong_sweeps_are_refused() {
     let table = sweep(&["batch"], |v| v[1] == "ilp" && v[2] == "900 GB/s");

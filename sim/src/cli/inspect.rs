@@ -1,11 +1,12 @@
 //! `moesim list`, `show`, `schema`, `plot` and `completions`.
 
+use super::force::Force;
 use super::{command, print};
 use crate::experiment::{Experiment, PRESETS};
 use crate::output::json;
 use crate::registry::Registry;
 use clap::ValueEnum;
-use moesim_core::output::AtomicFile;
+use moesim_core::output::{AtomicFile, Manifest};
 use moesim_core::{Diag, Result, config, diag};
 use moesim_hwmodels::calibrate::profile::{self, Op, Profile};
 use moesim_hwmodels::{Hardware, hardware};
@@ -36,6 +37,8 @@ pub(super) struct ShowArgs {
     /// Draw the topology of the hardware
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
+    #[command(flatten)]
+    force: Force,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -67,6 +70,8 @@ pub(super) struct PlotArgs {
     /// Only this format [default: both]
     #[arg(long, value_enum)]
     format: Option<Picture>,
+    #[command(flatten)]
+    force: Force,
 }
 
 #[derive(Debug, clap::Args)]
@@ -180,6 +185,7 @@ pub(super) fn show(args: &ShowArgs) -> Result<()> {
         Some(text) => text,
         None => crate::experiment::read(&args.preset, &[])?.0,
     };
+    let _claim = args.force.file(args.svg.as_deref())?;
     if let Some(path) = &args.svg {
         AtomicFile::write(path, topology.svg(&hardware.name, &hardware.topology).as_bytes())?;
     }
@@ -203,7 +209,26 @@ pub(super) fn plot(args: &PlotArgs) -> Result<()> {
         Some(Picture::Svg) => vec![moesim_plot::Format::Svg],
         Some(Picture::Png) => vec![moesim_plot::Format::Png],
     };
+    let manifest = Manifest::read(&args.dir)?;
+    let asked = |name: &str| args.kinds.is_empty() || args.kinds.iter().any(|k| k == name);
+    for plot in moesim_plot::builtin().iter().filter(|p| asked(p.name()) && !args.force.given()) {
+        for name in formats.iter().map(|f| format!("plots/{}.{}", plot.name(), f.extension())) {
+            let path = args.dir.join(&name);
+            let own = manifest.as_ref().is_some_and(|m| m.owns(&args.dir, &name));
+            if path.symlink_metadata().is_ok() && !own {
+                return Err(Diag::input("was changed, or is not moesim's")
+                    .file(path)
+                    .cure("give --force to replace it, or move it away"));
+            }
+        }
+    }
     let written = moesim_plot::write(&args.dir, &args.kinds, &formats)?;
+    if let Some(mut manifest) = manifest {
+        for path in written.iter().filter_map(|p| p.strip_prefix(&args.dir).ok()?.to_str()) {
+            manifest.add_file(&args.dir, path)?;
+        }
+        manifest.write(&args.dir)?;
+    }
     print(&written.iter().map(|p| format!("{}\n", p.display())).collect::<String>())
 }
 

@@ -3,6 +3,7 @@
 mod calibrate;
 mod counts;
 mod explain;
+mod force;
 mod inspect;
 mod model;
 mod place;
@@ -163,6 +164,11 @@ fn print(text: &str) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Says something beside the results, on standard error.
+fn note(text: &str) {
+    eprintln!("note: {text}");
 }
 
 /// The command itself, for `--help` and completions.

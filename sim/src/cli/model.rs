@@ -1,5 +1,6 @@
 //! `moesim model`.
 
+use super::force::Force;
 use super::print;
 use moesim_core::Result;
 use moesim_core::output::AtomicFile;
@@ -22,10 +23,13 @@ pub(super) struct ImportArgs {
     /// Where to write the model file [default: standard output]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    force: Force,
 }
 
 pub(super) fn run(command: &Command) -> Result<()> {
     let Command::Import(a) = command;
+    let _claim = a.force.file(a.out.as_deref())?;
     let text = import_config(&a.config, a.name.as_deref())?;
     match &a.out {
         Some(out) => AtomicFile::write(out, text.as_bytes()),

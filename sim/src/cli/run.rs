@@ -1,6 +1,7 @@
 //! `moesim run`.
 
-use super::{Format, interrupted, print, progress, table};
+use super::force::Force;
+use super::{Format, interrupted, note, print, progress, table};
 use crate::experiment::{self, Resolved};
 use crate::metrics::summary::Summary;
 use crate::metrics::tables::Tables;
@@ -25,6 +26,8 @@ pub(super) struct Args {
     /// Write the run directory (summary, tables, plots) here
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    force: Force,
     /// Seed of every random stream, like --set seed=N
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     seed: Option<u64>,
@@ -65,11 +68,13 @@ pub(super) fn run(args: &Args, registry: &Registry) -> Result<()> {
     let mut set = args.set.clone();
     set.extend(args.seed.map(|s| format!("seed={s}")));
     let resolved = experiment::load(&args.experiment, &set)?;
+    let _claim = args.force.folder(args.out.as_deref(), MARKER)?;
     let line = progress::Line::new(args.quiet);
     let options = Options { out: args.out.as_deref(), timeline: args.timeline };
-    let (summary, timing) = simulate(&resolved, registry, || open_trace(&resolved), &options, &line)?;
+    let Ran { summary, timing, written } = simulate(&resolved, registry, || open_trace(&resolved), &options, &line)?;
     line.done();
-    match args.format {
+    let out = args.out.as_deref().filter(|_| written.is_ok());
+    let printed = match args.format {
         Format::Json => {
             // The timing goes last, before the closing brace: the rest stays as in summary.json.
             let text = output::json(&summary)?;
@@ -77,8 +82,19 @@ pub(super) fn run(args: &Args, registry: &Registry) -> Result<()> {
             let timing = output::json(&timing)?.replace('\n', "\n  ");
             print(&format!("{body},\n  \"timing\": {timing}\n}}\n"))
         }
-        Format::Table => print(&table::summary(&summary, &timing, args.out.as_deref())),
-    }
+        Format::Table => print(&table::summary(&summary, &timing, out)),
+    };
+    written?.iter().for_each(|n| note(n));
+    printed?;
+    summary.requests.none_served().map_or(Ok(()), |d| Err(d.file(&resolved.label)))
+}
+
+/// What became of a run.
+pub(super) struct Ran {
+    pub(super) summary: Summary,
+    pub(super) timing: Timing,
+    /// Whether its directory was written, with what the user should know of it; what was found is there anyway.
+    pub(super) written: Result<Vec<String>>,
 }
 
 /// Where a run is written, and how much of it.
@@ -87,6 +103,9 @@ pub(super) struct Options<'a> {
     pub(super) timeline: bool,
 }
 
+/// Files of a run that differ from host to host.
+const VOLATILE: &[&str] = &["timing.json"];
+
 /// Runs one experiment with the trace that `open` gives; its directory appears whole or not at all.
 pub(super) fn simulate(
     resolved: &Resolved,
@@ -94,10 +113,10 @@ pub(super) fn simulate(
     open: impl FnOnce() -> Result<Arc<Trace>>,
     options: &Options,
     line: &progress::Line,
-) -> Result<(Summary, Timing)> {
+) -> Result<Ran> {
     let begin = Instant::now();
     let output = resolved.experiment.output;
-    let dir = options.out.map(|out| AtomicDir::create(out, MARKER)).transpose()?;
+    let dir = options.out.map(|out| Ok(AtomicDir::create(out, MARKER)?.volatile(VOLATILE))).transpose()?;
     let tables = match &dir {
         Some(d) => Tables::create(d.path(), output.iterations)?,
         None => Tables::default(),
@@ -135,15 +154,17 @@ pub(super) fn simulate(
         peak_anonymous_bytes: memory.anonymous,
         peak_resident_bytes: status("VmHWM:"),
     };
-    if let Some(dir) = dir {
+    let write = |dir: AtomicDir| {
+        s.recorder.unwritten().map_or(Ok(()), Err)?;
         output::write(dir.path(), resolved, &mut s, &summary)?;
-        output::text(&dir.path().join("timing.json"), &(output::json(&timing)? + "\n"))?;
+        output::text(&dir.path().join(VOLATILE[0]), &(output::json(&timing)? + "\n"))?;
         if output.plots {
             moesim_plot::write(dir.path(), &[], &[moesim_plot::Format::Svg, moesim_plot::Format::Png])?;
         }
-        dir.commit()?;
-    }
-    Ok((summary, timing))
+        dir.commit()
+    };
+    let written = dir.map_or(Ok(Vec::new()), write);
+    Ok(Ran { summary, timing, written })
 }
 
 impl Timing {

@@ -1,8 +1,9 @@
 //! `moesim trace stats`.
 
-use super::{Format, print};
+use super::force::Force;
+use super::{Format, note, print};
 use crate::output::json;
-use moesim_core::output::AtomicFile;
+use moesim_core::output::AtomicDir;
 use moesim_core::{Diag, Result};
 use moesim_plot::{Line, Panel, panels, png};
 use moesim_traces::Trace;
@@ -26,9 +27,15 @@ pub(super) struct Args {
     /// A folder for stats.json, routing.svg and routing.png
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    force: Force,
 }
 
+/// The file of the folder that only this command writes.
+const MARKER: &str = "stats.json";
+
 pub(super) fn run(a: &Args) -> Result<()> {
+    let _claim = a.force.folder(a.out.as_deref(), MARKER)?;
     let trace = Trace::open(&a.trace)?;
     let labels = a.topics.as_deref().map(|p| Labels::read(p, &trace)).transpose()?;
     let started = std::time::Instant::now();
@@ -37,10 +44,13 @@ pub(super) fn run(a: &Args) -> Result<()> {
     let text = json(&report)? + "\n";
     if let Some(dir) = &a.out {
         let svg = picture(&report);
-        std::fs::create_dir_all(dir).map_err(|e| Diag::cannot_write(dir, &e))?;
-        AtomicFile::write(&dir.join("routing.svg"), svg.as_bytes())?;
-        AtomicFile::write(&dir.join("routing.png"), &png(&svg)?)?;
-        AtomicFile::write(&dir.join("stats.json"), text.as_bytes())?;
+        let dir = AtomicDir::create(dir, MARKER)?;
+        let files = [("routing.svg", svg.as_bytes()), ("routing.png", &png(&svg)?), (MARKER, text.as_bytes())];
+        for (name, bytes) in files {
+            let path = dir.path().join(name);
+            std::fs::write(&path, bytes).map_err(|e| Diag::cannot_write(&path, &e))?;
+        }
+        dir.commit()?.iter().for_each(|n| note(n));
     }
     if a.format == Format::Json {
         return print(&text);

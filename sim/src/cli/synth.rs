@@ -1,5 +1,6 @@
 //! `moesim trace synth`.
 
+use super::force::Force;
 use super::{Format, interrupted, print, progress};
 use crate::output::json;
 use moesim_core::{Diag, Result};
@@ -30,6 +31,8 @@ pub(super) struct Args {
     /// The container to write [default: none, the comparison alone]
     #[arg(long, value_name = "FILE", required_unless_present_any = ["like", "counts"])]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    force: Force,
     /// Experts a token, where the counts leave it open
     #[arg(long, requires = "counts")]
     top_k: Option<u32>,
@@ -51,6 +54,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(a: &Args) -> Result<()> {
+    let _claim = a.force.file(a.out.as_deref())?;
     let line = progress::Line::new(false);
     line.say("fitting".into());
     let both = (a.prompt_rows, a.decode_rows);

@@ -20,6 +20,9 @@ pub(super) fn summary(s: &Summary, timing: &Timing, out: Option<&Path>) -> Strin
         "requests",
         format!("{} admitted, {} finished, {} rejected", s.requests.admitted, s.requests.finished, s.requests.rejected),
     );
+    for r in &s.requests.rejections {
+        row("rejected", r.text());
+    }
     if let Some(n) = &s.sessions {
         let cut = if n.cut > 0 { format!(", {} cut short", n.cut) } else { String::new() };
         row(

@@ -1,5 +1,6 @@
 //! `moesim trace`.
 
+use super::force::Force;
 use super::{Format, print};
 use crate::output::json;
 use moesim_core::{Diag, Result};
@@ -39,6 +40,8 @@ pub(super) struct ImportArgs {
     /// The container to write
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    #[command(flatten)]
+    force: Force,
     /// The source's format: npz, sglang, tensorrt-llm, vllm, wafer-json, json-lines, csv or parquet
     /// [default: detected]
     #[arg(long)]
@@ -88,6 +91,8 @@ pub(super) struct ExportArgs {
     /// The file to write; a folder for wafer-json
     #[arg(long, value_name = "PATH")]
     out: PathBuf,
+    #[command(flatten)]
+    force: Force,
 }
 
 #[derive(Debug, clap::Args)]
@@ -110,6 +115,8 @@ pub(super) struct SliceArgs {
     /// The container to write
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    #[command(flatten)]
+    force: Force,
 }
 
 #[derive(Debug, clap::Args)]
@@ -120,6 +127,8 @@ pub(super) struct MergeArgs {
     /// The container to write
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    #[command(flatten)]
+    force: Force,
 }
 
 fn range(text: &str) -> std::result::Result<Range<u32>, String> {
@@ -187,12 +196,17 @@ pub(super) fn run(command: &Command) -> Result<()> {
             {
                 return Err(moesim_core::diag::unknown("trace format", f, &names));
             }
+            let _claim = a.force.file(Some(&a.out))?;
             let s = import::import(&a.source, a.format.as_deref(), &options, &a.out)?;
             written(&a.out, &s, "")
         }
         Command::Export(a) => {
             // A mistyped format is said before a long trace is opened.
             let exporter = exporter(&a.format)?;
+            let _claim = match exporter.marker() {
+                Some(marker) => a.force.folder(Some(&a.out), marker)?,
+                None => a.force.file(Some(&a.out))?,
+            };
             let trace = Trace::open(&a.trace)?;
             exporter.export(&trace, &a.out)?;
             print(&format!(
@@ -206,12 +220,14 @@ pub(super) fn run(command: &Command) -> Result<()> {
         Command::Stats(a) => super::stats::run(a),
         Command::Synth(a) => super::synth::run(a),
         Command::Slice(a) => {
+            let _claim = a.force.file(Some(&a.out))?;
             let s = &a.selection;
             let selection =
                 s.sequences.clone().map_or(Selection::First(s.first.unwrap_or_default()), Selection::Numbers);
             written(&a.out, &slice(&Trace::open(&a.trace)?, &selection, &a.out)?, "")
         }
         Command::Merge(a) => {
+            let _claim = a.force.file(Some(&a.out))?;
             let traces = a.traces.iter().map(|p| Trace::open(p)).collect::<Result<Vec<_>>>()?;
             let summary = merge(&traces, &a.out)?;
             written(&a.out, &summary, &format!(" renumbered 0 to {}", summary.sequences.saturating_sub(1)))

@@ -1,11 +1,13 @@
 //! `moesim validate`.
 
+use super::force::Force;
 use super::run::{Options, simulate};
-use super::{Format, print, progress};
+use super::{Format, note, print, progress};
 use crate::output::json;
 use crate::registry::Registry;
 use crate::simulation::open_trace;
 use crate::validate::{Outcome, Status, experiments, files, kernel, outcome, resolve};
+use moesim_core::output::Manifest;
 use moesim_core::{Diag, Result};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -19,6 +21,8 @@ pub(super) struct Args {
     /// Keep the run directories of the experiments here
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    force: Force,
     /// How to print the figures
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
@@ -28,6 +32,8 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, registry: &Registry) -> Result<()> {
+    // The folder holds folders of runs, each with a marker of its own.
+    let _claim = args.force.folder(args.out.as_deref(), Manifest::NAME)?;
     let line = progress::Line::new(args.quiet);
     let mut outcomes: Vec<Outcome> = Vec::new();
     for (label, file) in files()? {
@@ -51,9 +57,10 @@ pub(super) fn run(args: &Args, registry: &Registry) -> Result<()> {
                     .map_err(|e| Diag::run(format!("cannot make the folder: {e}")).file(parent))?;
             }
             let options = Options { out: out.as_deref(), timeline: false };
-            let (summary, _) =
-                simulate(&resolved, registry, || placed.map_or_else(|| open_trace(&resolved), Ok), &options, &line)?;
-            let summary = serde_json::to_value(&summary).map_err(|e| Diag::run(format!("no summary: {e}")))?;
+            let open = || placed.map_or_else(|| open_trace(&resolved), Ok);
+            let ran = simulate(&resolved, registry, open, &options, &line)?;
+            ran.written?.iter().for_each(|n| note(n));
+            let summary = serde_json::to_value(&ran.summary).map_err(|e| Diag::run(format!("no summary: {e}")))?;
             summaries.insert(name, summary);
         }
         for case in file.case.iter().filter(|c| wanted(&c.id)) {

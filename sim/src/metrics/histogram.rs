@@ -1,21 +1,30 @@
-//! Percentiles from a mergeable log-bucket histogram.
+//! Percentiles from a mergeable log-bucket histogram. A bucket keeps its values' sum, so that a percentile is the mean of the
+//! bucket that it falls into: two samples that differ less than a bucket is wide still differ, and what is alone in its bucket
+//! is exact.
 
 use serde::Serialize;
 
-/// Buckets per power of two: 2^7, so that a bucket is at most 1/128 wide and its middle at most 0.4 % off.
-const SUB_BITS: u32 = 7;
+/// Buckets per power of two: 2^8, so that a bucket is at most 1/256 of its values wide, and their mean no further off.
+const SUB_BITS: u32 = 8;
 const SUB: u64 = 1 << SUB_BITS;
 
 /// The largest relative error of a percentile.
 pub const VALUE_ERROR: f64 = 0.004;
 
-/// Counts of non-negative integers (picoseconds, tokens). Values below 128 are exact.
+/// Counts and sums of non-negative integers (picoseconds, tokens). Values below 256 are exact.
 #[derive(Clone, Debug, Default)]
 pub struct Histogram {
-    counts: Vec<u64>,
+    buckets: Vec<Bucket>,
     n: u64,
     sum: u128,
     max: u64,
+}
+
+/// Values of one bucket.
+#[derive(Clone, Copy, Debug, Default)]
+struct Bucket {
+    count: u64,
+    sum: u128,
 }
 
 /// Mean, percentiles and maximum of a sample.
@@ -41,33 +50,25 @@ fn bucket(value: u64) -> usize {
     ((u64::from(shift) + 1) * SUB + (value >> shift) - SUB) as usize
 }
 
-fn middle(bucket: usize) -> f64 {
-    let b = bucket as u64;
-    if b < SUB {
-        return b as f64;
-    }
-    let shift = b / SUB - 1;
-    let low = (b % SUB + SUB) as f64 * (1u64 << shift) as f64;
-    low + ((1u64 << shift) - 1) as f64 / 2.0
-}
-
 impl Histogram {
     /// Adds `value`.
     pub fn add(&mut self, value: u64) {
         let b = bucket(value);
-        if b >= self.counts.len() {
-            self.counts.resize(b + 1, 0);
+        if b >= self.buckets.len() {
+            self.buckets.resize(b + 1, Bucket::default());
         }
-        self.counts[b] += 1;
+        self.buckets[b].count += 1;
+        self.buckets[b].sum += u128::from(value);
         self.n += 1;
         self.sum += u128::from(value);
         self.max = self.max.max(value);
     }
     /// Adds all of `other`.
     pub fn merge(&mut self, other: &Self) {
-        self.counts.resize(self.counts.len().max(other.counts.len()), 0);
-        for (a, b) in self.counts.iter_mut().zip(&other.counts) {
-            *a += b;
+        self.buckets.resize(self.buckets.len().max(other.buckets.len()), Bucket::default());
+        for (a, b) in self.buckets.iter_mut().zip(&other.buckets) {
+            a.count += b.count;
+            a.sum += b.sum;
         }
         self.n += other.n;
         self.sum += other.sum;
@@ -89,10 +90,10 @@ impl Histogram {
     pub fn quantile(&self, q: f64) -> f64 {
         let rank = ((q * self.n as f64).ceil() as u64).clamp(1, self.n.max(1));
         let mut seen = 0;
-        for (b, &c) in self.counts.iter().enumerate() {
-            seen += c;
+        for b in &self.buckets {
+            seen += b.count;
             if seen >= rank {
-                return middle(b).min(self.max as f64);
+                return b.sum as f64 / b.count as f64;
             }
         }
         0.0
@@ -137,5 +138,17 @@ mod tests {
         (1..=100).for_each(|v| h.add(v));
         let s = h.spread(1.0).unwrap();
         assert_eq!((s.mean, s.p50, s.p90, s.p99, s.max), (50.5, 50.0, 90.0, 99.0, 100.0));
+    }
+
+    #[test]
+    fn samples_closer_than_a_bucket_differ() {
+        let p50 = |values: &[u64]| {
+            let mut h = Histogram::default();
+            values.iter().for_each(|v| h.add(*v));
+            h.quantile(0.5)
+        };
+        assert_eq!(bucket(1_000_000), bucket(1_000_001));
+        assert_eq!((p50(&[1_000_000; 3]), p50(&[1_000_001; 3])), (1_000_000.0, 1_000_001.0));
+        assert_eq!(p50(&[1_000_000, 1_000_003, 5_000_000]), 1_000_001.5);
     }
 }

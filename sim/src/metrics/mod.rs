@@ -3,11 +3,13 @@
 //! * [`histogram`]: percentiles from log buckets.
 //! * [`series`]: time series of a fixed number of bins that double in width.
 //! * [`recorder`]: collects during the run; [`summary`]: the file at its end.
+//! * [`rejection`]: requests that can never be served, and why.
 //! * [`tables`]: rows that stream to disk; `idle_keys`: keys that change nothing, said in the summary.
 
 pub mod histogram;
 mod idle_keys;
 pub mod recorder;
+pub mod rejection;
 pub mod series;
 pub mod summary;
 pub mod tables;

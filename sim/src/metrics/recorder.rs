@@ -1,6 +1,7 @@
 //! Collects what a run does, iteration by iteration.
 
 use super::histogram::Histogram;
+use super::rejection::{Reason, Rejection};
 use super::series::Series;
 use super::tables::Tables;
 use crate::engine::critical::{self, Breakdown};
@@ -86,12 +87,15 @@ pub struct Recorder {
     window: Window,
     slo: Option<Slo>,
     tables: Tables,
+    unwritten: Option<Diag>,
     /// Requests that came.
     pub admitted: u64,
     /// Requests that are done.
     pub finished: u64,
-    /// Requests whose KV cache could never fit.
+    /// Requests that could never be served.
     pub rejected: u64,
+    /// Why, by reason.
+    pub rejections: Vec<Rejection>,
     /// Positions computed again after preemptions.
     pub recomputed: u64,
     /// Preemptions.
@@ -178,6 +182,8 @@ impl Recorder {
             admitted: 0,
             finished: 0,
             rejected: 0,
+            rejections: Vec::new(),
+            unwritten: None,
             recomputed: 0,
             preemptions: 0,
             tokens: [0; 2],
@@ -262,10 +268,7 @@ impl Recorder {
     }
 
     /// `live` is done.
-    ///
-    /// # Errors
-    /// A table that cannot be written.
-    pub fn request(&mut self, live: &Live, rank: usize, trace: &Trace, now: Picos) -> Result<()> {
+    pub fn request(&mut self, live: &Live, rank: usize, trace: &Trace, now: Picos) {
         self.finished += 1;
         self.tokens[0] += u64::from(live.prompt);
         self.tokens[1] += u64::from(live.output);
@@ -286,42 +289,42 @@ impl Recorder {
                 self.window_good += 1;
             }
         }
-        let Some(t) = &mut self.tables.requests else { return Ok(()) };
-        t.cell(live.id)?;
-        t.seconds(live.arrival)?;
-        t.cell(live.prompt)?;
-        t.cell(live.output)?;
-        t.cell(rank)?;
-        t.cell(trace.sequence(live.binding.sequence as usize).id)?;
-        t.cell(live.binding.offset)?;
-        t.seconds(live.first_scheduled.unwrap_or(now))?;
-        t.seconds(first)?;
-        t.seconds(now)?;
-        t.cell(ttft.millis())?;
+        let Some(t) = &mut self.tables.requests else { return };
+        t.cell(live.id);
+        t.seconds(live.arrival);
+        t.cell(live.prompt);
+        t.cell(live.output);
+        t.cell(rank);
+        t.cell(trace.sequence(live.binding.sequence as usize).id);
+        t.cell(live.binding.offset);
+        t.seconds(live.first_scheduled.unwrap_or(now));
+        t.seconds(first);
+        t.seconds(now);
+        t.cell(ttft.millis());
         match tpot {
-            Some(p) => t.cell(p.millis())?,
-            None => t.cell("")?,
+            Some(p) => t.cell(p.millis()),
+            None => t.cell(""),
         }
-        t.cell(e2e.millis())?;
-        t.cell(live.preemptions)?;
-        t.cell(live.recomputed)?;
+        t.cell(e2e.millis());
+        t.cell(live.preemptions);
+        t.cell(live.recomputed);
         match live.turn {
             Some(turn) => {
-                t.cell(turn.session)?;
-                t.cell(turn.number)?;
+                t.cell(turn.session);
+                t.cell(turn.number);
             }
             None => {
-                t.cell("")?;
-                t.cell("")?;
+                t.cell("");
+                t.cell("");
             }
         }
-        t.end_row()
+        t.end_row();
     }
 
     /// An iteration is done.
     ///
     /// # Errors
-    /// A table that cannot be written, or a critical path that does not sum to the iteration.
+    /// A critical path that does not sum to the iteration.
     #[expect(clippy::too_many_arguments, reason = "what an iteration is, in plain numbers")]
     pub(crate) fn iteration(
         &mut self,
@@ -403,17 +406,18 @@ impl Recorder {
         self.end = end;
         let imbalance = std::mem::take(&mut self.imbalance_now);
         let Some(t) = &mut self.tables.iterations else { return Ok(()) };
-        t.cell(self.iterations)?;
-        t.seconds(begin)?;
-        t.seconds(end)?;
-        t.cell(shape.sequences)?;
-        t.cell(shape.prefill_tokens)?;
-        t.cell(shape.decode_tokens)?;
-        t.cell(waiting)?;
-        t.cell(kv_used)?;
+        t.cell(self.iterations);
+        t.seconds(begin);
+        t.seconds(end);
+        t.cell(shape.sequences);
+        t.cell(shape.prefill_tokens);
+        t.cell(shape.decode_tokens);
+        t.cell(waiting);
+        t.cell(kv_used);
         let mean = imbalance.0 / f64::from(imbalance.1.max(1));
-        t.cell(format_args!("{mean:.4}"))?;
-        t.end_row()
+        t.cell(format_args!("{mean:.4}"));
+        t.end_row();
+        Ok(())
     }
 
     /// Nothing ran from `begin` to `end` but transfers of weights.
@@ -473,14 +477,31 @@ impl Recorder {
         }
     }
 
+    /// Rejects `request`, which needs more of something than there can ever be.
+    pub(crate) fn reject(
+        &mut self,
+        reason: Reason,
+        request: &moesim_traces::arrivals::Request,
+        needed: u64,
+        limit: u64,
+    ) {
+        self.rejected += 1;
+        Rejection::count(&mut self.rejections, reason, request, needed, limit);
+    }
+
+    /// Why the tables are not whole, once the run is over.
+    pub(crate) fn unwritten(&self) -> Option<Diag> {
+        self.unwritten.clone()
+    }
+
     /// The run is over at `now`: tables are closed, what must hold is checked.
     ///
     /// # Errors
-    /// A table that cannot be written, or a broken invariant.
+    /// A broken invariant. What of the tables could not be written is said by [`Recorder::unwritten`].
     pub fn end(&mut self, now: Picos, plan: &Plan, network: &Network) -> Result<()> {
         self.breakdown.idle += now.since(self.end).0;
         self.end = now;
-        self.tables.finish()?;
+        self.unwritten = self.tables.finish().err();
         let broken = |what: String| Err(Diag::run(what).cure("report this with the experiment"));
         if self.breakdown.total() != now.0 {
             return broken("the critical path does not sum to the simulated time".into());

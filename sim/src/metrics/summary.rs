@@ -2,12 +2,14 @@
 
 use super::histogram::{Spread, VALUE_ERROR};
 use super::recorder::{Binding, Phase, Recorder};
+use super::rejection::Rejection;
 use crate::engine::{LaneId, OpKind};
 use crate::experiment::{Experiment, Fidelity, NetworkFidelity};
 use crate::machine::Plan;
 use crate::policy::CacheReport;
 use crate::routing::{Provenance, Selections};
 use crate::simulation::{PlacementReport, ReplacementReport, Simulation, replacement};
+use moesim_core::Diag;
 use moesim_solver::traffic::Mode;
 use moesim_traces::model::Moe;
 use serde::Serialize;
@@ -159,8 +161,10 @@ pub struct Requests {
     pub admitted: u64,
     /// They got all their tokens.
     pub finished: u64,
-    /// Their KV cache could never fit.
+    /// They could never be served.
     pub rejected: u64,
+    /// Why, by reason.
+    pub rejections: Vec<Rejection>,
 }
 
 /// Sessions of several turns.
@@ -327,7 +331,12 @@ impl Summary {
             },
             placement: s.placement.clone(),
             replacement: s.replacement.as_ref().map(replacement::Replacer::report),
-            requests: Requests { admitted: r.admitted, finished: r.finished, rejected: r.rejected },
+            requests: Requests {
+                admitted: r.admitted,
+                finished: r.finished,
+                rejected: r.rejected,
+                rejections: r.rejections.clone(),
+            },
             sessions,
             tokens: Tokens { prompt: r.tokens[0], output: r.tokens[1] },
             assignments: *s.provenance(),
@@ -403,6 +412,16 @@ fn phase(p: &Phase, plan: &Plan) -> Option<PhaseReport> {
             ("memory", p.memory_bytes as f64 / peak / whole),
         ]),
     })
+}
+
+impl Requests {
+    /// That every request was rejected, and why: a run that served nothing has no figures.
+    pub fn none_served(&self) -> Option<Diag> {
+        let first = self.rejections.first().filter(|_| self.finished == 0)?;
+        let others = self.rejections[1..].iter().map(|r| format!("; {}", r.text()));
+        let why: String = std::iter::once(first.text()).chain(others).collect();
+        Some(Diag::run(format!("no request could be served: {why}")).place("requests").cure(first.reason.cure()))
+    }
 }
 
 fn approximations(s: &Simulation) -> Vec<String> {

@@ -6,11 +6,13 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-/// A CSV file being written. Cells are numbers and plain names, which need no quotes.
+/// A CSV file being written. Cells are numbers and plain names, which need no quotes. What cannot be written is said by
+/// [`Table::finish`]: a full disk does not end the run, whose summary can still be printed.
 pub struct Table {
     path: PathBuf,
     file: BufWriter<File>,
     first: bool,
+    failed: Option<Diag>,
 }
 
 impl Table {
@@ -20,47 +22,44 @@ impl Table {
     /// A file that cannot be written.
     pub fn create(path: &Path, header: &str) -> Result<Self> {
         let file = File::create(path).map_err(|e| Diag::cannot_write(path, &e))?;
-        let mut table = Self { path: path.to_path_buf(), file: BufWriter::with_capacity(1 << 16, file), first: true };
-        table.text(format_args!("{header}\n"))?;
+        let mut table =
+            Self { path: path.to_path_buf(), file: BufWriter::with_capacity(1 << 16, file), first: true, failed: None };
+        table.text(format_args!("{header}\n"));
         Ok(table)
     }
 
-    fn text(&mut self, args: std::fmt::Arguments) -> Result<()> {
-        self.file.write_fmt(args).map_err(|e| Diag::cannot_write(&self.path, &e))
+    fn text(&mut self, args: std::fmt::Arguments) {
+        if self.failed.is_none() {
+            self.failed = self.file.write_fmt(args).err().map(|e| Diag::cannot_write(&self.path, &e));
+        }
     }
 
     /// A cell.
-    ///
-    /// # Errors
-    /// As [`Table::create`].
-    pub fn cell(&mut self, value: impl Display) -> Result<()> {
+    pub fn cell(&mut self, value: impl Display) {
         let comma = if std::mem::take(&mut self.first) { "" } else { "," };
-        self.text(format_args!("{comma}{value}"))
+        self.text(format_args!("{comma}{value}"));
     }
 
     /// A time in seconds, to the picosecond.
-    ///
-    /// # Errors
-    /// As [`Table::create`].
-    pub fn seconds(&mut self, t: Picos) -> Result<()> {
-        self.cell(Seconds(t.0))
+    pub fn seconds(&mut self, t: Picos) {
+        self.cell(Seconds(t.0));
     }
 
     /// Ends the row.
-    ///
-    /// # Errors
-    /// As [`Table::create`].
-    pub fn end_row(&mut self) -> Result<()> {
+    pub fn end_row(&mut self) {
         self.first = true;
-        self.text(format_args!("\n"))
+        self.text(format_args!("\n"));
     }
 
     /// Everything is on disk.
     ///
     /// # Errors
-    /// As [`Table::create`].
+    /// The first row that could not be written.
     pub fn finish(mut self) -> Result<()> {
-        self.file.flush().map_err(|e| Diag::cannot_write(&self.path, &e))
+        match self.failed.take() {
+            Some(failed) => Err(failed),
+            None => self.file.flush().map_err(|e| Diag::cannot_write(&self.path, &e)),
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use crate::engine::NO_DEVICE;
 use crate::experiment::Resolved;
 use crate::metrics::summary::Summary;
 use crate::metrics::tables::Table;
+use crate::paths;
 use crate::simulation::Simulation;
 use moesim_core::output::content_hash;
 use moesim_core::{Diag, Picos, Result, config};
@@ -79,12 +80,18 @@ pub fn experiment(resolved: &Resolved, routing: &str) -> Result<String> {
         out += &format!("# Placement: {}, hash {}.\n", path.display(), content_hash(&bytes));
         x.policy.placement = path.display().to_string();
     }
+    if let Some(toml::Value::String(profile)) = x.hardware.get_mut("device").and_then(|d| d.get_mut("profile")) {
+        let file = resolved.base.join(&*profile);
+        if !paths::profile_ships(profile) && file.exists() {
+            *profile = paths::absolute(&file)?;
+        }
+    }
     Ok(out + &config::to_toml(&x)?)
 }
 
 /// Paths are relative to the file that names them, and this copy lies elsewhere.
 fn absolute(path: &mut std::path::PathBuf, file: &Path) -> Result<()> {
-    *path = std::path::absolute(file).map_err(|e| Diag::cannot_read(file, &e))?;
+    *path = paths::absolute(file)?.into();
     Ok(())
 }
 
@@ -101,15 +108,15 @@ fn devices(dir: &Path, s: &Simulation) -> Result<()> {
     for d in 0..m.devices() {
         let (busy, bytes) = (r.lane_busy[m.compute[d].0 as usize], r.channel_bytes[m.memory[d].0 as usize]);
         let peak = m.hardware.device.memory.bandwidth.value.per_second();
-        t.cell(format_args!("gpu{d}"))?;
-        t.cell(r.flop[d])?;
-        t.cell(bytes)?;
-        t.seconds(Picos(busy))?;
-        t.cell(over(busy as f64 / 1e12, span))?;
-        t.cell(over(r.lane_at_peak[m.compute[d].0 as usize] as f64 / 1e12 * m.gpu.share(), span))?;
-        t.cell(over(bytes as f64, peak * span))?;
-        t.cell(s.weight_bytes + s.ranks[d / s.plan.ranks.tp].kv.peak())?;
-        t.end_row()?;
+        t.cell(format_args!("gpu{d}"));
+        t.cell(r.flop[d]);
+        t.cell(bytes);
+        t.seconds(Picos(busy));
+        t.cell(over(busy as f64 / 1e12, span));
+        t.cell(over(r.lane_at_peak[m.compute[d].0 as usize] as f64 / 1e12 * m.gpu.share(), span));
+        t.cell(over(bytes as f64, peak * span));
+        t.cell(s.weight_bytes + s.ranks[d / s.plan.ranks.tp].kv.peak());
+        t.end_row();
     }
     t.finish()
 }
@@ -120,12 +127,12 @@ fn links(dir: &Path, s: &Simulation) -> Result<()> {
     let mut t = Table::create(&dir.join("links.csv"), "link,from,to,bytes,utilisation")?;
     for (l, &bytes) in topology.links().iter().zip(&s.network.link_bytes) {
         let (from, to) = l.name.split_once('>').unwrap_or((&l.name, ""));
-        t.cell(&l.name)?;
-        t.cell(from)?;
-        t.cell(to)?;
-        t.cell(bytes)?;
-        t.cell(over(bytes as f64, l.raw_bandwidth_per_s * span))?;
-        t.end_row()?;
+        t.cell(&l.name);
+        t.cell(from);
+        t.cell(to);
+        t.cell(bytes);
+        t.cell(over(bytes as f64, l.raw_bandwidth_per_s * span));
+        t.end_row();
     }
     t.finish()
 }
@@ -147,11 +154,11 @@ fn experts(dir: &Path, s: &Simulation) -> Result<()> {
         }
         let ids = s.plan.model.decoder[layer].moe().map_or(0, |m| m.ids() as usize);
         for (e, on) in homes.iter().enumerate().take(ids) {
-            t.cell(layer)?;
-            t.cell(e)?;
-            t.cell(totals[l * experts + e])?;
-            t.cell(on)?;
-            t.end_row()?;
+            t.cell(layer);
+            t.cell(e);
+            t.cell(totals[l * experts + e]);
+            t.cell(on);
+            t.end_row();
         }
     }
     t.finish()
@@ -186,12 +193,12 @@ fn series(dir: &Path, s: &Simulation) -> Result<()> {
         let start = Picos(i as u64 * width);
         // The last bin ends with the run.
         let span = r.end.since(start).0.min(width);
-        t.seconds(start)?;
-        t.seconds(Picos(span))?;
+        t.seconds(start);
+        t.seconds(Picos(span));
         for (sum, peak) in row.iter().zip(&peaks) {
-            t.cell(format_args!("{:.6}", over(*sum, peak * Picos(span).seconds())))?;
+            t.cell(format_args!("{:.6}", over(*sum, peak * Picos(span).seconds())));
         }
-        t.end_row()?;
+        t.end_row();
     }
     t.finish()
 }
@@ -201,20 +208,20 @@ fn operations(dir: &Path, s: &Simulation) -> Result<()> {
     let header = "iteration,operation,kind,layer,device,start_s,end_s,bound,critical";
     let mut t = Table::create(&dir.join("operations.csv"), header)?;
     for k in &r.kept {
-        t.cell(r.kept_iteration)?;
-        t.cell(k.operation)?;
-        t.cell(k.kind.name())?;
-        t.cell(k.layer)?;
+        t.cell(r.kept_iteration);
+        t.cell(k.operation);
+        t.cell(k.kind.name());
+        t.cell(k.layer);
         if k.device == NO_DEVICE {
-            t.cell("")?
+            t.cell("")
         } else {
-            t.cell(k.device)?
+            t.cell(k.device)
         }
-        t.seconds(k.start)?;
-        t.seconds(k.end)?;
-        t.cell(k.bound.name())?;
-        t.cell(u8::from(k.critical))?;
-        t.end_row()?;
+        t.seconds(k.start);
+        t.seconds(k.end);
+        t.cell(k.bound.name());
+        t.cell(u8::from(k.critical));
+        t.end_row();
     }
     t.finish()
 }

@@ -10,6 +10,7 @@ use crate::engine::Executor;
 use crate::experiment::{Fidelity, Resolved};
 use crate::machine::{Machine, Plan};
 use crate::metrics::recorder::Recorder;
+use crate::metrics::rejection::Reason;
 use crate::metrics::tables::Tables;
 use crate::policy::{Executing, Network, all_resident};
 use crate::registry::Registry;
@@ -290,8 +291,9 @@ impl Simulation {
             let longest = request.prompt_tokens.checked_add(request.output_tokens - 1).ok_or_else(|| {
                 Diag::input(format!("request {} is longer than 2^32 tokens", request.id)).cure("shorten it")
             })?;
-            if self.plan.kv_peak_bytes(longest) > self.ranks[0].kv.capacity() {
-                self.recorder.rejected += 1;
+            let (needed, room) = (self.plan.kv_peak_bytes(longest), self.ranks[0].kv.capacity());
+            if needed > room {
+                self.recorder.reject(Reason::KvCache, &request, needed, room);
                 self.line.release(now, request.turn, true).map_err(in_arrivals)?;
                 continue;
             }
@@ -365,7 +367,7 @@ impl Simulation {
                     if rank.running[i].generated == rank.running[i].output {
                         let live = &rank.running[i];
                         rank.kv.give(live.kv_bytes);
-                        self.recorder.request(live, r, self.source.trace(), end)?;
+                        self.recorder.request(live, r, self.source.trace(), end);
                         if !self.plan.moe_layers.is_empty() {
                             self.recorder.bound(live.binding.sequence, -1);
                         }

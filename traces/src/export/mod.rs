@@ -25,6 +25,10 @@ pub trait Exporter: Sync {
     fn description(&self) -> &'static str;
     /// What of a trace has no place in it.
     fn loses(&self) -> &'static str;
+    /// Of a folder, the file that only moesim writes; `None` if it writes one file.
+    fn marker(&self) -> Option<&'static str> {
+        None
+    }
     /// Writes `trace` to the file or folder `out`.
     fn export(&self, trace: &Trace, out: &Path) -> Result<()>;
 }

@@ -24,6 +24,9 @@ impl Exporter for WaferJson {
     fn loses(&self) -> &'static str {
         "sequence numbers, positions, model, number of experts and gate weights"
     }
+    fn marker(&self) -> Option<&'static str> {
+        Some(NOTE)
+    }
     fn export(&self, trace: &Trace, out: &Path) -> Result<()> {
         let folder = AtomicDir::create(out, NOTE)?;
         let failed = |e: std::io::Error| Diag::cannot_write(out, &e);
@@ -35,7 +38,7 @@ impl Exporter for WaferJson {
         let m = trace.meta();
         let note = format!("Expert selections of {}.\nSource: {}\nLicence: {}\n", m.model, m.source, m.licence);
         std::fs::write(folder.path().join(NOTE), note).map_err(failed)?;
-        folder.commit()
+        folder.commit().map(drop)
     }
 }
 

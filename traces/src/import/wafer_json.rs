@@ -8,6 +8,7 @@
 use super::{Declared, Importer, Options, SEQUENCE, Sink};
 use crate::json;
 use crate::trace::{MISSING, Meta, OwnedSequence};
+use moesim_core::output::Manifest;
 use moesim_core::{Diag, Result, input};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use std::io::{BufReader, Read};
@@ -92,6 +93,8 @@ fn files(path: &Path) -> Result<Vec<PathBuf>> {
             let (path, kind) = (entry.path(), entry.file_type().map_err(|e| Diag::cannot_read(path, &e))?);
             if kind.is_dir() {
                 walk(&path, depth + 1, found)?;
+            } else if path.ends_with(Manifest::NAME) {
+                // What an export lists of its own files.
             } else if path.extension().is_some_and(|e| e == "json") && path.is_file() {
                 found.push(path);
             }

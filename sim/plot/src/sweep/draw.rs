@@ -4,6 +4,7 @@ use super::keys::Key;
 use super::table::SweepTable;
 use crate::axis::{Axis, Frame, plain};
 use crate::canvas::{Align, Canvas, FAINT, INK, MARKS, MEDIUM, SMALL, TOP, WIDTH, fit, picture, width};
+use crate::head::unit;
 use crate::heat::{Grid, Shade, bar, cells};
 use crate::number::short;
 use crate::palette::{BLUE, Map, SERIES, ink_on};
@@ -11,6 +12,9 @@ use moesim_core::diag::{Diag, Result};
 
 /// More bars, or more rows or columns of a heat map, cannot be told apart.
 const MOST: usize = 60;
+
+/// The most room that names of rows, bars or lines take, in CSS pixels: longer ones are cut.
+const WIDEST: f64 = 360.0;
 
 /// Draws `metric` against the table's keys as SVG, 900 CSS pixels wide.
 ///
@@ -114,7 +118,11 @@ fn lines(title: &str, below: &str, x: &Key, metric: &str, all: &[(String, Vec<Pl
             marks.push(label);
         }
     }
-    let right = if each.is_empty() && marks.is_empty() { 40.0 } else { 176.0 };
+    let names = all.iter().map(|s| width(&s.0, SMALL) + 25.0).chain([width(each, SMALL)]);
+    let right = match each.is_empty() && marks.is_empty() {
+        true => 40.0,
+        false => (names.fold(0.0, f64::max).min(WIDEST) + 26.0).max(176.0),
+    };
     picture(480.0, |c| {
         c.header(title, below);
         let frame = Frame { x0: 92.0, x1: WIDTH - right, y0: TOP + 16.0, y1: 424.0, x: x_axis, y: y_axis };
@@ -171,18 +179,9 @@ fn label_of(p: &Place) -> &str {
     p.2.as_deref().unwrap_or("none")
 }
 
-/// The metric's name with the unit that it ends in or holds: `tokens_per_s (tokens/s)`, `tpot_ms.p99 (ms)`.
+/// The metric's name with its unit: `throughput.output_tokens_per_s (tokens/s)`, `tpot_ms.p99 (ms)`.
 fn with_unit(metric: &str) -> String {
-    let words: Vec<&str> = metric.split(['_', '.']).collect();
-    let unit = match words.iter().position(|w| *w == "per").filter(|&i| i > 0 && i + 1 < words.len()) {
-        Some(i) => format!("{}/{}", words[i - 1], words[i + 1]),
-        None => {
-            let units =
-                [("s", "s"), ("ms", "ms"), ("us", "µs"), ("ns", "ns"), ("bytes", "bytes"), ("j", "J"), ("w", "W")];
-            let found = words.iter().skip(1).find_map(|w| units.iter().find(|u| u.0 == *w));
-            found.map_or(String::new(), |u| u.1.into())
-        }
-    };
+    let unit = unit(metric);
     if unit.is_empty() { metric.into() } else { format!("{metric} ({unit})") }
 }
 
@@ -197,7 +196,7 @@ fn draw_bars(title: &str, below: &str, x: &Key, metric: &str, bars: &[Option<(f6
     let bottom = TOP + 30.0 * bars.len() as f64;
     picture(bottom + 52.0, |c| {
         c.header(title, below);
-        let names = x.values.iter().map(|v| width(v, MEDIUM)).fold(60.0, f64::max).min(240.0);
+        let names = x.values.iter().map(|v| width(v, MEDIUM)).fold(60.0, f64::max).min(WIDEST);
         let (x_axis, y) = (Axis::linear(lo, hi), Axis::linear(0.0, 1.0));
         let frame = Frame { x0: names + 28.0, x1: WIDTH - 190.0, y0: TOP, y1: bottom, x: x_axis, y };
         frame.x_axis(c, &with_unit(metric), true);
@@ -221,7 +220,7 @@ fn heat(title: &str, below: &str, (down, across): (&Key, &Key), metric: &str, gr
     let values = || grid.cells.iter().flatten().copied();
     let (lo, hi) = values().fold((f64::INFINITY, f64::NEG_INFINITY), |(lo, hi), v| (lo.min(v), hi.max(v)));
     let scale = if lo.is_finite() { Axis::auto(lo, hi) } else { Axis::linear(0.0, 1.0) };
-    let names = down.values.iter().map(|v| width(v, SMALL)).fold(30.0, f64::max).min(200.0);
+    let names = down.values.iter().map(|v| width(v, SMALL)).fold(30.0, f64::max).min(WIDEST);
     let row = (360.0 / grid.rows() as f64).clamp(20.0, 44.0);
     let bottom = TOP + 8.0 + row * grid.rows() as f64;
     // A short map still has room for its colour bar.

@@ -77,6 +77,24 @@ impl SweepTable {
         }
         Ok(Self { keys: keys.to_vec(), points })
     }
+    /// The same points over one or two of the keys, given by number; what the others say of a point joins the first name, so that
+    /// each point still has a place of its own.
+    pub fn over(&self, keys: &[usize]) -> Self {
+        let others: Vec<usize> = (0..self.keys.len()).filter(|k| !keys.contains(k)).collect();
+        // A single key becomes the axis along which the others are compared.
+        let (first, along) = match *keys {
+            [x] => (others, vec![x]),
+            [] => (others, Vec::new()),
+            [first, ..] => ([&[first], &others[..]].concat(), keys[1..].to_vec()),
+        };
+        let joined = |texts: &[String]| {
+            let first = first.iter().map(|&k| texts[k].as_str()).collect::<Vec<_>>().join(", ");
+            let along = along.iter().map(|&k| texts[k].clone());
+            if self.keys.len() > along.len() { std::iter::once(first).chain(along).collect() } else { along.collect() }
+        };
+        let points = self.points.iter().map(|p| SweepPoint { values: joined(&p.values), ..p.clone() }).collect();
+        Self { keys: joined(&self.keys), points }
+    }
     /// The names of all metrics, sorted.
     pub fn metrics(&self) -> Vec<&str> {
         let names: BTreeSet<&str> = self.points.iter().flat_map(|p| p.metrics.keys().map(String::as_str)).collect();

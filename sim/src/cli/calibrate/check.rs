@@ -1,7 +1,8 @@
 //! `moesim calibrate check`.
 
 use super::{Input, cells, read};
-use crate::cli::{Format, print};
+use crate::cli::force::Force;
+use crate::cli::{Format, note, print};
 use crate::output::json;
 use moesim_core::output::AtomicDir;
 use moesim_core::{Diag, Result};
@@ -22,7 +23,12 @@ pub(in crate::cli) struct Args {
     /// Write every row's prediction and the pictures here
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    force: Force,
 }
+
+/// The file of the folder that only this command writes.
+const MARKER: &str = "predictions.csv";
 
 /// Rows that are listed of those furthest off.
 const WORST: usize = 10;
@@ -47,6 +53,7 @@ struct Checked {
 }
 
 pub(super) fn run(a: &Args) -> Result<()> {
+    let _claim = a.force.folder(a.out.as_deref(), MARKER)?;
     let profile = Profile::load(&a.profile)?;
     let measured = read(&a.input)?.kernels;
     let (mut checked, mut all) = (Vec::new(), Vec::new());
@@ -100,13 +107,13 @@ pub(super) fn run(a: &Args) -> Result<()> {
         all.extend(found.rows);
     }
     if let Some(out) = &a.out {
-        let dir = AtomicDir::create(out, "predictions.csv")?;
-        let path = dir.path().join("predictions.csv");
+        let dir = AtomicDir::create(out, MARKER)?;
+        let path = dir.path().join(MARKER);
         let mut csv = csv::Writer::from_path(&path).map_err(|e| Diag::run(e.to_string()).file(&path))?;
         all.iter().try_for_each(|r| csv.serialize(r)).map_err(|e| Diag::run(e.to_string()).file(&path))?;
         csv.flush().map_err(|e| Diag::cannot_write(&path, &e))?;
         pictures(dir.path(), &all)?;
-        dir.commit()?;
+        dir.commit()?.iter().for_each(|n| note(n));
     }
     print(&match a.input.format {
         Format::Json => json(&checked)? + "\n",

@@ -230,7 +230,7 @@ fn price(
         let mut r: Resolved = resolved.clone();
         r.hardware.device.expert_kernels = None;
         // What was not measured keeps the kernels that it has.
-        for p in &mut r.profiles {
+        for p in r.profiles.iter_mut().map(std::sync::Arc::make_mut) {
             p.kernels.retain(|k| !ops.contains(&k.op));
             p.tables.retain(|t| !ops.contains(&t.op));
         }
@@ -243,11 +243,11 @@ fn price(
                 kernels: list.to_vec(),
                 tables: Vec::new(),
             };
-            r.profiles.insert(0, profile);
+            r.profiles.insert(0, profile.into());
         }
         line.say(format!("{} with {kernels}", r.experiment.name));
         let options = Options { out: None, timeline: false };
-        let (summary, _) = simulate(&r, registry, || open_trace(&r), &options, &line)?;
+        let summary = simulate(&r, registry, || open_trace(&r), &options, &line)?.summary;
         let costs: Vec<String> = costs(&summary, &ops);
         if kernels == "measured" && !costs.iter().any(|c| families.iter().any(|f| c.contains(f))) {
             let problem = format!("{} uses none of the measured kernels: {}", r.experiment.name, costs.join("; "));

@@ -1,9 +1,10 @@
 //! `moesim calibrate fit`.
 
 use super::{Input, Read, cells, read};
+use crate::cli::force::Force;
 use crate::cli::{Format, print, progress};
 use crate::output::json;
-use moesim_core::output::AtomicFile;
+use moesim_core::output::{AtomicFile, Claim};
 use moesim_core::{Diag, Result};
 use moesim_hwmodels::calibrate::measured::Source;
 use moesim_hwmodels::calibrate::profile::{Kernel, Profile, Table};
@@ -17,6 +18,8 @@ pub(in crate::cli) struct Args {
     /// Write the profile here
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    force: Force,
     /// A profile whose kernels are kept, but for those of the same operation, form, family and precision: so that one profile grows
     /// from several tables; may be the file of --out
     #[arg(long, value_name = "FILE")]
@@ -48,10 +51,9 @@ enum Kind {
 }
 
 pub(super) fn run(a: &Args) -> Result<()> {
-    // What cannot be written is said before the fit, which may take minutes.
-    if let Some(folder) = a.out.as_deref().and_then(Path::parent).filter(|p| !p.as_os_str().is_empty() && !p.is_dir()) {
-        return Err(Diag::input("is no folder").file(folder).cure("make it, or choose another for --out"));
-    }
+    // What cannot be written is said before the fit, which may take minutes. A profile that grows in place is asked for.
+    let grows = a.out.as_deref().zip(a.into.as_deref()).is_some_and(|(out, into)| out == Path::new(into));
+    let _claim = a.out.as_deref().map(|out| Claim::file(out, a.force.given() || grows)).transpose()?;
     let into = a.into.as_deref().map(Profile::load).transpose()?;
     let Read { kernels: measured, files, hardware } = read(&a.input)?;
     let device = measured[0].names()[0].to_string();

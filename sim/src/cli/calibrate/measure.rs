@@ -1,9 +1,11 @@
 //! `moesim calibrate measure`.
 
+use crate::cli::force::Force;
 use crate::cli::{Format, interrupted, print};
 use crate::output::json;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use moesim_core::output::AtomicFile;
+use moesim_core::diag::Class;
+use moesim_core::output::{AtomicFile, Claim};
 use moesim_core::{Bytes, Diag, Picos, Result, diag};
 use moesim_hwmodels::kernel::MISSING;
 use moesim_hwmodels::measure::sample::Outcome;
@@ -50,8 +52,10 @@ pub(in crate::cli) struct Args {
     /// Write the times here, a row at a time
     #[arg(long, value_name = "FILE", default_value = "measured.csv")]
     out: PathBuf,
+    #[command(flatten)]
+    force: Force,
     /// Go on with --out: rows that are there are not measured again
-    #[arg(long)]
+    #[arg(long, conflicts_with = "force")]
     resume: bool,
     /// Write a hardware file with the limits that were measured here
     #[arg(long, value_name = "FILE")]
@@ -79,14 +83,7 @@ const CALLS: f64 = 4.0;
 
 pub(super) fn run(a: &Args) -> Result<()> {
     let budget_s = a.time_budget.seconds();
-    for (path, flag) in [(Some(&a.out), "--out"), (a.hardware_out.as_ref(), "--hardware-out")] {
-        let folder = path.and_then(|p| p.parent()).filter(|f| !f.as_os_str().is_empty() && !f.is_dir());
-        if let Some(folder) = folder {
-            return Err(Diag::input("is no folder")
-                .file(folder)
-                .cure(format!("make it, or choose another for {flag}")));
-        }
-    }
+    let _claims = (claim(a)?, a.force.file(a.hardware_out.as_deref())?);
     let options = options(a, budget_s)?;
     let points = plan(&options);
     let largest = points.iter().map(|p| p.work.bytes() as u64).max().unwrap_or(0) + (1 << 20);
@@ -99,7 +96,11 @@ pub(super) fn run(a: &Args) -> Result<()> {
         }
     };
     let facts = bench.facts().clone();
-    let mut log = Log::open(&a.out, a.resume)?;
+    let anew = a.force.given() && a.out.exists();
+    if anew {
+        AtomicFile::write(&a.out, b"")?;
+    }
+    let mut log = Log::open(&a.out, a.resume || anew)?;
     let missing: Vec<_> = points.iter().filter(|p| !log.has(&facts, p)).collect();
     let slowest = if a.device == "cpu" { SLOWEST_FLOP_PER_S } else { f64::INFINITY };
     let bar = progress(missing.len() as u64, a.quiet);
@@ -159,6 +160,15 @@ pub(super) fn run(a: &Args) -> Result<()> {
             }
             text + &next(a)
         }
+    })
+}
+
+/// The right to write the table, which grows: it is gone on with, or begun anew.
+fn claim(a: &Args) -> Result<Claim> {
+    let claim = Claim::file(&a.out, a.resume || a.force.given());
+    claim.map_err(|d| match a.out.is_file() && d.class == Class::Input {
+        true => d.cure("give --resume to go on with it, --force to begin anew, or choose another --out"),
+        false => d,
     })
 }
 

@@ -1,6 +1,7 @@
 //! What `moesim place` is told.
 
 use crate::cli::Format;
+use crate::cli::force::Force;
 use crate::registry::{Entry, Registry};
 use clap::ValueEnum;
 use moesim_core::{Bytes, Diag, Result, diag};
@@ -152,6 +153,8 @@ pub(in crate::cli) struct Args {
     /// Write the placement (of several methods the one with the least objective) here
     #[arg(long, value_name = "FILE")]
     pub(super) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) force: Force,
     /// The format to write: moesim, eplb, vllm, vllm-ascend, sglang, tensorrt-llm or omni-infer
     #[arg(long = "as", value_name = "FORMAT", default_value = "moesim")]
     pub(super) write_as: String,

@@ -344,6 +344,7 @@ fn resolve(a: &Args) -> Result<Option<Resolved>> {
     for s in &a.set {
         set.push(config::split_assignment(s)?);
     }
+    experiment::anchored(&mut set, std::path::Path::new("."), &base)?;
     // Names first, so that their tables can be changed.
     for (path, value) in set.iter().filter(|s| s.0.len() == 1) {
         table.insert(path[0].clone(), value.clone());

@@ -79,6 +79,7 @@ pub(super) fn run(a: &Args, registry: &Registry) -> Result<()> {
     if a.judges_alone() {
         return judge::alone(a);
     }
+    let _claim = a.force.file(a.out.as_deref())?;
     let line = progress::Line::new(a.quiet);
     let given = Given::read(a, registry, &line)?;
     line.say("bounds".into());
