@@ -57,6 +57,7 @@ source = "a test"
 hidden = 512
 vocabulary = 4096
 tied_embedding = false
+context = 100
 mtp_layers = 1
 [decoder]
 layers = 4
@@ -132,7 +133,7 @@ window = { start = \"2 ms\", end = \"6 ms\" }\nhardware.topology.link.per_messag
         name: "long prompts",
         hardware: "rtx-pro-6000-2",
         model: PLAIN,
-        set: "hardware.device.llc.value = \"500 kB\"\nhardware.device.units.value = 8\nworkload.arrivals.prompt_tokens.mean = 2000",
+        set: "model.context = 100000\nhardware.device.llc.value = \"500 kB\"\nhardware.device.units.value = 8\nworkload.arrivals.prompt_tokens.mean = 2000",
     },
     Base { name: "in memory", hardware: "duplex-4", model: PLAIN, set: "policy.execution = \"pim-split\"" },
     Base { name: "nodes", hardware: "h100-2x8", model: PLAIN, set: "policy.dispatch = \"hierarchical\"\nhardware.device.profile = \"a100-sxm\"

@@ -10,6 +10,8 @@ use serde::Serialize;
 pub enum Reason {
     /// Bytes of KV cache on a device.
     KvCache,
+    /// Positions beyond the model's context.
+    Context,
 }
 
 impl Reason {
@@ -17,8 +19,10 @@ impl Reason {
     pub const fn cure(self) -> &'static str {
         match self {
             Self::KvCache => {
-                "use devices with more memory, more tensor parallelism, narrower weights or keys and values, or shorter requests"
+                "use devices with more memory, more tensor parallelism, narrower weights or keys and values, fewer cached experts \
+                 (policy.cache_fraction), or shorter requests"
             }
+            Self::Context => "use shorter requests, or a model whose `context` is longer",
         }
     }
 }
@@ -55,6 +59,7 @@ impl Rejection {
         }
         let unit = match reason {
             Reason::KvCache => "bytes",
+            Reason::Context => "tokens",
         };
         all.push(Self {
             reason,
@@ -82,6 +87,7 @@ impl Rejection {
                 Bytes(self.limit).gib(),
                 self.missing
             ),
+            Reason::Context => format!("{first} has {} tokens, and the model's context is {}", self.needed, self.limit),
         }
     }
 }

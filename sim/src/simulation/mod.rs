@@ -292,8 +292,12 @@ impl Simulation {
                 Diag::input(format!("request {} is longer than 2^32 tokens", request.id)).cure("shorten it")
             })?;
             let (needed, room) = (self.plan.kv_peak_bytes(longest), self.ranks[0].kv.capacity());
-            if needed > room {
-                self.recorder.reject(Reason::KvCache, &request, needed, room);
+            let (all, context) = (u64::from(longest) + 1, self.plan.model.context.map_or(u64::MAX, u64::from));
+            if all > context || needed > room {
+                match all > context {
+                    true => self.recorder.reject(Reason::Context, &request, all, context),
+                    false => self.recorder.reject(Reason::KvCache, &request, needed, room),
+                }
                 self.line.release(now, request.turn, true).map_err(in_arrivals)?;
                 continue;
             }
