@@ -23,6 +23,8 @@ mod lru;
 mod measure;
 #[path = "cli/mechanisms.rs"]
 mod mechanisms;
+#[path = "cli/model.rs"]
+mod model;
 #[path = "cli/outputs.rs"]
 mod outputs;
 #[path = "cli/own_policy.rs"]

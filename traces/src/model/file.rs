@@ -24,6 +24,8 @@ pub struct ModelFile {
     pub hidden: u32,
     /// Rows of the embedding.
     pub vocabulary: u32,
+    /// The most positions that a sequence may have, prompt and output together. Without it there is no limit.
+    pub context: Option<u32>,
     /// The output head is the embedding.
     #[serde(default)]
     pub tied_embedding: bool,
@@ -61,6 +63,8 @@ fn whole_or_based(schema: &mut schemars::Schema) {
 
 /// All parameters, so that every sum of bytes is exact in f64.
 const PARAMETERS: u128 = 1 << 50;
+/// Positions of a sequence.
+const CONTEXT: u32 = 1 << 30;
 const FILE_BYTES: u64 = 4 << 20;
 
 impl Model {
@@ -130,9 +134,10 @@ fn merge(under: &mut toml::Table, over: toml::Table) {
 
 impl ModelFile {
     /// Checks every size and expands the stacks.
-    fn resolve(self) -> Result<Model> {
+    pub(super) fn resolve(self) -> Result<Model> {
         within("hidden", self.hidden, WIDTH)?;
         within("vocabulary", self.vocabulary, VOCABULARY)?;
+        within("context", self.context.unwrap_or(1), CONTEXT)?;
         if self.mtp_layers > 16 {
             return Err(wrong("mtp_layers", format!("{} MTP modules", self.mtp_layers), "at most 16"));
         }
@@ -170,6 +175,7 @@ impl ModelFile {
             source: self.source,
             hidden: self.hidden,
             vocabulary: self.vocabulary,
+            context: self.context,
             tied_embedding: self.tied_embedding,
             decoder,
             encoder,

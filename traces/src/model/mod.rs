@@ -4,14 +4,16 @@
 //! published configuration that the file names. Weights count matrices and biases; norms, attention sinks and gate
 //! corrections (together under 0.01 % of any preset) are left out.
 
+mod facts;
 mod file;
 mod hf;
 mod presets;
 mod sizes;
 mod stack;
 
+pub use facts::{ClassSize, Facts, KvKind};
 pub use file::ModelFile;
-pub use hf::import_config;
+pub use hf::{Imported, import_config};
 pub use presets::{Preset, preset_text, presets};
 pub use stack::{AttentionSpec, Dense, Stack};
 
@@ -30,6 +32,9 @@ pub struct Model {
     pub hidden: u32,
     /// Rows of the embedding.
     pub vocabulary: u32,
+    /// The most positions that a sequence may have, prompt and output together; `None`: no limit is known.
+    #[serde(default)]
+    pub context: Option<u32>,
     /// The output head is the embedding, stored once.
     pub tied_embedding: bool,
     /// The decoder's layers, in order.

@@ -6,7 +6,8 @@ use moesim_core::{Diag, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A stack of layers. Layer `l` is MoE if `l % moe_every == moe_offset` and it is not listed in `dense_layers`.
+/// A stack of layers. Layer `l` is MoE if there is `moe`, `l % moe_every == moe_offset`, and it is not listed in
+/// `dense_layers`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Stack {
@@ -27,7 +28,7 @@ pub struct Stack {
     pub cross: Option<AttentionSpec>,
     /// The feed-forward part of dense layers.
     pub dense: Option<Dense>,
-    /// The feed-forward part of MoE layers.
+    /// The feed-forward part of MoE layers; without it all layers are dense.
     pub moe: Option<Moe>,
 }
 
@@ -92,7 +93,8 @@ impl Stack {
         }
         let attention = self.attention.spans(&format!("{at}.attention"))?;
         let cross = self.cross.as_ref().map(|c| c.spans(&format!("{at}.cross"))).transpose()?;
-        let is_moe = |l: u32| l % self.moe_every == self.moe_offset && !self.dense_layers.contains(&l);
+        let is_moe =
+            |l: u32| self.moe.is_some() && l % self.moe_every == self.moe_offset && !self.dense_layers.contains(&l);
         let key = |k: &str| format!("{at}.{k}");
         let moe = self.moe.as_ref().map(|m| check_moe(m, &key("moe")).map(|()| Mlp::Moe(m.clone()))).transpose()?;
         let dense = self.dense.as_ref().map(|d| d.check(&key("dense"))).transpose()?;

@@ -13,6 +13,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+mod configurations;
 mod kinds;
 mod lengths;
 mod rows;
