@@ -30,12 +30,11 @@ pub(super) fn bits(n: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_string()
 }
 
-/// `106.8 B total, 12.2 B active without embeddings, 1.2 B embeddings and head`.
+/// `106.9 B total, 12.2 B active without embeddings, 1.2 B embeddings and head`: tenths, rounded.
 pub(super) fn parameters(f: &Facts) -> String {
     let billions = |n: u64| {
-        // Hundredths first: a count that was published so reads the same here, as 106.85 does in 106.8.
         let n = n as f64;
-        if n >= 1e8 { format!("{:.1} B", (n / 1e7).round() / 100.0) } else { format!("{:.1} M", n / 1e6) }
+        if n >= 1e8 { format!("{:.1} B", n / 1e9) } else { format!("{:.1} M", n / 1e6) }
     };
     format!(
         "{} total, {} active without embeddings, {} embeddings and head",
