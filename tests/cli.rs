@@ -22,6 +22,8 @@ mod importers;
 mod interrupt;
 #[path = "cli/lru.rs"]
 mod lru;
+#[path = "cli/machines.rs"]
+mod machines;
 #[path = "cli/measure.rs"]
 mod measure;
 #[path = "cli/mechanisms.rs"]

@@ -70,6 +70,10 @@ pub(super) fn summary(s: &Summary, timing: &Timing, out: Option<&Path>) -> Strin
     );
     let percent = |(name, v): (&&str, &Option<f64>)| v.map(|v| format!("{name} {:.1} %", 100.0 * v));
     row("utilisation", s.utilisation.iter().filter_map(percent).collect::<Vec<_>>().join(", "));
+    if let (Some(cost), Some(price)) = (s.cost_usd_per_million_output_tokens, &s.price_per_device_hour) {
+        let origin = format!("at {} USD a device and hour: {}", price.value, price.origin);
+        row("cost", format!("{cost:.3} USD a million output tokens, {origin}"));
+    }
     if let Some(i) = &s.imbalance {
         row("imbalance", format!("mean {:.2}, p99 {:.2} (largest over mean tokens of an expert group)", i.mean, i.p99));
     }

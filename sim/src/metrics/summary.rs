@@ -10,6 +10,7 @@ use crate::policy::CacheReport;
 use crate::routing::{Provenance, Selections};
 use crate::simulation::{PlacementReport, ReplacementReport, Simulation, replacement};
 use moesim_core::Diag;
+use moesim_core::Sourced;
 use moesim_solver::traffic::Mode;
 use moesim_traces::model::Moe;
 use serde::Serialize;
@@ -100,8 +101,10 @@ pub struct Summary {
     pub device_memory_peak_bytes: u64,
     /// Energy.
     pub energy_j: Option<f64>,
-    /// Cost.
+    /// The price of all devices over the output tokens of the window.
     pub cost_usd_per_million_output_tokens: Option<f64>,
+    /// The price of a device, in US dollars an hour, and where that is from.
+    pub price_per_device_hour: Option<Sourced<f64>>,
     /// Why something is `null`.
     pub not_reported: BTreeMap<&'static str, &'static str>,
     /// What is approximated.
@@ -285,11 +288,16 @@ impl Summary {
         let per_s = |n: u64| if span > 0.0 { n as f64 / span } else { 0.0 };
         let mut not_reported = BTreeMap::new();
         not_reported.insert("energy_j", "the hardware has no power model");
-        let price = plan.machine.hardware.price_per_device_hour.as_ref().map(|p| p.value);
+        let price_per_device_hour = plan.machine.hardware.price_per_device_hour.clone();
+        let price = price_per_device_hour.as_ref().map(|p| p.value);
         let output_per_s = per_s(r.window_tokens[1]);
         let cost = price.filter(|_| output_per_s > 0.0).map(|p| p * m.devices() as f64 / 3600.0 / output_per_s * 1e6);
         if cost.is_none() {
-            not_reported.insert("cost_usd_per_million_output_tokens", "the hardware has no price");
+            let why = if price.is_none() { "the hardware has no price" } else { "no output token in the window" };
+            not_reported.insert("cost_usd_per_million_output_tokens", why);
+        }
+        if price.is_none() {
+            not_reported.insert("price_per_device_hour", "the hardware has no price");
         }
         if x.slo.is_none() {
             not_reported.insert("goodput_requests_per_s", "no SLO was asked for");
@@ -381,6 +389,7 @@ impl Summary {
             device_memory_peak_bytes: s.weight_bytes + s.ranks.iter().map(|r| r.kv.peak()).max().unwrap_or(0),
             energy_j: None,
             cost_usd_per_million_output_tokens: cost,
+            price_per_device_hour,
             not_reported,
             approximations: approximations(s),
             notes: s.arrival_notes().into_iter().chain(super::idle_keys::sentences(x, s)).collect(),

@@ -82,6 +82,11 @@ fn staging(plan: &Plan, placement: &SlotMap) -> u64 {
 impl ExecutionPolicy for OnDemand {
     fn check(&self, plan: &Plan) -> Result<()> {
         let m = &plan.machine;
+        if plan.moe_layers.is_empty() {
+            return Err(Diag::input(format!("{} has no experts to keep in host memory", plan.model.name))
+                .place("policy.execution")
+                .cure("set it to \"expert-parallel\""));
+        }
         if m.copy.is_empty() {
             return Err(Diag::input(format!("on-demand loading needs a host link, and {} has none", m.hardware.name))
                 .place("policy.execution")
