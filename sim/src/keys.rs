@@ -416,6 +416,20 @@ fn what_one_run_ignores_is_said() {
     }
     let dense = notes("model.decoder.dense_layers = [0, 1, 2, 3]");
     assert!(dense.contains("workload.routing is not used: plain has no MoE layer"), "{dense}");
+    for (key, value, cure) in [
+        ("model.precision.experts", "1e-300", "from 0.1 to 64"),
+        (
+            "hardware.topology.uplink.per_message",
+            "{ value = \"1 us\", origin = \"t\" }",
+            "topology.link, over which messages enter",
+        ),
+    ] {
+        let pcie = "hardware.topology = { kind = \"pcie\", switches = 2, devices_per_switch = 2, link = LINK, uplink = UPLINK }";
+        let base = Base { name: "one", hardware: "h200-8", model: PLAIN, set: pcie };
+        let set = [config::split_assignment(&format!("{key} = {value}")).unwrap()];
+        let problem = experiment::resolve("one", tree(&base, dir.path()), PathBuf::new(), &set).unwrap_err();
+        assert!(problem.to_string().contains(cure), "{problem}");
+    }
     for fraction in ["nan", "-1", "0", "1.5"] {
         let base = Base { name: "one", hardware: "h100-8", model: PLAIN, set: "" };
         let mut table = tree(&base, dir.path());

@@ -153,8 +153,9 @@ impl ModelFile {
             ("kv", p.kv),
             ("activation", p.activation),
         ] {
-            if !(bits > 0.0 && bits <= 64.0) {
-                return Err(wrong(&format!("precision.{key}"), format!("{bits} bits"), "above 0 and at most 64"));
+            // The least that is published is 0.8 bits (QMoE, arXiv 2310.16795).
+            if !(0.1..=64.0).contains(&bits) {
+                return Err(wrong(&format!("precision.{key}"), format!("{bits} bits"), "from 0.1 to 64"));
             }
         }
         let encoder = self.encoder.as_ref().map_or(Ok(vec![]), |s| s.expand("encoder"))?;

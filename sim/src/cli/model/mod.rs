@@ -23,7 +23,7 @@ pub(super) enum Command {
 pub(super) struct ImportArgs {
     /// The configuration; what lies beside it and says how the weights are quantised is read too
     config: PathBuf,
-    /// The model's name [default: what the configuration was loaded by, or the folder's name]
+    /// The model's name [default: what the configuration was loaded by, or the name of the file or its folder]
     #[arg(long)]
     name: Option<String>,
     /// Where to write the model file [default: standard output]

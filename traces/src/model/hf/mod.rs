@@ -231,11 +231,14 @@ fn file(a: &Architecture, name: String, tied_embedding: bool, context: Option<u3
     }
 }
 
-/// The model's name: the one that was asked for, the one that the configuration says it was loaded by, or the folder's.
+/// The model's name: the one that was asked for, the one that the configuration says it was loaded by, the file's, or the folder's.
 fn named(inside_out: &[&Keys], path: &Path, name: Option<&str>) -> String {
     let said = inside_out.iter().rev().find_map(|k| k.get("_name_or_path")?.as_str()).filter(|p| !p.trim().is_empty());
+    // A file that is not called as all configurations are bears a name of its own.
+    let own = || Some(path.file_stem()?.to_string_lossy().to_lowercase()).filter(|stem| !stem.starts_with("config"));
     let folder = || std::path::absolute(path).ok()?.parent().and_then(model_of);
-    let name = name.map(str::to_string).or_else(|| said.and_then(|p| model_of(Path::new(p)))).or_else(folder);
+    let said = said.and_then(|p| model_of(Path::new(p)));
+    let name = name.map(str::to_string).or(said).or_else(own).or_else(folder);
     let name: String = name.unwrap_or_default().chars().filter(|c| !c.is_control()).take(200).collect();
     if name.is_empty() { "imported".into() } else { name }
 }
