@@ -47,7 +47,7 @@ fn achievable(s: &Simulation) -> Option<String> {
     let names: Vec<&str> = idle.into_iter().filter(|i| i.1).map(|i| i.0).collect();
     (!names.is_empty()).then(|| {
         let those = names.join(", ");
-        format!("of hardware.device.achievable, {those} change nothing here: no operation is priced by a roofline that has them")
+        format!("hardware.device.achievable: not used are {those} (calibrated kernels stand in for every roofline that would take them)")
     })
 }
 
