@@ -2,10 +2,12 @@
 //!
 //! * [`histogram`]: percentiles from log buckets.
 //! * [`series`]: time series of a fixed number of bins that double in width.
-//! * [`recorder`]: collects during the run; [`summary`]: the file at its end.
+//! * [`recorder`]: collects during the run; [`summary`]: the file at its end, with `amounts` and `approximations`.
 //! * [`rejection`]: requests that can never be served, and why.
 //! * [`tables`]: rows that stream to disk; `idle_keys`: keys that change nothing, said in the summary.
 
+mod amounts;
+mod approximations;
 pub mod histogram;
 mod idle_keys;
 pub mod recorder;

@@ -1,18 +1,17 @@
 //! `summary.json`: what a run found.
 
+use super::amounts::{bottleneck, bound_by, phase, traffic, utilisation};
+use super::approximations::approximations;
 use super::histogram::{Spread, VALUE_ERROR};
-use super::recorder::{Binding, Phase, Recorder};
+use super::recorder::{Binding, Recorder};
 use super::rejection::Rejection;
-use crate::engine::{LaneId, OpKind};
-use crate::experiment::{Experiment, Fidelity, NetworkFidelity};
-use crate::machine::Plan;
+use crate::engine::OpKind;
+use crate::experiment::{Experiment, Fidelity};
 use crate::policy::CacheReport;
 use crate::routing::{Provenance, Selections};
 use crate::simulation::{PlacementReport, ReplacementReport, Simulation, replacement};
 use moesim_core::Diag;
 use moesim_core::Sourced;
-use moesim_solver::traffic::Mode;
-use moesim_traces::model::Moe;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -397,32 +396,6 @@ impl Summary {
     }
 }
 
-fn bound_by(bindings: &[u64; Binding::ALL.len()]) -> BTreeMap<&'static str, f64> {
-    Binding::ALL.into_iter().map(|b| (b.name(), bindings[b as usize] as f64 / 1e12)).collect()
-}
-
-fn bottleneck(bindings: &[u64; Binding::ALL.len()]) -> Option<&'static str> {
-    let took = |b: &Binding| bindings[*b as usize];
-    Binding::ALL.into_iter().filter(|b| took(b) > 0).max_by_key(took).map(Binding::name)
-}
-
-fn phase(p: &Phase, plan: &Plan) -> Option<PhaseReport> {
-    let m = &plan.machine;
-    let whole = p.time as f64 / 1e12 * m.devices() as f64;
-    let peak = m.hardware.device.memory.bandwidth.value.per_second();
-    (p.time > 0).then(|| PhaseReport {
-        iterations: p.iterations,
-        seconds: p.time as f64 / 1e12,
-        bound_by: bound_by(&p.bindings),
-        bottleneck: bottleneck(&p.bindings),
-        utilisation: BTreeMap::from([
-            ("compute", p.at_peak as f64 / 1e12 * m.gpu.share() / whole),
-            ("device_busy", p.busy as f64 / 1e12 / whole),
-            ("memory", p.memory_bytes as f64 / peak / whole),
-        ]),
-    })
-}
-
 impl Requests {
     /// That every request was rejected, and why: a run that served nothing has no figures.
     pub fn none_served(&self) -> Option<Diag> {
@@ -431,113 +404,4 @@ impl Requests {
         let why: String = std::iter::once(first.text()).chain(others).collect();
         Some(Diag::run(format!("no request could be served: {why}")).place("requests").cure(first.reason.cure()))
     }
-}
-
-fn approximations(s: &Simulation) -> Vec<String> {
-    let plan = &s.plan;
-    let mut out: Vec<String> = Vec::new();
-    let rooflines: Vec<&str> =
-        s.costs.iter().filter(|c| c.1.starts_with(crate::calibrated::ROOFLINE)).map(|c| *c.0).collect();
-    if !rooflines.is_empty() {
-        let all =
-            if rooflines.len() == crate::calibrated::WHAT.len() { "all operations" } else { &rooflines.join(", ") };
-        out.push(format!("costs of {all} are rooflines with assumed achievable fractions, not calibrated"));
-    }
-    if s.costs.values().any(|c| c.contains(crate::calibrated::DONOR)) {
-        out.push("some kernels take fractions of peaks, and fixed times as they are, from a device that was measured (see costs)".into());
-    }
-    let exchange = s.network.kernels();
-    let mut push = |text: &str| out.push(text.to_string());
-    push(match s.fidelity.network {
-        NetworkFidelity::Bottleneck => "collectives take their bottleneck bound: a lower bound on contention",
-        NetworkFidelity::Flow => "transfers of a collective are fluids that share links max-min fairly",
-        NetworkFidelity::Reserve | NetworkFidelity::ReserveHeadOfLine => {
-            "a transfer holds all links of its path for its whole duration"
-        }
-    });
-    if exchange.dispatch.is_some() || exchange.combine.is_some() {
-        push(
-            "where dispatch and combine have a calibrated kernel they take what it says of the busiest device, if that is longer",
-        );
-    }
-    if plan.deployment.tokens == Mode::TokenFollows {
-        push(
-            "tokens that follow: the reduce-scatter after attention and the all-gather before it take what even ones would, and \
-             all tokens of an iteration start from devices in turn",
-        );
-    }
-    push("a device's attention of one layer is one operation; its kernels run one after the other");
-    if plan.machine.gpu.kernels.experts.as_ref().is_some_and(|e| e.outside() > 0) {
-        push("some calls of the experts' kernel had fewer or more tokens than any measurement: extrapolated");
-    }
-    let kernels = [&exchange.dispatch, &exchange.combine, &exchange.all_reduce, &exchange.all_gather];
-    if kernels.into_iter().flatten().any(|k| k.outside() > 0) {
-        push("some collectives were smaller or larger than any measurement of their kernel: extrapolated");
-    }
-    if plan.model.decoder.iter().any(|l| l.attention.experts > 0) {
-        push(
-            "selections of attention experts are not replayed: each token takes top_k, and the weights that uniform choice \
-             activates in the mean are read",
-        );
-    }
-    let any = |has: fn(&Moe) -> bool| plan.model.decoder.iter().filter_map(|l| l.moe()).any(has);
-    if any(|m| m.copy_experts + m.constant_experts > 0) {
-        push("what copy and constant experts add is part of the combine's sum, which is not priced");
-    }
-    if any(|m| m.expert_base) {
-        push("the base of factorised experts is computed once a token and device, as linearity allows at best");
-    }
-    if any(|m| m.capacity_factor.is_some()) {
-        push(
-            "selections beyond an expert's capacity are dropped in the order of the iteration's batch over all ranks; the \
-             gate does not choose again",
-        );
-    }
-    if s.replacement.is_some() {
-        replacement::APPROXIMATIONS.iter().copied().for_each(push);
-    }
-    out
-}
-
-fn utilisation(s: &Simulation, simulated_s: f64) -> BTreeMap<&'static str, Option<f64>> {
-    let (r, m) = (&s.recorder, &s.plan.machine);
-    let over = |amount: f64, peak: f64| (simulated_s > 0.0 && peak > 0.0).then(|| amount / (peak * simulated_s));
-    let devices = m.devices() as f64;
-    // Each operation counts by the peak of the precision that it ran in.
-    let at_peak = |lanes: &[LaneId]| lanes.iter().map(|l| r.lane_at_peak[l.0 as usize] as f64 / 1e12).sum::<f64>();
-    let sum = |ids: &[crate::engine::SharedId]| ids.iter().map(|c| r.channel_bytes[c.0 as usize] as f64).sum::<f64>();
-    let busy: f64 = m.compute.iter().map(|l| r.lane_busy[l.0 as usize] as f64 / 1e12).sum();
-    let links = m.topology.links();
-    let link_bytes: f64 = s.network.link_bytes.iter().map(|&b| b as f64).sum();
-    let link_peak: f64 = links.iter().map(|l| l.raw_bandwidth_per_s).sum();
-    let mut out = BTreeMap::new();
-    out.insert("compute", over(at_peak(&m.compute) * m.gpu.share(), devices));
-    out.insert("pim_compute", (!m.pim_lane.is_empty()).then(|| over(at_peak(&m.pim_lane), devices)).flatten());
-    out.insert("device_busy", over(busy, devices));
-    out.insert("memory", over(sum(&m.memory), m.hardware.device.memory.bandwidth.value.per_second() * devices));
-    out.insert("links", over(link_bytes, link_peak));
-    let pim = m.hardware.device.pim.as_ref().map(|p| p.bandwidth.value.per_second() * devices);
-    out.insert("pim_memory", pim.and_then(|p| over(sum(&m.pim_memory), p)));
-    let host = m.hardware.host.link.as_ref().map(|l| l.bandwidth.value.per_second() * devices);
-    out.insert("host_link", host.and_then(|p| over(sum(&m.host_link), p)));
-    out
-}
-
-fn traffic(s: &Simulation) -> BTreeMap<&'static str, u128> {
-    let (r, m, n) = (&s.recorder, &s.plan.machine, &s.network);
-    let sum = |ids: &[crate::engine::SharedId]| ids.iter().map(|c| r.channel_bytes[c.0 as usize]).sum::<u128>();
-    let mut out = BTreeMap::from([
-        ("dispatch", u128::from(n.dispatch_bytes)),
-        ("combine", u128::from(n.combine_bytes)),
-        ("cross_node", u128::from(n.cross_node_bytes)),
-        ("cross_node_dispatch", u128::from(n.dispatch_cross_node_bytes)),
-        ("allreduce", u128::from(n.allreduce_bytes)),
-        ("memory", sum(&m.memory)),
-        ("pim_memory", sum(&m.pim_memory)),
-        ("host_link", sum(&m.host_link)),
-    ]);
-    if s.replacement.is_some() {
-        out.insert("weights", u128::from(n.weight_bytes));
-    }
-    out
 }
