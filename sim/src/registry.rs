@@ -187,7 +187,7 @@ impl Registry {
                 },
                 Entry {
                     name: "ilp",
-                    about: "by loads, by rows for traffic: an integer program where it is small enough, else improved by programs of few layers",
+                    about: "by loads, by rows for traffic: an integer program where it is small enough, else annealing or longest-first; `place` names which",
                     make: |_| Box::new(moesim_solver::program::Ilp),
                 },
             ],

@@ -3,7 +3,8 @@
 use crate::experiment::{self, Assignment, Profiles, Resolved, Routing};
 use crate::metrics::tables::Tables;
 use crate::registry::Registry;
-use crate::simulation::{Simulation, open_trace};
+use crate::routing::{Cache, Opened, Origin};
+use crate::simulation::Simulation;
 use moesim_core::output::content_hash;
 use moesim_core::{Diag, Result, config};
 use moesim_traces::Trace;
@@ -109,6 +110,8 @@ pub struct Sweep {
     set: Vec<Assignment>,
     /// Profiles that were read: points share them.
     profiles: Profiles,
+    /// Where drawn routing is kept; nowhere unless told.
+    pub cache: Cache,
     /// Opened traces by what they depend on: points share them.
     traces: Mutex<BTreeMap<String, Arc<Trace>>>,
 }
@@ -143,7 +146,17 @@ impl Sweep {
         points.iter_mut().try_for_each(|p| experiment::anchored(&mut p.set, &folder, &dir))?;
         set.splice(0..0, plots);
         let label = format!("{name_or_path} on {label}");
-        Ok(Self { file, points, label, base, dir, set, profiles: Profiles::default(), traces: Mutex::default() })
+        Ok(Self {
+            file,
+            points,
+            label,
+            base,
+            dir,
+            set,
+            profiles: Profiles::default(),
+            cache: Cache::none(),
+            traces: Mutex::default(),
+        })
     }
 
     /// The metric that is plotted.
@@ -192,11 +205,11 @@ impl Sweep {
         experiment::resolve_sharing(&label, self.base.clone(), self.dir.clone(), &all, &self.profiles)
     }
 
-    /// The routing trace of a point, shared with the points that have the same.
+    /// The routing trace of a point, shared with the points that have the same; `say` is told before one is drawn.
     ///
     /// # Errors
     /// As the trace's reader says.
-    pub fn trace(&self, resolved: &Resolved) -> Result<Arc<Trace>> {
+    pub fn trace(&self, resolved: &Resolved, say: &dyn Fn(String)) -> Result<Opened> {
         let x = &resolved.experiment;
         let key = match &x.workload.routing {
             Routing::Trace { path, .. } => format!("{}", resolved.base.join(path).display()),
@@ -206,11 +219,11 @@ impl Sweep {
         };
         let mut traces = self.traces.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(t) = traces.get(&key) {
-            return Ok(t.clone());
+            return Ok(Opened { trace: t.clone(), from: Origin::Shared });
         }
-        let trace = open_trace(resolved)?;
-        traces.insert(key, trace.clone());
-        Ok(trace)
+        let opened = self.cache.open(resolved, say)?;
+        traces.insert(key, opened.trace.clone());
+        Ok(opened)
     }
 }
 

@@ -17,9 +17,11 @@ pub mod program;
 mod search;
 pub mod time;
 pub mod traffic;
+mod watch;
 
 pub use curve::Curve;
 pub use problem::{Effort, Objective, Pin, Problem, moves};
+pub use watch::Watch;
 
 use moesim_core::Result;
 
@@ -36,11 +38,13 @@ pub struct Solution {
     pub bound: Option<f64>,
     /// The clock cut the search, so that another run may end elsewhere.
     pub cut: bool,
+    /// What ran, where the method's name does not say it: a program that was solved, or what stood in for one, and why.
+    pub ran: Option<String>,
 }
 
 impl From<Homes> for Solution {
     fn from(homes: Homes) -> Self {
-        Self { homes, bound: None, cut: false }
+        Self { homes, bound: None, cut: false, ran: None }
     }
 }
 

@@ -2,8 +2,8 @@
 
 use crate::curve::Curve;
 use crate::time::Batches;
-use crate::traffic::Traffic;
-use crate::{Homes, limits};
+use crate::traffic::{Mode, Traffic};
+use crate::{Homes, Watch, limits};
 use moesim_core::{Diag, Result};
 use std::sync::Arc;
 
@@ -28,6 +28,9 @@ pub enum Objective {
         slack: f64,
     },
 }
+
+/// What [`Problem::affordable_steps`] spends: some twenty seconds of one core.
+const WORK: u64 = 400_000_000;
 
 /// How long is searched. Steps are counted, so that the same input gives the same placement; the clock only cuts.
 #[derive(Clone, Copy, Debug)]
@@ -101,6 +104,8 @@ pub struct Problem {
     pub effort: Effort,
     /// Seed of methods that draw.
     pub seed: u64,
+    /// Who is told how the search goes.
+    pub watch: Option<Arc<dyn Watch>>,
 }
 
 impl Problem {
@@ -125,6 +130,7 @@ impl Problem {
             batches: None,
             effort: Effort::default(),
             seed: 1,
+            watch: None,
         }
     }
 
@@ -153,6 +159,27 @@ impl Problem {
             return b.mean_cost(layer, expert, replicas);
         }
         self.curve.of(self.tokens[layer * self.experts + expert] / replicas as f64)
+    }
+
+    /// Steps for each layer, so that a search looks at [`WORK`] tokens, batches and groups in all layers together: at least 500, at
+    /// most 20,000.
+    pub fn affordable_steps(&self) -> u64 {
+        let of = |t: &Traffic, twice: bool| {
+            // Tokens of two experts, before and after; those that follow are looked at in the next layer too.
+            let k = t.rows.ids(0, 0).len();
+            let tokens = 4 * t.rows.tokens() * k / self.experts.max(1);
+            if twice { tokens * (1 + k) / k.max(1) } else { tokens }
+        };
+        let follows = |t: &Traffic| t.mode == Mode::TokenFollows;
+        let slots = self.replicas().div_ceil(self.groups);
+        let each = match (self.objective, &self.traffic, &self.batches) {
+            (Objective::Time, _, Some(b)) => {
+                of(&b.traffic, follows(&b.traffic)) + b.batches * (2 * slots + self.groups / 4)
+            }
+            (Objective::Load | Objective::Time, ..) | (_, None, _) => slots,
+            (_, Some(t), _) => of(t, follows(t)),
+        };
+        (WORK / (self.layers * (each + self.groups)).max(1) as u64).clamp(500, 20_000)
     }
 
     /// Time of each group in a layer.

@@ -16,6 +16,9 @@ pub fn data(name: &str) -> Option<PathBuf> {
     None
 }
 
+/// The user's own cache of routing is none of the tests' business.
+pub const NO_CACHE: (&str, &str) = ("MOESIM_CACHE", "");
+
 /// A folder in which the binary runs.
 pub struct Place {
     dir: tempfile::TempDir,
@@ -44,7 +47,7 @@ impl Place {
     }
     pub fn command(&self, args: &[&str]) -> Command {
         let mut c = Command::cargo_bin("moesim").unwrap();
-        c.current_dir(self.dir.path()).args(args).timeout(Duration::from_secs(120));
+        c.current_dir(self.dir.path()).args(args).timeout(Duration::from_secs(120)).env(NO_CACHE.0, NO_CACHE.1);
         c
     }
     /// Runs and requires success; standard output.

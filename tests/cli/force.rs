@@ -1,6 +1,6 @@
 //! Is nothing replaced that the user wants to keep, whatever writes, and however it ends?
 
-use crate::common::{Place, SMALL};
+use crate::common::{NO_CACHE, Place, SMALL};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -55,6 +55,7 @@ fn of_four_runs_into_one_folder_one_wins() {
         let start = |_| {
             let mut c = Command::new(&moesim);
             c.current_dir(p.path(""))
+                .env(NO_CACHE.0, NO_CACHE.1)
                 .args(run("run", &long))
                 .stdout(Stdio::null())
                 .stderr(Stdio::piped())
@@ -84,6 +85,7 @@ fn a_kill_leaves_the_old_run_or_the_new_one() {
     let seeds: Vec<String> = (2..14).map(|s| s.to_string()).collect();
     for (i, seed) in seeds.iter().enumerate() {
         let mut child = Command::new(assert_cmd::cargo::cargo_bin("moesim"))
+            .env(NO_CACHE.0, NO_CACHE.1)
             .current_dir(p.path(""))
             .args(run("run", &["--force", "--seed", seed]))
             .stdout(Stdio::null())

@@ -1,6 +1,6 @@
 //! Is a folder with the final name complete, whatever ends the process: Ctrl-C, a kill, a full disk?
 
-use crate::common::{Place, Table};
+use crate::common::{NO_CACHE, Place, Table};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,13 @@ const LONG: [&str; 8] = [
 
 fn start(p: &Place, args: &[&str]) -> Child {
     let mut c = Command::new(assert_cmd::cargo::cargo_bin("moesim"));
-    c.current_dir(p.path("")).args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    c.current_dir(p.path(""))
+        .args(args)
+        .env(NO_CACHE.0, NO_CACHE.1)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
 }
 
 fn signal(child: &Child, name: &str) {
@@ -172,7 +178,9 @@ fn a_full_disk_is_a_failure() {
     let moesim = assert_cmd::cargo::cargo_bin("moesim");
     for (blocks, args) in [(8, "run quickstart"), (0, "run quickstart"), (8, "sweep machines")] {
         let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec {} {args} --quiet --out run", moesim.display());
-        let out = Command::new("sh").args(["-c", &script]).current_dir(p.path("")).output().unwrap();
+        let mut limited = Command::new("sh");
+        limited.args(["-c", &script]).current_dir(p.path("")).env(NO_CACHE.0, NO_CACHE.1);
+        let out = limited.output().unwrap();
         let text = String::from_utf8(out.stderr).unwrap();
         assert_eq!(out.status.code(), Some(1), "{text}");
         assert!(text.starts_with("error: ") && text.contains("cannot be written"), "{text}");

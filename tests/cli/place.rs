@@ -277,3 +277,47 @@ fn shipped_placements_are_judged() {
     }
     assert!(rows.as_array().unwrap().iter().filter(|r| r["redundant"] != 0).count() == 3);
 }
+
+/// A row names what ran: the default method solves no program where that would be too large, and says so.
+#[test]
+fn rows_name_what_ran() {
+    let p = Place::new();
+    trace(&p);
+    let quick = ["--batch", "64", "--steps", "50", "--no-simulation"];
+    let report = json(&p, &[&quick[..], &["--solver", "ilp,two-stage,contiguous", "--out", "ilp.json"]].concat());
+    let ran = |name: &str| method(&report, name)["ran"].clone();
+    // 336 rows, 24 layers and 8 devices, and who is where: 24 x 32 x 9.
+    assert_eq!(ran("ilp"), format!("anneal: no program, {} variables", 336 * 24 * 8 + 24 * 32 * 9));
+    assert_eq!((ran("two-stage"), ran("contiguous")), (Value::Null, Value::Null));
+    let table = p.ok(&[&SITE[..], &quick, &["--out", "t.json"]].concat());
+    assert!(table.contains("  what ran\n") && table.contains("  anneal: no program, 71424 variables\n"), "{table}");
+    let file: Value = serde_json::from_str(&p.text("t.json")).unwrap();
+    assert_eq!(file["result"]["ran"], "anneal: no program, 71424 variables");
+    // Small enough for a program.
+    p.write("loads.csv", "5,1,1\n2,2,9\n");
+    let small = p.ok(&["place", "--counts", "loads.csv", "--devices", "2"]);
+    assert!(small.contains("  longest-first, program of 18 variables"), "{small}");
+}
+
+/// The part that is placed on is drawn, since a trace may be sorted by what it is about, unless the order is asked for.
+#[test]
+fn the_part_to_place_on_is_drawn() {
+    let p = Place::new();
+    trace(&p);
+    let quick = ["--solver", "longest-first", "--batch", "64", "--steps", "50", "--no-simulation"];
+    let place = |more: &[&str]| json(&p, &[&quick[..], more].concat());
+    let (drawn, ordered, whole) = (place(&[]), place(&["--in-order"]), place(&["--train", "1"]));
+    let hash = Trace::open(&p.path("t.arrow")).unwrap().hash().to_string();
+    for (report, expected) in [
+        (&drawn, "28 of 40 sequences in a shuffled order, 336 rows, trace "),
+        (&ordered, "28 of 40 sequences, 336 rows, trace "),
+        (&whole, "40 of 40 sequences, 480 rows, trace "),
+    ] {
+        assert_eq!(report["trained_on"], format!("{expected}{hash}"));
+    }
+    let objective = |r: &Value| number(method(r, "longest-first"), "objective");
+    assert_eq!(objective(&drawn), objective(&place(&["--shuffle"])));
+    assert_ne!(objective(&drawn), objective(&ordered));
+    assert_ne!(objective(&drawn), objective(&place(&["--seed", "2"])));
+    p.command(&[&SITE[..], &["--in-order", "--shuffle"]].concat()).assert().code(2);
+}

@@ -1,6 +1,6 @@
 //! `moesim trace stats` and `moesim trace synth`.
 
-use crate::common::Place;
+use crate::common::{Place, SMALL, files, number};
 use serde_json::Value;
 
 fn json(text: &str) -> Value {
@@ -95,4 +95,102 @@ fn nonsense_is_refused_with_a_cure() {
         assert!(out.status.code() == Some(2) && text.contains(says) && text.lines().count() == 1, "{args:?}: {text}");
         assert_eq!(p.names(), before, "{args:?}");
     }
+}
+
+/// Drawn routing is kept for the next command, whichever it is, and no result tells.
+#[test]
+fn drawn_routing_is_kept_and_no_result_tells() {
+    let p = Place::new();
+    let small = ["workload.routing.sequences=5", "workload.routing.prompt_rows=20", "workload.routing.decode_rows=20"];
+    let set: Vec<&str> = SMALL.iter().chain(&small).flat_map(|s| ["--set", *s]).collect();
+    let command = |args: &[&str], cache: &str| {
+        let mut c = p.command(&[args, &set].concat());
+        c.env("MOESIM_CACHE", cache);
+        c
+    };
+    let ok = |mut c: assert_cmd::Command| {
+        let out = c.output().unwrap();
+        let err = String::from_utf8(out.stderr).unwrap();
+        assert!(out.status.success() && err.is_empty(), "{err}");
+        String::from_utf8(out.stdout).unwrap()
+    };
+    let run = |out: &str, cache: &str, more: &[&str]| {
+        ok(command(&[&["run", "quickstart", "--set=output.plots=false", "--out", out], more].concat(), cache));
+        let timing = json(&p.text(&format!("{out}/timing.json")));
+        assert!(number(&timing, "routing_s") > 0.0 && number(&timing, "wall_s") > 0.0);
+        (files(&p.path(out)), timing["routing_from"].as_str().unwrap().to_string())
+    };
+    let kept = || std::fs::read_dir(p.path("cache")).unwrap().count();
+    let (files, from) = run("none", "", &[]);
+    assert_eq!(from, "drawn");
+    for (out, cache, more, expected) in [
+        ("first", "cache", &[][..], "drawn"),
+        ("second", "cache", &["--threads", "1"], "cache"),
+        ("without", "cache", &["--no-cache"], "drawn"),
+        ("unwritable", "/proc/none", &[], "drawn"),
+    ] {
+        let (own, from) = run(out, cache, more);
+        assert!(from == expected && own == files, "{out}: {from}");
+    }
+    assert_eq!(kept(), 1);
+    // A damaged entry is drawn anew.
+    let entry = std::fs::read_dir(p.path("cache")).unwrap().next().unwrap().unwrap().path();
+    let bytes = std::fs::read(&entry).unwrap();
+    std::fs::write(&entry, &bytes[..bytes.len() - 100]).unwrap();
+    let (own, from) = run("damaged", "cache", &[]);
+    assert!(from == "drawn" && own == files && std::fs::read(&entry).unwrap() == bytes, "{from}");
+    // Other commands find it too.
+    let explained = ok(command(&["explain", "quickstart"], ""));
+    assert_eq!(ok(command(&["explain", "quickstart"], "cache")), explained);
+    let set = |s: &str| format!("\"{}\" = {}\n", s.split_once('=').unwrap().0, s.split_once('=').unwrap().1);
+    let all: String = SMALL.iter().chain(&small).map(|s| set(s)).collect();
+    p.write("s.toml", format!("name = \"s\"\nbase = \"quickstart\"\n[set]\n{all}[[axis]]\nkey = \"deployment.max_sequences\"\nvalues = [4, 8]\n"));
+    let sweep = |cache: &str, out: &str| {
+        ok({
+            let mut c = p.command(&["sweep", "s.toml", "--out", out, "--jobs", "1"]);
+            c.env("MOESIM_CACHE", cache);
+            c
+        })
+    };
+    assert_eq!(sweep("cache", "s1").replace("s1", "s"), sweep("", "s2").replace("s2", "s"));
+    let from = |point: &str| json(&p.text(&format!("{point}/timing.json")))["routing_from"].clone();
+    assert_eq!([from("s1/points/0000"), from("s1/points/0001"), from("s2/points/0000")], ["cache", "shared", "drawn"]);
+    assert!(crate::common::files(&p.path("s1/points")) == crate::common::files(&p.path("s2/points")));
+    assert_eq!(kept(), 1);
+    // The folder of the system, limits, and what is no limit.
+    let args = ["run", "quickstart", "--quiet"];
+    let mut user = command(&args, "");
+    ok({
+        user.env_remove("MOESIM_CACHE").env("XDG_CACHE_HOME", p.path("xdg"));
+        user
+    });
+    assert_eq!(std::fs::read_dir(p.path("xdg/moesim/routing")).unwrap().count(), 1);
+    let sized = |size: &str| {
+        let mut c = command(&args, "small");
+        c.env("MOESIM_CACHE_SIZE", size);
+        c
+    };
+    ok(sized("1 KiB"));
+    assert!(!p.path("small").exists());
+    let out = sized("much").output().unwrap();
+    assert_eq!(out.status.code(), Some(2));
+    assert_eq!(
+        String::from_utf8(out.stderr).unwrap(),
+        "error: MOESIM_CACHE_SIZE: \"much\" is no size; write it as \"2 GiB\", or unset it\n"
+    );
+}
+
+/// The quickstart's routing ships: the first run need not draw it, nor does one without a folder to keep it.
+#[test]
+fn the_quickstarts_routing_ships() {
+    let p = Place::new();
+    let run = |out: &str, more: &[&str]| {
+        p.ok(&[&["run", "quickstart", "--quiet", "--set=output.plots=false", "--out", out], more].concat());
+        json(&p.text(&format!("{out}/timing.json")))["routing_from"].clone()
+    };
+    assert_eq!(
+        [run("shipped", &[]), run("drawn", &["--no-cache"]), run("other", &["--seed", "2"])],
+        ["shipped", "drawn", "drawn"]
+    );
+    assert!(files(&p.path("shipped")) == files(&p.path("drawn")));
 }

@@ -1,13 +1,13 @@
 //! `moesim explain`.
 
-use super::{Format, interrupted, print, progress};
+use super::{Format, interrupted, print, progress, routing_cache};
 use crate::engine::OpKind;
 use crate::experiment;
 use crate::explain::{ByKind, ByLayer, Explanation, Operation, explain};
 use crate::metrics::tables::Tables;
 use crate::output::json;
 use crate::registry::Registry;
-use crate::simulation::{Simulation, open_trace};
+use crate::simulation::Simulation;
 use moesim_core::{Diag, Result};
 use std::fmt::Write;
 
@@ -48,7 +48,9 @@ pub(super) fn run(args: &Args, registry: &Registry) -> Result<()> {
     let label =
         |d: Diag| if d.file.is_some() || d.place.as_deref() == Some("--layer") { d } else { d.file(&resolved.label) };
     let line = progress::Line::new(args.quiet);
-    let mut s = Simulation::new(&resolved, registry, || open_trace(&resolved), Tables::default()).map_err(label)?;
+    let cache = routing_cache()?;
+    let open = || cache.open(&resolved, &|text| line.say(text)).map(|o| o.trace);
+    let mut s = Simulation::new(&resolved, registry, open, Tables::default()).map_err(label)?;
     let mut done = 0u64;
     let found = explain(&mut s, args.iteration, args.layer, &mut || {
         done += 1;

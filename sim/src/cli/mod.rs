@@ -17,6 +17,7 @@ mod trace;
 mod validate;
 
 use crate::registry::Registry;
+use crate::routing::Cache;
 use clap::{Parser, Subcommand, ValueEnum};
 use moesim_core::{Diag, Result};
 use std::process::ExitCode;
@@ -29,6 +30,10 @@ struct Cli {
     /// Threads to use; the results do not depend on it [default: one a core]
     #[arg(long, global = true, value_name = "N")]
     threads: Option<usize>,
+    /// Draw routing anew: neither that of earlier runs nor what ships is used, and none is kept [the folder:
+    /// $MOESIM_CACHE, else moesim/routing where the system keeps caches]
+    #[arg(long, global = true)]
+    no_cache: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -46,7 +51,7 @@ enum Command {
     #[command(subcommand)]
     Model(model::Command),
     /// Place experts, prove how good it is, compare methods, and judge placements
-    Place(place::Args),
+    Place(Box<place::Args>),
     /// Measure kernels, fit hardware profiles to them, and check these
     #[command(subcommand)]
     Calibrate(calibrate::Command),
@@ -80,6 +85,13 @@ static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 /// Whether Ctrl-C was pressed.
 fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
+}
+
+static NO_CACHE: AtomicBool = AtomicBool::new(false);
+
+/// Where drawn routing is kept.
+fn routing_cache() -> Result<Cache> {
+    if NO_CACHE.load(Ordering::Relaxed) { Ok(Cache::none()) } else { Cache::of_user() }
 }
 
 /// Runs the command line of this process: exit status 0 done, 1 a run failed, 2 the input was wrong.
@@ -137,6 +149,7 @@ fn dispatch(cli: Cli, registry: &Registry) -> Result<()> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(n).build_global();
         pool.map_err(|e| Diag::run(format!("no threads: {e}")))?;
     }
+    NO_CACHE.store(cli.no_cache, Ordering::Relaxed);
     match cli.command {
         Command::Run(args) => run::run(&args, registry),
         Command::Sweep(args) => sweep::run(&args, registry),

@@ -6,6 +6,7 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 /// A line that says how far a run is.
+#[derive(Clone, Debug)]
 pub(super) struct Line {
     bar: ProgressBar,
 }

@@ -1,19 +1,18 @@
 //! `moesim run`.
 
 use super::force::Force;
-use super::{Format, interrupted, note, print, progress, table};
+use super::{Format, interrupted, note, print, progress, routing_cache, table};
 use crate::experiment::{self, Resolved};
 use crate::metrics::summary::Summary;
 use crate::metrics::tables::Tables;
 use crate::output::{self, MARKER, timeline::Timeline};
 use crate::registry::Registry;
-use crate::simulation::{Simulation, open_trace};
+use crate::routing::{Opened, Origin};
+use crate::simulation::Simulation;
 use moesim_core::Result;
 use moesim_core::output::AtomicDir;
-use moesim_traces::Trace;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 #[derive(Debug, clap::Args)]
@@ -45,7 +44,12 @@ pub(super) struct Args {
 /// Wall time and memory: what differs from host to host.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Timing {
+    /// Of the simulation alone.
     wall_s: f64,
+    /// Of opening or drawing the routing.
+    routing_s: f64,
+    /// Where the routing came from.
+    routing_from: &'static str,
     simulated_s_per_wall_s: f64,
     iterations_per_s: f64,
     operations_per_s: f64,
@@ -71,7 +75,9 @@ pub(super) fn run(args: &Args, registry: &Registry) -> Result<()> {
     let _claim = args.force.folder(args.out.as_deref(), MARKER)?;
     let line = progress::Line::new(args.quiet);
     let options = Options { out: args.out.as_deref(), timeline: args.timeline };
-    let Ran { summary, timing, written } = simulate(&resolved, registry, || open_trace(&resolved), &options, &line)?;
+    let cache = routing_cache()?;
+    let open = || cache.open(&resolved, &|text| line.say(text));
+    let Ran { summary, timing, written } = simulate(&resolved, registry, open, &options, &line)?;
     line.done();
     let out = args.out.as_deref().filter(|_| written.is_ok());
     let printed = match args.format {
@@ -110,7 +116,7 @@ const VOLATILE: &[&str] = &["timing.json"];
 pub(super) fn simulate(
     resolved: &Resolved,
     registry: &Registry,
-    open: impl FnOnce() -> Result<Arc<Trace>>,
+    open: impl FnOnce() -> Result<Opened>,
     options: &Options,
     line: &progress::Line,
 ) -> Result<Ran> {
@@ -125,7 +131,14 @@ pub(super) fn simulate(
         Some(_) => d,
         None => d.file(&resolved.label),
     };
-    let mut s = Simulation::new(resolved, registry, open, tables).map_err(label)?;
+    let mut routing = (Duration::ZERO, Origin::None);
+    let timed = || {
+        let begin = Instant::now();
+        let Opened { trace, from } = open()?;
+        routing = (begin.elapsed(), from);
+        Ok(trace)
+    };
+    let mut s = Simulation::new(resolved, registry, timed, tables).map_err(label)?;
     s.recorder.timeline = options.timeline.then(|| Timeline::new(TIMELINE_OPERATIONS));
     let mut memory = Memory::default();
     let mut next = begin;
@@ -141,9 +154,11 @@ pub(super) fn simulate(
     .map_err(label)?;
     memory.sample();
     let summary = Summary::new(&resolved.experiment, &s);
-    let wall_s = begin.elapsed().as_secs_f64();
+    let wall_s = (begin.elapsed() - routing.0).as_secs_f64();
     let timing = Timing {
         wall_s,
+        routing_s: routing.0.as_secs_f64(),
+        routing_from: routing.1.word(),
         simulated_s_per_wall_s: summary.simulated_s / wall_s,
         iterations_per_s: summary.iterations as f64 / wall_s,
         operations_per_s: summary.events as f64 / wall_s,
@@ -173,11 +188,13 @@ impl Timing {
             .peak_anonymous_bytes
             .map_or(String::new(), |b| format!(", {:.0} MiB of anonymous memory", b as f64 / f64::from(1 << 20)));
         format!(
-            "{:.2} s on {} threads: {:.0} iterations/s, {:.1} M selections/s{memory}",
+            "{:.2} s on {} threads: {:.0} iterations/s, {:.1} M selections/s{memory}; routing {:.2} s ({})",
             self.wall_s,
             self.threads,
             self.iterations_per_s,
-            self.selections_per_s / 1e6
+            self.selections_per_s / 1e6,
+            self.routing_s,
+            self.routing_from
         )
     }
 }

@@ -2,10 +2,9 @@
 
 use super::force::Force;
 use super::run::{Options, simulate};
-use super::{Format, note, print, progress};
+use super::{Format, note, print, progress, routing_cache};
 use crate::output::json;
 use crate::registry::Registry;
-use crate::simulation::open_trace;
 use crate::validate::{Outcome, Status, experiments, files, kernel, outcome, resolve};
 use moesim_core::output::Manifest;
 use moesim_core::{Diag, Result};
@@ -35,6 +34,7 @@ pub(super) fn run(args: &Args, registry: &Registry) -> Result<()> {
     // The folder holds folders of runs, each with a marker of its own.
     let _claim = args.force.folder(args.out.as_deref(), Manifest::NAME)?;
     let line = progress::Line::new(args.quiet);
+    let (cache, say) = (routing_cache()?, |text| line.say(text));
     let mut outcomes: Vec<Outcome> = Vec::new();
     for (label, file) in files()? {
         let wanted = |id: &str| {
@@ -49,7 +49,7 @@ pub(super) fn run(args: &Args, registry: &Registry) -> Result<()> {
                 continue;
             }
             let mut resolved = resolve(&file, label, &name)?;
-            let placed = file.placements.get(&name).map(|p| p.place(&mut resolved, registry));
+            let placed = file.placements.get(&name).map(|p| p.place(&mut resolved, registry, &cache, &say));
             let placed = placed.transpose().map_err(|d| d.file(label).place(format!("placements.{name}")))?;
             let out = args.out.as_ref().map(|o| o.join(label).join(&name));
             if let Some(parent) = out.as_deref().and_then(|o| o.parent()) {
@@ -57,7 +57,7 @@ pub(super) fn run(args: &Args, registry: &Registry) -> Result<()> {
                     .map_err(|e| Diag::run(format!("cannot make the folder: {e}")).file(parent))?;
             }
             let options = Options { out: out.as_deref(), timeline: false };
-            let open = || placed.map_or_else(|| open_trace(&resolved), Ok);
+            let open = || placed.map_or_else(|| cache.open(&resolved, &say), Ok);
             let ran = simulate(&resolved, registry, open, &options, &line)?;
             ran.written?.iter().for_each(|n| note(n));
             let summary = serde_json::to_value(&ran.summary).map_err(|e| Diag::run(format!("no summary: {e}")))?;

@@ -4,15 +4,19 @@
 //! * [`source`]: the row of a (sequence, position): a pure function, however often it is computed.
 //! * [`slot_map`]: where the experts are.
 //! * [`replay`]: counts of an iteration, revealed layer by layer.
+//! * [`cache`]: drawn routing, kept for the next run.
 
 pub mod binding;
+pub mod cache;
 mod counts;
 mod padded;
 pub mod replay;
+mod shipped;
 pub mod slot_map;
 pub mod source;
 
 pub use binding::{Binder, Binding};
+pub use cache::{Cache, Opened, Origin};
 pub use replay::{LayerRouting, Replay, Segment, Selections};
 pub use slot_map::{Capacity, Counting, LayerShape, SlotMap};
 pub use source::{Missing, Provenance, Source};

@@ -1,63 +1,25 @@
 //! The trace against the model, and the experts where a placement rule puts them.
 
-use crate::experiment::{Resolved, Routing};
+use crate::experiment::Resolved;
 use crate::machine::Plan;
 use crate::registry::Registry;
-use crate::routing::{Capacity, Counting, LayerShape, SlotMap};
+use crate::routing::{Cache, Capacity, Counting, LayerShape, SlotMap};
 use moesim_core::output::content_hash;
 use moesim_core::{Bytes, Diag, Result};
 use moesim_solver::traffic::Mode;
 use moesim_solver::{Homes, Needs, Placement, Problem, file};
+use moesim_traces::Trace;
 use moesim_traces::model::Moe;
-use moesim_traces::synth::{GroupLimit, SynthSpec, synthesize, uniform};
-use moesim_traces::{Meta, OwnedSequence, Trace};
 use serde::Serialize;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Opens or generates the trace of an experiment.
+/// Opens or draws the trace of an experiment, without a cache (see [`Cache`]).
 ///
 /// # Errors
 /// As the container's reader says.
 pub fn open_trace(resolved: &Resolved) -> Result<Arc<Trace>> {
-    if resolved.model.moe_layers().is_empty() {
-        return unrouted(&resolved.model.name);
-    }
-    match &resolved.experiment.workload.routing {
-        Routing::None => {
-            Err(Diag::input(format!("{} has MoE layers and nothing says what they route", resolved.model.name))
-                .place("workload.routing")
-                .cure("add kind = \"synthetic\" with sequences and decode_rows, or kind = \"trace\" with its path"))
-        }
-        Routing::Trace { path, .. } => Ok(Arc::new(Trace::open(&resolved.base.join(path))?)),
-        Routing::Synthetic { sequences, prompt_rows, decode_rows, .. } => {
-            let spec = SynthSpec::for_model(&resolved.model, *sequences, *prompt_rows, *decode_rows)?;
-            Ok(Arc::new(synthesize(&spec, resolved.experiment.seed).map_err(in_routing)?))
-        }
-        Routing::Uniform { sequences, prompt_rows, decode_rows, groups, top_groups, .. } => {
-            let spec = SynthSpec::for_model(&resolved.model, *sequences, *prompt_rows, *decode_rows)?;
-            let limit = GroupLimit { groups: *groups, top: *top_groups };
-            Ok(Arc::new(uniform(&spec, Some(limit), resolved.experiment.seed).map_err(in_routing)?))
-        }
-    }
-}
-
-/// What a model without MoE layers replays: nothing. The one row is never read.
-fn unrouted(model: &str) -> Result<Arc<Trace>> {
-    let meta = Meta {
-        model: model.to_string(),
-        layer_numbers: vec![0],
-        experts: 1,
-        k: 1,
-        source: "none: the model has no MoE layer".into(),
-        licence: "none".into(),
-    };
-    let row = OwnedSequence { decode: vec![0], ..OwnedSequence::default() };
-    Ok(Arc::new(Trace::from_sequences(meta, vec![row])?))
-}
-
-fn in_routing(d: Diag) -> Diag {
-    Diag { file: None, place: Some("workload.routing".to_string()), ..d }
+    Ok(Cache::none().open(resolved, &|_| {})?.trace)
 }
 
 /// Refuses a trace that is not of the plan's model, or has nothing to replay.

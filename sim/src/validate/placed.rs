@@ -3,7 +3,7 @@
 use crate::experiment::Resolved;
 use crate::placing::{self, Loads, Site};
 use crate::registry::Registry;
-use crate::simulation::open_trace;
+use crate::routing::{Cache, Opened};
 use moesim_core::{Diag, Result, diag};
 use moesim_traces::Trace;
 use serde::{Deserialize, Serialize};
@@ -31,16 +31,22 @@ pub struct PlacedSpec {
 }
 
 impl PlacedSpec {
-    /// Places the experts of `resolved`; the trace that it runs on.
+    /// Places the experts of `resolved`; the trace that it runs on, which is part of one from `cache` or elsewhere.
     ///
     /// # Errors
     /// What a run would refuse, an unknown method, and what the method cannot place.
-    pub fn place(&self, resolved: &mut Resolved, registry: &Registry) -> Result<Arc<Trace>> {
+    pub fn place(
+        &self,
+        resolved: &mut Resolved,
+        registry: &Registry,
+        cache: &Cache,
+        say: &dyn Fn(String),
+    ) -> Result<Opened> {
         let names: Vec<&str> = registry.placements().iter().map(|e| e.name).collect();
         let entry = registry.placements().iter().find(|e| e.name == self.method);
         let entry = entry.ok_or_else(|| diag::unknown("placement method", &self.method, &names))?;
         let site = Site::new(resolved, registry)?;
-        let trace = open_trace(resolved)?;
+        let Opened { trace, from } = cache.open(resolved, say)?;
         let (all, experts) = (trace.sequences(), site.experts());
         let seen = (all as f64 * self.train) as usize;
         if seen == 0 || seen == all {
@@ -68,6 +74,6 @@ impl PlacedSpec {
         let homes = (entry.make)(&resolved.experiment.policy).place(&p)?.homes;
         p.check_homes(&homes)?;
         resolved.homes = Some(Arc::new(homes));
-        Ok(Arc::new(part(seen..all, false)?))
+        Ok(Opened { trace: Arc::new(part(seen..all, false)?), from })
     }
 }

@@ -8,7 +8,7 @@ use super::sweep::Sweep;
 use crate::search::{Layer, Step};
 use crate::time::State;
 use crate::traffic::{Mode, Table};
-use crate::{Homes, Needs, Objective, Placement, Problem, Solution, moves};
+use crate::{Effort, Homes, Needs, Objective, Placement, Problem, Solution, moves};
 use moesim_core::{Result, rng};
 use rand::Rng;
 use rayon::prelude::*;
@@ -20,6 +20,14 @@ pub struct Anneal;
 impl Placement for Anneal {
     fn place(&self, p: &Problem) -> Result<Solution> {
         let mut start = LongestFirst.place(p)?.homes;
+        // Loads that are even in the mean may be less so in every batch: the start is what was dealt where swaps made that worse.
+        if p.objective == Objective::Time {
+            let effort = Effort { steps: 1, ..p.effort };
+            let dealt = LongestFirst.place(&Problem { effort, ..p.clone() })?.homes;
+            if p.check_homes(&dealt).is_ok() && p.value(&dealt) < p.value(&start) {
+                start = dealt;
+            }
+        }
         // Layers that depend on each other are placed better one between the others than by single steps.
         if p.objective != Objective::Load
             && let Ok(swept) = Sweep.place(p)
@@ -45,6 +53,9 @@ pub(crate) fn from(p: &Problem, start: Homes) -> Solution {
 
 /// Anneals `start`, and says by how much it believes the objective changed.
 pub(crate) fn traced(p: &Problem, start: Homes) -> (Homes, f64) {
+    if let Some(w) = &p.watch {
+        w.begins(p.value(&start), p.effort.steps * p.layers as u64);
+    }
     let coupled = p.from.is_some() || p.traffic.as_ref().is_some_and(|t| t.mode == Mode::TokenFollows);
     if coupled {
         return search(p, &start, &(0..p.layers).collect::<Vec<_>>());
@@ -57,6 +68,9 @@ pub(crate) fn traced(p: &Problem, start: Homes) -> (Homes, f64) {
     let change = layers.iter().map(|l| l.1).sum();
     (layers.into_iter().map(|l| l.0).collect(), change)
 }
+
+/// Steps between looks at the clock.
+const LOOK: u64 = 64;
 
 /// What counts of a layer's change.
 struct Weights {
@@ -97,10 +111,14 @@ fn search(p: &Problem, start: &Homes, mine: &[usize]) -> (Homes, f64) {
     let steps = p.effort.steps * mine.len() as u64;
     // Warm enough that a usual step is taken half the time, cooled to a thousandth of it.
     let (mut warmth, mut warming, mut tried) = (0.0f64, 0u32, 0u64);
+    let mut told = (0, 0.0);
     let cooling = libm::exp(-libm::log(1000.0) / steps.max(1) as f64);
     while tried < steps {
-        if tried.is_multiple_of(256) && p.effort.over() {
-            break;
+        if tried.is_multiple_of(LOOK) {
+            if p.effort.over() || p.stopped(tried - told.0, best_value - told.1) {
+                break;
+            }
+            told = (tried, best_value);
         }
         tried += 1;
         let i = rng::below(draws.next_u64(), layers.len() as u64) as usize;
@@ -155,6 +173,7 @@ fn search(p: &Problem, start: &Homes, mine: &[usize]) -> (Homes, f64) {
             warmth *= cooling;
         }
     }
+    p.stopped(tried - told.0, best_value - told.1);
     (best, best_value)
 }
 

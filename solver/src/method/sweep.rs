@@ -28,7 +28,7 @@ impl Placement for Sweep {
         let flows: Vec<Vec<f64>> = (0..p.layers - 1).map(|l| flow(p, t, l)).collect();
         let mut best: Option<(f64, Homes)> = None;
         for start in 0..STARTS {
-            if best.is_some() && p.effort.over() {
+            if best.is_some() && p.over() {
                 break;
             }
             let mut homes = Random.place(&Problem { seed: p.seed.wrapping_add(start), ..p.clone() })?.homes;

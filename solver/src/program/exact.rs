@@ -71,7 +71,7 @@ fn solve(p: &Problem, start: &Homes, load: f64, traffic: f64, most_load: Option<
     let Some(found) = program.model.solve(&effort)? else {
         return Ok(Solution { cut: p.effort.over(), ..start.clone().into() });
     };
-    Ok(Solution { homes: program.homes(&found), bound: Some(found.bound.max(0.0)), cut: found.cut })
+    Ok(Solution { homes: program.homes(&found), bound: Some(found.bound.max(0.0)), cut: found.cut, ran: None })
 }
 
 impl Program<'_> {

@@ -46,7 +46,14 @@ impl Placement for TwoStage {
         let group_of = assign(p, t, &clusters)?;
         let layer = |(of, groups): (&Vec<usize>, &Vec<usize>)| of.iter().map(|&c| vec![groups[c] as u32]).collect();
         let homes: Homes = clusters.iter().zip(&group_of).map(layer).collect();
-        Ok(Solution { cut, ..homes.into() })
+        let variables = p.experts * p.groups;
+        let why = match (variables > MOST, p.experts < p.groups) {
+            (true, _) => Some(format!("{variables} variables a layer")),
+            (_, true) => Some("fewer experts than devices".to_string()),
+            _ => None,
+        };
+        let ran = why.map(|w| format!("first stage longest-first: no program, {w}"));
+        Ok(Solution { cut, ran, ..homes.into() })
     }
     fn needs(&self) -> Needs {
         Needs::Rows

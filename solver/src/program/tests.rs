@@ -165,3 +165,102 @@ proptest! {
         }
     }
 }
+
+/// A search that stops early says how good it was to whoever looks on, and how far it came.
+#[test]
+fn a_search_is_looked_at_and_ended() {
+    use std::sync::Mutex;
+    #[derive(Debug, Default)]
+    struct Seen(Mutex<(f64, u64, u64)>, u64);
+    impl crate::Watch for Seen {
+        fn begins(&self, value: f64, steps: u64) {
+            let mut s = self.0.lock().unwrap();
+            (s.0, s.2) = (value, steps);
+        }
+        fn at(&self, steps: u64, change: f64) -> bool {
+            let mut s = self.0.lock().unwrap();
+            (s.0, s.1) = (s.0 + change, s.1 + steps);
+            s.1 < self.1
+        }
+    }
+    let mut p = Problem::even(3, 12, 4);
+    p.tokens = (0..36).map(|i| f64::from((i * 37) % 101)).collect();
+    p.effort.steps = 1000;
+    let alone = crate::method::anneal::Anneal.place(&p).unwrap();
+    for most in [u64::MAX, 500] {
+        let seen = Arc::new(Seen(Mutex::default(), most));
+        p.watch = Some(seen.clone());
+        let found = crate::method::anneal::Anneal.place(&p).unwrap();
+        let (value, steps, of) = *seen.0.lock().unwrap();
+        assert!((value - p.value(&found.homes)).abs() < 1e-9 * value, "{value}");
+        assert_eq!(of, 3000);
+        if most == u64::MAX {
+            assert_eq!((steps, &found.homes), (3000, &alone.homes));
+        } else {
+            assert!((500..900).contains(&steps), "{steps}");
+        }
+    }
+}
+
+/// The more rows a step looks at, the fewer steps by default; never more than a search of loads takes.
+#[test]
+fn steps_are_fewer_where_each_takes_long() {
+    let with = |rows: u64, redundant: usize| {
+        let mut p = Problem::even(24, 32, 16).with_redundant(redundant);
+        let ids = |t: u64| (0..24 * 4).map(|i| ((t * 7 + i * 5) % 32) as u16).collect();
+        let rows = Rows::new(24, 4, 32, (0..rows).map(|t| (t, ids(t))));
+        let t = Traffic {
+            mode: Mode::ReturnHome,
+            way: Way::Flat,
+            inside: [1.0; 2],
+            across: [1.0; 2],
+            node_of: p.node_of.clone(),
+            rows,
+            scale: 1.0,
+        };
+        (p.traffic, p.objective) = (Some(Arc::new(t)), Objective::Traffic);
+        p
+    };
+    assert_eq!(with(10, 0).affordable_steps(), 20_000);
+    // 4 x 8192 x 4 / 32 tokens and 16 groups, in each of 24 layers, of 4 x 10^8.
+    assert_eq!(with(8192, 16).affordable_steps(), 400_000_000 / (24 * (4096 + 16)));
+    assert_eq!(with(400_000, 0).affordable_steps(), 500);
+    let loads = Problem { objective: Objective::Load, ..with(400_000, 0) };
+    assert_eq!(loads.affordable_steps(), 20_000);
+}
+
+#[test]
+fn what_ran_is_named() {
+    let mut p = Problem::even(2, 4, 2);
+    p.tokens = (0..8).map(f64::from).collect();
+    let ran = |p: &Problem| Ilp.place(p).unwrap().ran.unwrap();
+    // 2 x 4 experts on 2 groups, and who has how many: 2 x 4 x 3.
+    assert!(ran(&p).starts_with("longest-first, program of 24 variables"), "{}", ran(&p));
+    let rows = Rows::new(2, 1, 4, (0..8).map(|t| (t, vec![(t % 4) as u16, (t / 2 % 4) as u16])));
+    p.traffic = Some(Arc::new(Traffic {
+        mode: Mode::ReturnHome,
+        way: Way::Flat,
+        inside: [1.0; 2],
+        across: [1.0; 2],
+        node_of: vec![0; 2],
+        rows,
+        scale: 1.0,
+    }));
+    p.objective = Objective::Traffic;
+    assert!(ran(&p).starts_with("anneal, program of 56 variables"), "{}", ran(&p));
+    let redundant =
+        Problem { traffic: p.traffic.clone(), objective: Objective::Traffic, ..p.clone().with_redundant(2) };
+    assert_eq!(ran(&redundant), "anneal: no program, none for traffic with redundant experts");
+    let mut large = Problem::even(40, 64, 8);
+    large.tokens = (0..40 * 64).map(|i| f64::from(i % 97)).collect();
+    assert!(ran(&large).ends_with(": no program, 23040 variables"), "{}", ran(&large));
+    let two = |p: &Problem| crate::program::stages::TwoStage.place(p).unwrap().ran;
+    p.objective = Objective::Load;
+    assert_eq!(two(&p), None);
+    let few = Problem { node_of: vec![0; 8], ..Problem::even(2, 4, 8) };
+    let few = Problem {
+        traffic: Some(Arc::new(Traffic { node_of: vec![0; 8], ..(**p.traffic.as_ref().unwrap()).clone() })),
+        ..few
+    };
+    assert_eq!(two(&few).unwrap(), "first stage longest-first: no program, fewer experts than devices");
+}

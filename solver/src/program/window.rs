@@ -76,7 +76,7 @@ pub fn improve(p: &Problem, start: Solution) -> Result<Solution> {
             (homes, value) = (found, better);
         }
     }
-    Ok(Solution { homes, bound: start.bound, cut })
+    Ok(Solution { homes, bound: start.bound, cut, ran: None })
 }
 
 /// Selections that go from each expert of `layer` to each of the next one.

@@ -1,6 +1,7 @@
 //! One layer while it is placed: who is where, and how long each group takes.
 
 use crate::Problem;
+use std::cell::RefCell;
 
 /// One layer of a placement under construction.
 #[derive(Clone, Debug)]
@@ -16,6 +17,8 @@ pub(crate) struct Layer<'a> {
     /// Node that each expert is confined to, if groups of experts are.
     pub(crate) node: Option<Vec<u32>>,
     pinned: Vec<(u16, u32)>,
+    /// Costs by expert and replicas that were asked for, NaN for the others: over batches they are dear.
+    known: RefCell<Vec<Vec<f64>>>,
 }
 
 /// A change of one layer.
@@ -44,6 +47,7 @@ impl<'a> Layer<'a> {
             cost: vec![0.0; p.groups],
             node,
             pinned: pins.map(|q| (q.expert as u16, q.group as u32)).collect(),
+            known: RefCell::new(vec![Vec::new(); p.experts]),
         }
     }
 
@@ -77,9 +81,21 @@ impl<'a> Layer<'a> {
         self.cost[g] = self.on[g].iter().map(|&e| self.each(e)).sum();
     }
 
+    /// Cost of one of `replicas` replicas of `e`.
+    fn cost_of(&self, e: usize, replicas: usize) -> f64 {
+        let of = &mut self.known.borrow_mut()[e];
+        if of.len() <= replicas {
+            of.resize(replicas + 1, f64::NAN);
+        }
+        if of[replicas].is_nan() {
+            of[replicas] = self.p.cost(self.layer, e, replicas);
+        }
+        of[replicas]
+    }
+
     /// Cost of a replica of `e` as things are.
     pub(crate) fn each(&self, e: u16) -> f64 {
-        self.p.cost(self.layer, e.into(), self.homes[usize::from(e)].len())
+        self.cost_of(e.into(), self.homes[usize::from(e)].len())
     }
 
     pub(crate) fn time(&self, g: usize) -> f64 {
@@ -110,7 +126,7 @@ impl<'a> Layer<'a> {
             let (e, g) = self.pinned[i];
             self.put(e.into(), g as usize);
         }
-        let cost = |e: usize| self.p.cost(self.layer, e, n[e]);
+        let cost = |e: usize| self.cost_of(e, n[e]);
         let mut order: Vec<(usize, f64)> = (0..self.p.experts).map(|e| (e, cost(e))).collect();
         order.sort_by(|a, b| b.1.total_cmp(&a.1));
         let mut sum = vec![0.0; self.p.groups];
@@ -186,10 +202,10 @@ impl<'a> Layer<'a> {
         }
         // One replica more for an expert of the busiest group.
         for &a in &self.on[g] {
-            let after = self.p.cost(self.layer, a.into(), self.homes[usize::from(a)].len() + 1);
+            let after = self.cost_of(a.into(), self.homes[usize::from(a)].len() + 1);
             for h in (0..self.p.groups).filter(|&h| self.may(a, h)) {
                 for &b in self.on[h].iter().filter(|b| self.homes[usize::from(**b)].len() > 1 && !self.pinned(**b, h)) {
-                    let less = self.p.cost(self.layer, b.into(), self.homes[usize::from(b)].len() - 1);
+                    let less = self.cost_of(b.into(), self.homes[usize::from(b)].len() - 1);
                     let value = self.replaced(a, after, b, less, h);
                     offer(Step::Replace { a, b, h: h as u32 }, value);
                 }

@@ -16,7 +16,7 @@ pub(crate) fn improve(p: &Problem, from: &Homes, moves: u64) -> Homes {
         layers[l].apply(step);
         offers[l] = offer(&layers[l]);
         left -= costs(step);
-        if p.effort.over() {
+        if p.over() {
             break;
         }
     }

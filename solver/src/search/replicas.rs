@@ -11,12 +11,13 @@ pub(crate) fn most_loaded_first(p: &Problem, layer: usize, redundant: usize) -> 
     }
     let most = if p.expert_groups > 0 { p.groups / p.nodes() } else { p.groups };
     let mut left = (p.experts + redundant).saturating_sub(n.iter().sum());
+    let mut cost: Vec<f64> = (0..p.experts).map(|e| p.cost(layer, e, n[e])).collect();
     while left > 0 {
-        let cost = |e: usize| p.cost(layer, e, n[e]);
         // Of equals the first, so that the same loads give the same placement.
-        let best = (0..p.experts).filter(|&e| n[e] < most).reduce(|a, b| if cost(b) > cost(a) { b } else { a });
+        let best = (0..p.experts).filter(|&e| n[e] < most).reduce(|a, b| if cost[b] > cost[a] { b } else { a });
         let Some(best) = best else { break };
         n[best] += 1;
+        cost[best] = p.cost(layer, best, n[best]);
         left -= 1;
     }
     n

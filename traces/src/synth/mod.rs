@@ -12,6 +12,7 @@
 
 mod fit;
 mod independent;
+mod keep;
 mod learn;
 mod like;
 mod popular;
@@ -26,6 +27,7 @@ mod write;
 
 pub use fit::{Fit, LayerFit, fitted};
 pub(crate) use independent::independent;
+pub use keep::synthesize_with;
 pub use like::{Comparison, Like, Row};
 pub use popular::PopularFit;
 pub use prompts::PUBLISHED;
@@ -39,6 +41,9 @@ use moesim_core::rng::{Stream, below, stream};
 use moesim_core::{Diag, Result};
 use rand::Rng;
 use rayon::prelude::*;
+
+/// Raised whenever the same arguments draw other bytes than before: what was drawn and kept is then drawn anew.
+pub const VERSION: u32 = 1;
 
 /// A fitted model of routing.
 #[derive(Clone, Debug)]
@@ -178,11 +183,8 @@ impl SynthSpec {
 /// Draws a trace. The same arguments give the same rows, on every machine.
 pub fn synthesize(spec: &SynthSpec, seed: u64) -> Result<Trace> {
     let fit = fitted()?;
-    let meta = spec.meta(&fit, seed);
-    spec.check(&meta)?;
-    let router = Router::drawn(&fit, spec, seed);
-    let shapes: Vec<(u32, u32, u32)> = (0..spec.sequences).map(|id| (id, spec.prompt_rows, spec.decode_rows)).collect();
-    Trace::from_sequences(meta, router.sequences(seed, &shapes))
+    spec.check(&spec.meta(&fit, seed))?;
+    synthesize_with(&Router::drawn(&fit, spec, seed), &fit, spec, seed)
 }
 
 pub(crate) fn shuffle<T>(list: &mut [T], r: &mut Stream) {

@@ -4,6 +4,7 @@ use super::{OwnedSequence, ipc};
 use moesim_core::{Diag, Result};
 
 /// Where a sequence lies.
+#[derive(Clone)]
 pub(super) struct Entry {
     pub(super) id: u32,
     pub(super) batch: u32,

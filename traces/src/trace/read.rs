@@ -21,6 +21,7 @@ pub struct Trace {
     hash: OnceLock<String>,
 }
 
+#[derive(Clone)]
 struct Selections {
     experts: ScalarBuffer<u16>,
     weights: Option<ScalarBuffer<f32>>,
@@ -125,6 +126,15 @@ impl Trace {
             return Err(trace.at(Diag::input("has no rows").cure("import a source that has some")));
         }
         Ok(trace)
+    }
+    /// The same sequences in another order, without a copy of their rows; `order` names each of `0..sequences()` once. They keep
+    /// their ids. Panics if `order` names a sequence that there is not.
+    ///
+    /// # Errors
+    /// No sequence at all.
+    pub fn reordered(&self, order: &[usize]) -> Result<Self> {
+        let index = order.iter().map(|&i| self.index[i].clone()).collect();
+        Self::assemble(self.meta.clone(), self.path.as_deref(), self.batches.clone(), index, OnceLock::new())
     }
     /// What describes it.
     pub fn meta(&self) -> &Meta {

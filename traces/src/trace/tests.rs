@@ -185,3 +185,19 @@ fn traces_are_shared_between_threads() {
     fn shared<T: Send + Sync>() {}
     shared::<Trace>();
 }
+
+#[test]
+fn another_order_is_the_same_sequences() {
+    let (_dir, path, _) = write("t", &sequences(9, true));
+    let trace = Trace::open(&path).unwrap();
+    let order = [8, 3, 0, 1, 7, 2, 4, 6, 5];
+    let other = trace.reordered(&order).unwrap();
+    assert_eq!((other.rows(), other.sequences(), other.meta()), (trace.rows(), 9, trace.meta()));
+    for (i, &of) in order.iter().enumerate() {
+        assert_eq!((other.sequence(i), other.rows_of(i)), (trace.sequence(of), trace.rows_of(of)));
+        other.check_sequence(i).unwrap();
+    }
+    assert_ne!(other.hash(), trace.hash());
+    assert_eq!(other.reordered(&[2, 3, 5, 1, 6, 8, 7, 4, 0]).unwrap().hash(), trace.hash());
+    assert!(trace.reordered(&[]).is_err());
+}

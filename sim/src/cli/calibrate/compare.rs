@@ -2,12 +2,11 @@
 
 use super::{Input, Read, read};
 use crate::cli::run::{Options, simulate};
-use crate::cli::{Format, print, progress};
+use crate::cli::{Format, print, progress, routing_cache};
 use crate::experiment::{self, Resolved};
 use crate::metrics::summary::Summary;
 use crate::output::json;
 use crate::registry::Registry;
-use crate::simulation::open_trace;
 use moesim_core::{Diag, Result};
 use moesim_hwmodels::calibrate::data::moe::widths;
 use moesim_hwmodels::calibrate::measured::{Compared, Measured, Source};
@@ -223,6 +222,7 @@ fn price(
     }
     let resolved = experiment::load(&a.experiment, &set)?;
     let line = progress::Line::new(false);
+    let cache = routing_cache()?;
     let ops: Vec<Op> = own.iter().map(|k| k.op).collect();
     let families: Vec<&str> = own.iter().chain(fastest).map(|k| k.family.as_str()).collect();
     let mut out: Vec<Priced> = Vec::new();
@@ -247,7 +247,7 @@ fn price(
         }
         line.say(format!("{} with {kernels}", r.experiment.name));
         let options = Options { out: None, timeline: false };
-        let summary = simulate(&r, registry, || open_trace(&r), &options, &line)?.summary;
+        let summary = simulate(&r, registry, || cache.open(&r, &|text| line.say(text)), &options, &line)?.summary;
         let costs: Vec<String> = costs(&summary, &ops);
         if kernels == "measured" && !costs.iter().any(|c| families.iter().any(|f| c.contains(f))) {
             let problem = format!("{} uses none of the measured kernels: {}", r.experiment.name, costs.join("; "));

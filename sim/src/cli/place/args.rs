@@ -95,11 +95,14 @@ pub(in crate::cli) struct Args {
     /// The unit of load [default: seconds with hardware, else tokens]
     #[arg(long, value_enum)]
     pub(super) unit: Option<Unit>,
-    /// Place on the first sequences of the trace, this part of them, and report on the others; 1: on all
+    /// Place on this part of the trace's sequences, drawn by the seed, and report on the others; 1: on all
     #[arg(long, value_name = "FRACTION", default_value_t = 0.7)]
     pub(super) train: f64,
-    /// Shuffle the sequences first, by the seed: a trace may be sorted by what it is about
+    /// Place on the first sequences as the trace has them, though it may be sorted by what they are about
     #[arg(long)]
+    pub(super) in_order: bool,
+    /// What is the default now: the part is drawn
+    #[arg(long, hide = true, conflicts_with = "in_order")]
     pub(super) shuffle: bool,
     /// Tokens of an iteration, all devices together [default: 64 a device]
     #[arg(long, value_name = "N")]
@@ -138,9 +141,9 @@ pub(in crate::cli) struct Args {
     /// A gap that is good enough
     #[arg(long, value_name = "FRACTION", default_value_t = 0.0)]
     pub(super) gap: f64,
-    /// Steps of a search, for each layer
-    #[arg(long, value_name = "N", default_value_t = 20_000)]
-    pub(super) steps: u64,
+    /// Steps of a search, for each layer [default: what takes some tens of seconds of a core, at most 20000]
+    #[arg(long, value_name = "N")]
+    pub(super) steps: Option<u64>,
     /// Seed of methods that draw
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(super) seed: u64,
@@ -201,6 +204,11 @@ impl Args {
         asked.into_iter().map(one).collect()
     }
 
+    /// Whether the part is drawn.
+    pub(super) fn shuffles(&self) -> bool {
+        self.shuffle || (!self.in_order && self.holds_out())
+    }
+
     /// Whether there may be a held-out part.
     pub(super) fn holds_out(&self) -> bool {
         self.counts.is_none() && self.train < 1.0
@@ -234,8 +242,8 @@ impl Args {
         if let Some(n) = self.batch.filter(|n| !(1..=1 << 20).contains(n)) {
             return Err(Diag::input(format!("{n} tokens an iteration")).place("--batch").cure("choose 1 to 2^20"));
         }
-        if self.steps == 0 || self.steps > 1 << 32 {
-            return Err(Diag::input(format!("{} steps", self.steps)).place("--steps").cure("choose 1 to 2^32"));
+        if let Some(n) = self.steps.filter(|n| !(1..=1 << 32).contains(n)) {
+            return Err(Diag::input(format!("{n} steps")).place("--steps").cure("choose 1 to 2^32"));
         }
         if let Some(x) = self.speed.iter().find(|x| !(x.is_finite() && **x > 0.0)) {
             return Err(Diag::input(format!("a speed of {x}")).place("--speed").cure("choose more than 0"));

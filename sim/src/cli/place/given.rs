@@ -2,16 +2,16 @@
 
 use super::args::{Args, Unit};
 use super::{Report, Row, judge};
-use crate::cli::progress;
+use crate::cli::{progress, routing_cache};
 use crate::experiment::{self, Resolved, Routing};
 use crate::placing::{self, Loads, Site};
 use crate::policy::Policies;
 use crate::registry::Registry;
-use crate::simulation::{check_trace, open_trace};
+use crate::simulation::check_trace;
 use moesim_core::{Diag, Result, config, rng};
 use moesim_solver::file::{self, ReadOptions};
 use moesim_solver::{Effort, Homes, Objective, Problem};
-use moesim_traces::{OwnedSequence, Trace, counts};
+use moesim_traces::{Trace, counts};
 use rand::Rng;
 use std::ops::Range;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ impl Given {
         line.say("reading".into());
         let mut given = match (&a.counts, resolved) {
             (Some(path), resolved) => Self::from_counts(a, path, site, resolved)?,
-            (None, Some(resolved)) => Self::from_trace(a, site, resolved)?,
+            (None, Some(resolved)) => Self::from_trace(a, site, resolved, line)?,
             (None, None) => {
                 return Err(Diag::input("there is nothing to place for").place("place").cure(
                     "name --trace with --model and --hardware, --counts, an experiment, or --judge a placement",
@@ -122,11 +122,12 @@ impl Given {
         })
     }
 
-    fn from_trace(a: &Args, site: Option<Site>, resolved: Resolved) -> Result<Self> {
+    fn from_trace(a: &Args, site: Option<Site>, resolved: Resolved, line: &progress::Line) -> Result<Self> {
         let site = site.ok_or_else(|| Diag::run("no site").cure("report this"))?;
-        let mut trace = open_trace(&resolved)?;
+        let mut trace = routing_cache()?.open(&resolved, &|text| line.say(text))?.trace;
         check_trace(&site.plan, &trace)?;
-        if a.shuffle {
+        let hash = trace.hash().to_string();
+        if a.shuffles() {
             trace = Arc::new(shuffled(&trace, a.seed)?);
         }
         let all = trace.sequences();
@@ -165,9 +166,9 @@ impl Given {
             layer_numbers: site.plan.moe_layers.iter().map(|l| *l as u32).collect(),
             trained_on: format!(
                 "{split} of {all} sequences{}, {} rows, trace {}",
-                if a.shuffle { " in a shuffled order" } else { "" },
+                if a.shuffles() { " in a shuffled order" } else { "" },
                 loads.rows as u64,
-                trace.hash()
+                hash
             ),
             iteration_tokens,
             trace: Some(trace),
@@ -189,7 +190,7 @@ impl Given {
             p.speed = each("--speed", &a.speed, p.groups)?;
         }
         (p.expert_groups, p.pins, p.seed) = (a.expert_groups, a.pins()?, a.seed);
-        p.effort = Effort { steps: a.steps, until: None, gap: a.gap };
+        p.effort = Effort { gap: a.gap, ..p.effort };
         let room = match (a.memory.is_empty(), &self.site) {
             (false, _) => {
                 Some(each("--memory", &a.memory, p.groups)?.into_iter().map(moesim_core::Bytes::get).collect())
@@ -209,6 +210,13 @@ impl Given {
         if let Some(from) = &a.from {
             let homes = self.homes_of(from)?;
             self.problem.from = Some((Arc::new(homes), a.moves.unwrap_or(0)));
+        }
+        let p = &mut self.problem;
+        p.effort.steps = a.steps.unwrap_or_else(|| p.affordable_steps());
+        if a.steps.is_none() && p.effort.steps < Effort::default().steps {
+            let n = p.effort.steps;
+            self.notes
+                .push(format!("a search takes {n} steps a layer, counted so that it ends soon; --steps 20000 goes on"));
         }
         self.problem.check()
     }
@@ -261,8 +269,7 @@ fn shuffled(trace: &Trace, seed: u64) -> Result<Trace> {
     for i in (1..order.len()).rev() {
         order.swap(i, rng::below(draws.next_u64(), i as u64 + 1) as usize);
     }
-    let renamed = |(id, &i): (u32, &usize)| OwnedSequence { id, ..trace.sequence(i).to_owned() };
-    Trace::from_sequences(trace.meta().clone(), (0u32..).zip(&order).map(renamed).collect())
+    trace.reordered(&order)
 }
 
 /// Refuses more replicas than there are places, before anything is made for them.

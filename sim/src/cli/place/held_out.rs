@@ -13,8 +13,8 @@ use crate::simulation::Simulation;
 use moesim_core::{Diag, Result, rng};
 use moesim_solver::traffic::{Copies, Mode, Routes, copies};
 use moesim_solver::{Homes, Objective, Problem};
-use moesim_traces::Trace;
 use moesim_traces::arrivals::{ArrivalSpec, Length};
+use moesim_traces::{OwnedSequence, Trace};
 use rand::Rng;
 use rayon::prelude::*;
 use serde::Serialize;
@@ -67,6 +67,9 @@ const SEQUENCES: usize = 4096;
 impl HeldOut {
     pub(super) fn simulated(&self) -> Option<&Simulated> {
         self.simulated.as_ref()
+    }
+    pub(super) fn against(&self) -> Option<&'static str> {
+        self.against
     }
     pub(super) fn words(&self) -> (f64, Option<f64>, Option<[f64; 2]>) {
         (self.time.unwrap_or(self.load), self.ratio, self.interval)
@@ -206,7 +209,8 @@ fn bootstrap(p: &Problem, iteration_tokens: f64, blocks: &[Loads], homes: &Homes
 fn part(trace: &Trace, range: Range<usize>) -> Result<Trace> {
     let n = range.len().min(SEQUENCES);
     let at = |i: usize| range.start + range.len() * i / n;
-    let sequences = (0..n).map(|i| trace.sequence(at(i)).to_owned()).collect();
+    // Numbered anew: drawn sequences do not ascend.
+    let sequences = (0..n).map(|i| OwnedSequence { id: i as u32, ..trace.sequence(at(i)).to_owned() }).collect();
     Trace::from_sequences(trace.meta().clone(), sequences)
 }
 

@@ -5,6 +5,7 @@ mod given;
 mod held_out;
 mod judge;
 mod report;
+mod searched;
 
 pub(super) use args::Args;
 
@@ -14,7 +15,9 @@ use given::Given;
 use moesim_core::{Diag, Result};
 use moesim_solver::file::{self, Placed, PlacementFile};
 use moesim_solver::{Homes, Needs, Placement, Problem, bound};
+use searched::Searched;
 use serde::Serialize;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// What a method found.
@@ -47,6 +50,9 @@ struct Found {
     traffic: Option<f64>,
     /// Replicas beyond one for each expert, over all layers.
     redundant: u64,
+    /// What ran, where the method's name does not say it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ran: Option<String>,
     /// The same input gives the same placement.
     reproducible: bool,
     /// Replicas that move from the placement of `--from`.
@@ -81,19 +87,22 @@ pub(super) fn run(a: &Args, registry: &Registry) -> Result<()> {
     }
     let _claim = a.force.file(a.out.as_deref())?;
     let line = progress::Line::new(a.quiet);
+    let methods = a.methods(registry)?;
     let given = Given::read(a, registry, &line)?;
     line.say("bounds".into());
     let bounds = Bounds { objective: bound::objective(&given.problem), load: bound::load(&given.problem) };
     let mut rows: Vec<Row> = Vec::new();
-    for entry in a.methods(registry)? {
+    for entry in methods {
         line.say(format!("placing: {}", entry.name));
-        rows.push(place(&given, entry, a, bounds)?);
+        let row = place(&given, entry, a, bounds, &line);
         if interrupted() {
             return Err(Diag::run("interrupted").cure("run it again; nothing was written"));
         }
+        rows.push(row?);
     }
     for (name, homes) in judge::files(a, &given)? {
-        let row = figures(&given.problem, &homes, bounds, false, 0.0);
+        let mut row = figures(&given.problem, &homes, bounds, false, 0.0);
+        row.ran = Some("judged, not placed".into());
         rows.push(Row { method: name, refused: None, found: Some(row), homes: Some(homes) });
     }
     if rows.iter().all(|r| r.found.is_none()) {
@@ -125,7 +134,13 @@ struct Bounds {
     load: f64,
 }
 
-fn place(given: &Given, entry: &Entry<dyn Placement>, a: &Args, mut bounds: Bounds) -> Result<Row> {
+fn place(
+    given: &Given,
+    entry: &Entry<dyn Placement>,
+    a: &Args,
+    mut bounds: Bounds,
+    line: &progress::Line,
+) -> Result<Row> {
     let method = (entry.make)(&given.policies);
     let refused = |why: String| Ok(Row { method: entry.name.into(), refused: Some(why), found: None, homes: None });
     if method.needs() == Needs::Rows && given.problem.traffic.is_none() {
@@ -133,6 +148,7 @@ fn place(given: &Given, entry: &Entry<dyn Placement>, a: &Args, mut bounds: Boun
     }
     let begin = Instant::now();
     let mut problem = given.problem.clone();
+    problem.watch = Some(Arc::new(Searched::new(entry.name, bounds.objective, line.clone())));
     problem.effort.until = a.time_limit.map(|t| begin + t);
     let solution = match method.place(&problem) {
         Ok(s) => s,
@@ -144,7 +160,8 @@ fn place(given: &Given, entry: &Entry<dyn Placement>, a: &Args, mut bounds: Boun
         return refused(format!("breaks a limit: {}", d.problem));
     }
     bounds.objective = bounds.objective.max(solution.bound.unwrap_or(0.0));
-    let found = figures(&problem, &solution.homes, bounds, solution.cut, seconds);
+    let mut found = figures(&problem, &solution.homes, bounds, solution.cut, seconds);
+    found.ran = solution.ran;
     Ok(Row { method: entry.name.into(), refused: None, found: Some(found), homes: Some(solution.homes) })
 }
 
@@ -160,6 +177,7 @@ fn figures(p: &Problem, homes: &Homes, bounds: Bounds, cut: bool, seconds: f64) 
         load_bound: bounds.load,
         traffic: p.traffic.is_some().then(|| p.traffic_cost(homes)),
         redundant,
+        ran: None,
         reproducible: !cut,
         moves: p.from.as_ref().map(|(from, _)| moesim_solver::moves(from, homes)),
         seconds,
@@ -196,7 +214,7 @@ fn write(given: &Given, row: &Row, a: &Args, out: &std::path::Path) -> Result<()
     };
     // What a run reads has no wall time in it: the same input gives the same bytes.
     let result = serde_json::json!({
-        "method": row.method, "objective": a.objective.name(), "unit": given.unit(), "value": f.objective, "bound": f.bound,
+        "method": row.method, "ran": f.ran, "objective": a.objective.name(), "unit": given.unit(), "value": f.objective, "bound": f.bound,
         "gap": f.gap, "load": f.load, "traffic": f.traffic, "reproducible": f.reproducible,
         "trained_on": given.trained_on, "iteration_tokens": given.iteration_tokens, "seed": a.seed,
         "moesim": env!("CARGO_PKG_VERSION"),

@@ -5,7 +5,7 @@ mod point;
 mod report;
 
 use super::force::Force;
-use super::{Format, interrupted, note, print, progress};
+use super::{Format, interrupted, note, print, progress, routing_cache};
 use crate::registry::Registry;
 use crate::sweep::Sweep;
 use moesim_core::{Diag, Result, diag};
@@ -51,7 +51,8 @@ fn shard(text: &str) -> std::result::Result<(usize, usize), String> {
 }
 
 pub(super) fn run(args: &Args, registry: &Registry) -> Result<()> {
-    let sweep = Sweep::load(&args.sweep)?;
+    let mut sweep = Sweep::load(&args.sweep)?;
+    sweep.cache = routing_cache()?;
     let axes = axes(args, &sweep)?;
     let jobs = args.jobs.unwrap_or_else(rayon::current_num_threads).clamp(1, 1024);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(jobs).build();
@@ -79,7 +80,7 @@ pub(super) fn run(args: &Args, registry: &Registry) -> Result<()> {
                 }
                 let outcome = match refused {
                     Some(fate) => Ok(Done::without_run(fate)),
-                    None => point::run(&sweep, i, args, registry),
+                    None => point::run(&sweep, i, args, registry, &|text| line.say(text)),
                 };
                 failed.fetch_or(outcome.is_err(), Ordering::Relaxed);
                 let n = done.fetch_add(1, Ordering::Relaxed) + 1;

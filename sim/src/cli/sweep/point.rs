@@ -87,7 +87,7 @@ pub(super) fn refused(sweep: &Sweep, index: usize, registry: &Registry) -> Optio
 ///
 /// # Errors
 /// What is wrong with all points: a metric that no summary has, or an interrupt.
-pub(super) fn run(sweep: &Sweep, index: usize, args: &Args, registry: &Registry) -> Result<Done> {
+pub(super) fn run(sweep: &Sweep, index: usize, args: &Args, registry: &Registry, say: &dyn Fn(String)) -> Result<Done> {
     let failed = |d: Diag| match interrupted() {
         true => Err(d),
         false => Ok(Done::without_run(Fate::of_error(d))),
@@ -100,7 +100,7 @@ pub(super) fn run(sweep: &Sweep, index: usize, args: &Args, registry: &Registry)
     let shared = args.resume || args.shard.is_some();
     if let (true, Some(dir)) = (shared, &dir) {
         // Only a point of the same experiment counts, and only whole.
-        let expected = sweep.trace(&resolved).and_then(|t| output::experiment(&resolved, t.hash()));
+        let expected = sweep.trace(&resolved, say).and_then(|t| output::experiment(&resolved, t.trace.hash()));
         let expected = match expected {
             Ok(text) => text,
             Err(d) => return failed(d),
@@ -115,7 +115,7 @@ pub(super) fn run(sweep: &Sweep, index: usize, args: &Args, registry: &Registry)
     let claim = dir.as_deref().filter(|_| args.shard.is_some()).map(|d| Claim::folder(d, MARKER, true)).transpose();
     let options = Options { out: dir.as_deref(), timeline: false };
     let ran = claim.and_then(|_claim| {
-        simulate(&resolved, registry, || sweep.trace(&resolved), &options, &progress::Line::new(true))
+        simulate(&resolved, registry, || sweep.trace(&resolved, say), &options, &progress::Line::new(true))
     });
     let Ran { summary, written, .. } = match ran {
         Ok(ran) => ran,

@@ -33,7 +33,7 @@ pub(super) fn place(p: &Problem, start: &Homes) -> Result<Solution> {
     let Some(found) = program.model.solve(&p.effort)? else {
         return Ok(Solution { cut: p.effort.over(), ..start.clone().into() });
     };
-    Ok(Solution { homes: program.homes(&found), bound: Some(found.bound.max(0.0)), cut: found.cut })
+    Ok(Solution { homes: program.homes(&found), bound: Some(found.bound.max(0.0)), cut: found.cut, ran: None })
 }
 
 impl Program<'_> {
