@@ -7,5 +7,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     for spread in [false, true] {
         let (path, rate_scale, limit, block_tokens) = (path.clone(), 0.3, None, 512);
         arrive(&ArrivalSpec::Mooncake { path: path.clone(), rate_scale, limit, spread, block_tokens }, &path);
+        let chats = ArrivalSpec::Bailian { path: path.clone(), rate_scale, limit, spread, block_tokens: 16, of_type: None };
+        arrive(&chats, &path);
     }
 });

@@ -169,6 +169,33 @@ model.base = \"gpt-oss-20b\"" },
         set: "workload.arrivals = { kind = \"mooncake\", path = \"DIR/m.jsonl\", spread = true, block_tokens = 512 }",
     },
     Base {
+        name: "requests of chats",
+        hardware: "h200-8",
+        model: PLAIN,
+        set: "workload.arrivals = { kind = \"bailian\", path = \"DIR/c.jsonl\", limit = 6, type = \"text\" }",
+    },
+    Base {
+        name: "drawn lengths",
+        hardware: "h200-8",
+        model: PLAIN,
+        set: "workload.arrivals.prompt_tokens = { distribution = \"gamma\", mean = 80, cv = 0.5, min = 40, max = 120 }
+workload.arrivals.output_tokens = { distribution = \"zipf\", exponent = 0.5, min = 4, max = 30 }",
+    },
+    Base {
+        name: "drawn lengths, the other way round",
+        hardware: "h200-8",
+        model: PLAIN,
+        set: "workload.arrivals.prompt_tokens = { distribution = \"zipf\", exponent = 0.5, min = 40, max = 120 }
+workload.arrivals.output_tokens = { distribution = \"log-normal\", mean = 12, cv = 0.5, min = 8, max = 16 }",
+    },
+    Base {
+        name: "tables of lengths",
+        hardware: "h200-8",
+        model: PLAIN,
+        set: "workload.arrivals.prompt_tokens = { distribution = \"table\", tokens = [40, 90], weights = [1.0, 3.0] }
+workload.arrivals.output_tokens = { distribution = \"table\", tokens = [5, 12], weights = [1.0, 3.0] }",
+    },
+    Base {
         name: "requests by model",
         hardware: "h200-8",
         model: PLAIN,
@@ -244,10 +271,18 @@ fn files(dir: &Path) {
     write("m.jsonl", &(0..8).map(line).collect::<String>());
     let row = |i: u64| {
         let (model, log) = (["ChatGPT", "GPT-4"][i as usize % 2], ["API log", "Conversation log"][i as usize / 2 % 2]);
-        format!("{i},{model},{},{},{},{log}\n", 40 + i, 5, 45 + i)
+        format!("{},{model},{},{},{},{log}\n", i / 8, 40 + i, 5, 45 + i)
     };
     let head = "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n";
-    write("b.csv", &format!("{head}{}", (0..8).map(row).collect::<String>()));
+    write("b.csv", &format!("{head}{}", (0..16).map(row).collect::<String>()));
+    let line = |i: u64| {
+        let (at, of_type) = (i / 2, ["text", "file"][i as usize / 6]);
+        format!(
+            "{{\"chat_id\": {i}, \"timestamp\": {at}.5, \"input_length\": 20, \"output_length\": 5, \"type\": \"{of_type}\", \"hash_ids\": [{i}, {}]}}\n",
+            i + 100
+        )
+    };
+    write("c.jsonl", &(0..12).map(line).collect::<String>());
     let meta = Meta {
         model: "plain".into(),
         layer_numbers: vec![1, 2, 3],

@@ -48,6 +48,52 @@ fn measured_times_become_a_profile_that_a_run_uses() {
     assert_ne!(number(&with, "simulated_s"), number(&without, "simulated_s"));
 }
 
+/// Tables as other tools keep them: folders of InferSim say kernel and device, and tensor parallelism divides experts.
+#[test]
+fn tables_of_other_tools_are_read_as_they_are() {
+    let p = Place::new();
+    std::fs::create_dir_all(p.path("mha/decode/h800")).unwrap();
+    let rows: String = (0..12)
+        .map(|i| {
+            let (batch, keys) = (1 << (i % 4), 1024 << (i / 4));
+            format!("bf16,bf16,{batch},{keys},{},0.01\n", 10.0 + f64::from(batch * keys) * 4e-3)
+        })
+        .collect();
+    p.write("mha/decode/h800/16-2-256.csv", format!("dtype,kv_dtype,batch_size,kv_len,latency_us,mfu\n{rows}"));
+    let table = "mha/decode/h800/16-2-256.csv";
+    for args in [&["--hardware", "h800-8"][..], &[]] {
+        let said = p.ok(&[&["calibrate", "fit", table][..], args].concat());
+        assert!(said.contains("mha_decode bf16 (12 rows, 3 shapes)"), "{said}");
+    }
+    let out = p.command(&["calibrate", "fit", table, "--hardware", "h100-8"]).output().unwrap();
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(out.status.code() == Some(2) && said.contains("was measured on h800, as its folder says"), "{said}");
+
+    let split = table_of_experts();
+    let said = {
+        p.write("t.csv", split);
+        p.ok(&["calibrate", "fit", "t.csv", "--hardware", "h100-8"])
+    };
+    assert!(said.contains("f bfloat16 (24 rows, 3 shapes)"), "{said}");
+}
+
+/// One layer over one, two and four tensor-parallel ranks, with aiconfigurator's own columns.
+fn table_of_experts() -> String {
+    let mut text =
+        "framework,version,device,op_name,kernel_source,moe_dtype,num_tokens,hidden_size,inter_size,topk,num_experts,\
+                    moe_tp_size,moe_ep_size,distribution,latency"
+            .to_string();
+    for tp in [1, 2, 4] {
+        for tokens in [1, 4, 16, 64, 256, 1024, 4096, 16384] {
+            let ms = 0.02 + 0.3 / f64::from(tp) + f64::from(tokens) * 1e-4 / f64::from(tp);
+            text += &format!(
+                "\nV,1,NVIDIA H100 80GB HBM3,moe,f,bfloat16,{tokens},2048,768,8,128,{tp},1,power_law_1.01,{ms}"
+            );
+        }
+    }
+    text
+}
+
 #[test]
 fn wrong_tables_and_profiles_are_refused() {
     let p = Place::new();

@@ -47,6 +47,32 @@ fn a_trace_says_its_layers() {
     assert_eq!((line("gate weights"), line("rows")), ("none".into(), "1".into()));
 }
 
+/// Gate weights come with the ids, and are shown.
+#[test]
+fn gate_weights_are_kept_and_shown() {
+    let p = Place::new();
+    let rows: String =
+        (0..40).map(|i| format!("{},{},0,{},{},0.75,0.25\n", i / 20, i % 20, i % 3, 3 + i % 2)).collect();
+    p.write("t.csv", format!("\"sequence\",position,layer,expert0,expert1,weight0,weight1\n{rows}"));
+    p.ok(&["trace", "import", "t.csv", "--experts", "8", "--out", "t.arrow"]);
+    let said = p.ok(&["trace", "stats", "t.arrow"]);
+    let line = |key: &str| said.lines().find(|l| l.starts_with(key)).unwrap_or_else(|| panic!("{said}")).to_string();
+    assert!(line("gate weight of the expert of rank 1").contains("0.750"), "{said}");
+    assert!(line("gate weight of the expert of rank 2").contains("0.250"), "{said}");
+    let stats: Value = serde_json::from_str(&p.ok(&["trace", "stats", "t.arrow", "--format", "json"])).unwrap();
+    assert_eq!(stats["gates"], json!({"by_rank": [0.75, 0.25], "layers": [[0.75, 0.25]]}));
+    // Measured ones, out of an archive.
+    let Some(folder) = crate::common::data("routing/gpt-oss-20b-gates") else { return };
+    p.ok(&["trace", "import", folder.to_str().unwrap(), "--model", "gpt-oss-20b", "--out", "g.arrow"]);
+    let info = p.ok(&["trace", "info", "g.arrow"]);
+    assert!(info.contains("62856"), "{info}");
+    let stats: Value = serde_json::from_str(&p.ok(&["trace", "stats", "g.arrow", "--format", "json"])).unwrap();
+    let found: Vec<f64> = stats["gates"]["by_rank"].as_array().unwrap().iter().map(|w| w.as_f64().unwrap()).collect();
+    for (found, published) in found.iter().zip([0.351, 0.264, 0.211, 0.174]) {
+        assert!((found - published).abs() < 0.001, "{found}, not {published}");
+    }
+}
+
 #[test]
 fn a_folder_of_tensorrt_llm_is_a_trace_and_counts() {
     let p = Place::new();

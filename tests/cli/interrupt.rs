@@ -72,6 +72,25 @@ fn an_interrupted_run_leaves_nothing() {
     }
 }
 
+/// Fitting takes seconds, and stops at once.
+#[test]
+fn a_fit_that_is_interrupted_stops_at_once() {
+    let p = Place::new();
+    let counts: Vec<String> = (0..58 * 256).map(|i| (1000 + i * 7919 % 997).to_string()).collect();
+    let rows: Vec<String> = counts.chunks(256).map(|c| c.join(",")).collect();
+    p.write("c.csv", rows.join("\n"));
+    let args = ["trace", "synth", "--counts", "c.csv", "--top-k", "8", "--out", "t.arrow"];
+    let child = start(&p, &args);
+    until("the fit has begun", || p.names().len() > 1);
+    std::thread::sleep(Duration::from_millis(300));
+    let begun = std::time::Instant::now();
+    signal(&child, "-INT");
+    let (code, text) = end(child);
+    assert!(code == Some(1) && text.contains("interrupted"), "{text}");
+    assert!(begun.elapsed() < Duration::from_millis(1000), "{:?}", begun.elapsed());
+    assert_eq!(p.names(), ["c.csv"]);
+}
+
 /// A run stops after the iteration that it is in, also where each takes long.
 #[test]
 fn a_slow_run_stops_soon() {

@@ -13,6 +13,35 @@ fn imported(p: &Place) -> Option<Trace> {
     Some(trace)
 }
 
+/// Inputs that were answered wrongly once.
+#[test]
+fn inputs_of_other_tools_have_their_right_answers() {
+    let cases = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/cases"));
+    if !cases.exists() {
+        println!("skipped: {} is not there", cases.display());
+        return;
+    }
+    let p = Place::new();
+    p.write("x.toml", p.ok(&["show", "quickstart"]));
+    let arrivals = |kind: &str, file: &str| {
+        let set = format!("workload.arrivals={{ kind = \"{kind}\", path = \"{}\" }}", cases.join(file).display());
+        let run = p.run("x.toml", "r", &[&set]);
+        let notes = run.summary()["notes"].to_string();
+        (run.table("requests.csv").column::<f64>("arrival_s"), notes)
+    };
+    let (times, notes) = arrivals("mooncake", "mooncake-ms.jsonl");
+    assert_eq!(times, [0.0, 1.5, 2.9, 2.95, 10.0, 12.5]);
+    assert!(!notes.contains("time stamp"), "{notes}");
+    assert_eq!(arrivals("csv", "quoted.csv").0, [0.0, 0.5]);
+    let fit = |file: &str, hardware: &str| {
+        p.ok(&["calibrate", "fit", cases.join(file).to_str().unwrap(), "--hardware", hardware])
+    };
+    let said = fit("fused-moe-with-tp.csv", "h100-8");
+    assert!(said.contains("demo_fused_moe bfloat16 (39 rows, 3 shapes)"), "{said}");
+    let said = fit("mha/decode/h800/16-2-256.csv", "h800-8");
+    assert!(said.contains("mha_decode bf16"), "{said}");
+}
+
 #[test]
 fn selections_survive_the_way_through_json() {
     let p = Place::new();
@@ -133,7 +162,11 @@ fn mooncakes_requests_come_inside_their_ticks() {
         p.run("quickstart", "spread", &[&[log("mooncake", &path, "rate_scale = 0.5").as_str()], &fast[..]].concat());
     let s = spread.summary();
     assert_eq!(crate::common::number(&s, "requests.finished"), 20.0);
-    assert!(s["notes"][0].as_str().unwrap().contains("no prefix cache uses them yet"), "{}", s["notes"]);
+    let notes = s["notes"].to_string();
+    assert!(
+        notes.contains("no prefix cache uses them yet") && notes.contains("requests share their time stamp"),
+        "{notes}"
+    );
     assert!(s["cache"].is_null());
     let arrivals = |run: &Run| {
         let mut t = run.table("requests.csv").column::<f64>("arrival_s");
@@ -144,9 +177,10 @@ fn mooncakes_requests_come_inside_their_ticks() {
     let together = log("mooncake", &path, "rate_scale = 0.5, spread = false");
     let together = arrivals(&p.run("quickstart", "together", &[&[together.as_str()], &fast[..]].concat()));
     // Ticks of 3 s are 6 s at half the rate.
-    assert!(spread.iter().zip(&together).all(|(s, t)| (t + 1e-9..t + 6.0).contains(s)), "{spread:?} {together:?}");
+    assert!(spread.iter().zip(&together).all(|(s, t)| (t - 1e-9..t + 6.0).contains(s)), "{spread:?} {together:?}");
     assert!(together.iter().all(|t| t % 6.0 < 0.01 || t % 6.0 > 5.99), "{together:?}");
-    assert!(p.run("quickstart", "again", &[]).summary()["notes"].as_array().unwrap().is_empty());
+    let notes = p.run("quickstart", "again", &[]).summary()["notes"].to_string();
+    assert!(!notes.contains("time stamp") && !notes.contains("hash_ids"), "{notes}");
     // The run directory names the log and repeats the run.
     let text = std::fs::read_to_string(p.path("spread/experiment.toml")).unwrap();
     assert!(text.contains("# Arrivals: ") && text.contains("mooncake"), "{text}");

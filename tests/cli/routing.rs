@@ -58,10 +58,60 @@ fn counts_become_a_trace() {
         format!(r#"{{"model": "m", "n_expert_per_layer": 16, "k": 2, "layers": [{}, {}]}}"#, layer(0, 10), layer(1, 3));
     p.write("counts.json", text);
     let fit = json(&p.ok(&["trace", "synth", "--counts", "counts.json", "--format", "json", "--out", "t.arrow"]));
-    assert!(fit["popularity_distance"][0].as_f64().unwrap() < 0.1, "{fit}");
+    let of = |fit: &serde_json::Value, phase: usize| fit["phases"][phase]["popularity_distance"].as_f64().unwrap();
+    assert!(of(&fit, 1) < 0.1 && fit["counted"] == "decode", "{fit}");
     let [counted, synthetic, independent] = [0, 1, 2].map(|i| fit["pair_share"][i].as_f64().unwrap());
     assert!((synthetic - counted).abs() < 0.5 * (independent - counted).abs(), "{fit}");
-    assert!(p.ok(&["trace", "info", "t.arrow"]).contains("with the counts of counts.json"));
+    assert!(p.ok(&["trace", "info", "t.arrow"]).contains("with the counts of counts.json as those of output"));
+}
+
+/// Counts are those of the tokens that the user says they are, and the table judges the rows that are written.
+#[test]
+fn counts_of_prompts_are_prompts() {
+    let p = Place::new();
+    let layer = |skew: u32| (0..64).map(|e| (200 + e * e % 61 * skew).to_string()).collect::<Vec<_>>().join(",");
+    p.write("c.csv", format!("{}\n{}\n", layer(40), layer(15)));
+    let synth = |args: &[&str], out: &str| {
+        let all =
+            [&["trace", "synth", "--counts", "c.csv", "--top-k", "4", "--format", "json", "--out", out][..], args]
+                .concat();
+        json(&p.ok(&all))
+    };
+    let counted = |path: &str, layer: usize| {
+        let c = json(&p.ok(&["trace", "counts", path, "--format", "json"]));
+        let counts: Vec<f64> =
+            c["layers"][layer]["counts"].as_array().unwrap().iter().map(|n| n.as_f64().unwrap()).collect();
+        let sum: f64 = counts.iter().sum();
+        counts.into_iter().map(|n| n / sum).collect::<Vec<f64>>()
+    };
+    let off = |path: &str| {
+        let of = |l: usize| -> f64 {
+            counted("c.csv", l).iter().zip(counted(path, l)).map(|(a, b)| (a - b).abs()).sum::<f64>() / 2.0
+        };
+        (of(0) + of(1)) / 2.0
+    };
+    let prompts = ["--prompt-rows", "128", "--decode-rows", "0"];
+    for (of, near) in [("prompt", true), ("output", false)] {
+        let fit = synth(&[&prompts[..], &["--counts-of", of]].concat(), &format!("{of}.arrow"));
+        let said = fit["popularity_distance"][0].as_f64().unwrap();
+        let found = off(&format!("{of}.arrow"));
+        assert_eq!(found < 0.05, near, "{of}: {found}");
+        // What is said of the rows is true of them, but for chance.
+        assert!((found - said).abs() < 0.02, "{of}: {found}, said {said}");
+    }
+    let out = p
+        .command(&["trace", "synth", "--counts", "c.csv", "--top-k", "4", "--decode-rows", "0", "--out", "x"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(out.status.code() == Some(2) && said.contains("give --counts-of prompt, or output"), "{said}");
+    // Both phases are in the table.
+    let said = p.ok(&["trace", "synth", "--counts", "c.csv", "--top-k", "4", "--counts-of", "prompt"]);
+    assert!(
+        said.contains("are taken for those of prompt tokens (--counts-of)")
+            && said.contains("the same of output tokens"),
+        "{said}"
+    );
 }
 
 #[test]

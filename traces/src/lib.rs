@@ -24,6 +24,7 @@ mod npy;
 mod numbers;
 pub mod stats;
 pub mod synth;
+mod text;
 mod torch;
 pub mod trace;
 

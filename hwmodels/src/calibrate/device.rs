@@ -24,8 +24,9 @@ const NAMES: &[(&str, &str)] = &[
 /// No preset is known for it.
 pub fn hardware(device: &str) -> Result<Hardware> {
     // Cards of the same chip with other memory or clocks have no preset.
-    let other = ["PCIe", "PCIE", "NVL", "40GB", "GH200"].iter().any(|v| device.contains(v));
-    let known = NAMES.iter().filter(|_| !other).filter(|n| device.contains(n.0) && crate::preset_text(n.1).is_some());
+    let name = device.to_uppercase();
+    let other = ["PCIE", "NVL", "40GB", "GH200"].iter().any(|v| name.contains(v));
+    let known = NAMES.iter().filter(|_| !other).filter(|n| name.contains(n.0) && crate::preset_text(n.1).is_some());
     let preset = known.map(|n| n.1).next().ok_or_else(|| {
         Diag::input(format!("no hardware preset is known for the device {device:?}"))
             .cure("name its hardware with --hardware: a preset or a file with its data sheet's peaks")

@@ -23,6 +23,30 @@ pub struct Global {
     pub filled: bool,
 }
 
+/// The exponent of a power law of loads, in thousandths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Power(pub u32);
+
+impl Power {
+    /// 1.2, which most tables have.
+    pub const COMMON: Self = Self(1200);
+
+    /// The name of a cell with such loads.
+    pub(super) fn cell(self) -> String {
+        if self == Self::COMMON { "power law".into() } else { format!("power law {}", f64::from(self.0) / 1000.0) }
+    }
+    /// The inverse of the distribution function of `x^-exponent` between two bounds.
+    fn quantile(self, [low, high]: [f64; 2], part: f64) -> f64 {
+        // 1 - exponent; thousandths are exact where it is made of them.
+        let power = (1000.0 - f64::from(self.0)) / 1000.0;
+        if power == 0.0 {
+            return low * libm::pow(high / low, part);
+        }
+        let [a, b] = [low, high].map(|x| libm::pow(x, power));
+        libm::pow(a + (b - a) * part, 1.0 / power)
+    }
+}
+
 impl Global {
     fn local(&self) -> usize {
         (self.experts / self.ranks) as usize
@@ -49,12 +73,12 @@ impl Global {
         self.load(&counts, &|| kept)
     }
 
-    /// Loads drawn from `x^-1.2`, the most loaded rank of each; the mean over [`DRAWS`] draws.
-    pub fn power_law(&self) -> MoeLoad {
+    /// Loads drawn from `x^-exponent`, the most loaded rank of each; the mean over [`DRAWS`] draws.
+    pub fn power_law(&self, power: Power) -> MoeLoad {
         let mut sum = MoeLoad::default();
         for draw in 0..DRAWS {
             let mut r = stream(self.tokens ^ (self.experts << 32) ^ (self.k << 48), "power-law-load", draw);
-            let counts = self.draw(&mut r);
+            let counts = self.draw(power, &mut r);
             let rank = |c: &&[u32]| c.iter().map(|n| u64::from(*n)).sum::<u64>();
             // The first of the most loaded ones.
             let ranks: Vec<&[u32]> = counts.chunks(self.local()).collect();
@@ -118,13 +142,11 @@ impl Global {
     /// Tokens of every expert: draws by the inverse of the distribution function, scaled to all pairs, rounded, at most
     /// every token; what is over goes to the smallest experts, what is missing is dealt out from the smallest up. Equal
     /// loads are in random order.
-    fn draw(&self, r: &mut Stream) -> Vec<u32> {
-        const POWER: f64 = -0.2;
+    fn draw(&self, power: Power, r: &mut Stream) -> Vec<u32> {
         let Self { tokens, experts, k, .. } = *self;
         let pairs = tokens * k;
-        let [low, high] = if pairs > experts { [1.0, 0.8 * tokens as f64] } else { [0.01, 2.0] };
-        let [a, b] = [low, high].map(|x| libm::pow(x, POWER));
-        let x: Vec<f64> = (0..experts).map(|_| libm::pow(a + (b - a) * unit(r), 1.0 / POWER)).collect();
+        let bounds = if pairs > experts { [1.0, 0.8 * tokens as f64] } else { [0.01, 2.0] };
+        let x: Vec<f64> = (0..experts).map(|_| power.quantile(bounds, unit(r))).collect();
         let sum: f64 = x.iter().sum();
         let mut counts: Vec<u64> = x.iter().map(|x| (x / sum * pairs as f64).round_ties_even() as u64).collect();
         let mut over: u64 = counts.iter().map(|c| c.saturating_sub(tokens)).sum();
@@ -181,13 +203,27 @@ mod tests {
         assert_eq!((load.active, load.rows, load.off, load.tiles), (8.0, 32.0, 0.0, [8.0; 5]));
     }
 
+    #[test]
+    fn quantiles_of_a_power_law() {
+        // Of x^-2 on [1, 2] the distribution function is 2 (1 - 1/x); of 1/x it is the logarithm.
+        for (power, half) in [(Power(2000), 4.0 / 3.0), (Power(1000), 2f64.sqrt())] {
+            let of = |part| power.quantile([1.0, 2.0], part);
+            assert!((of(0.0) - 1.0).abs() < 1e-12 && (of(1.0) - 2.0).abs() < 1e-12, "{power:?}");
+            assert!((of(0.5) - half).abs() < 1e-12, "{power:?}");
+        }
+        // A flatter law has a lighter most loaded rank, and neighbours are near.
+        let g = Global { tokens: 512, experts: 64, k: 8, ranks: 8, filled: false };
+        let rows = |p| g.power_law(Power(p)).rows;
+        assert!(rows(500) < rows(1010) && (rows(1010) / rows(1000) - 1.0).abs() < 0.05);
+    }
+
     proptest! {
         /// Every pair has an expert, no expert has more than every token.
         #[test]
         fn draws_place_every_pair(tokens in 1u64..300, experts in 1u64..64, k in 1u64..9, seed in 0u64..9) {
             let k = k.min(experts);
             let g = Global { tokens, experts, k, ranks: 1, filled: false };
-            let counts = g.draw(&mut stream(seed, "test", 0));
+            let counts = g.draw(Power::COMMON, &mut stream(seed, "test", 0));
             prop_assert_eq!(counts.iter().map(|c| u64::from(*c)).sum::<u64>(), tokens * k);
             prop_assert!(counts.iter().all(|c| u64::from(*c) <= tokens));
             // With one rank every token is kept.

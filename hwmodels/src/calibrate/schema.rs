@@ -156,6 +156,7 @@ pub fn read(schema: &str, tables: &[Table], x: &Context) -> Result<Vec<Box<dyn M
                 drop_outliers(&mut group);
                 let op = match group.family.as_str() {
                     "mha_decode" => Op::DecodeAttention,
+                    "mha_prefill" => Op::PrefillAttention,
                     "mla_decode" => Op::LatentDecodeAttention,
                     "mla_prefill" => Op::LatentPrefillAttention,
                     "dsa_decode_attn" => Op::SparseDecodeAttention,

@@ -120,6 +120,9 @@ fn table(r: &Report) -> String {
             row(format!("{what}: the same within a sequence"), x.as_ref().map(within), y.as_ref().map(within));
         }
     }
+    for (rank, weight) in r.gates.iter().flat_map(|g| g.by_rank.iter().enumerate()) {
+        row(format!("gate weight of the expert of rank {}", rank + 1), Some(*weight), None);
+    }
     let topic = |f: fn(&Topics) -> f64| (a.topics.as_ref().map(f), b.topics.as_ref().map(f));
     let shared = topic(|t| t.shared_popular);
     row("topics: of 6 popular experts, shared by two topics".into(), shared.0, shared.1);

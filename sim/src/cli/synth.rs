@@ -5,12 +5,28 @@ use super::{Format, interrupted, print, progress};
 use crate::output::json;
 use moesim_core::{Diag, Result};
 use moesim_traces::counts::read;
+use moesim_traces::import::Phase;
 use moesim_traces::synth::{Comparison, Like, PUBLISHED, PopularFit, Router, SynthSpec, fitted, write};
 use moesim_traces::{Meta, Model, Trace};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
 
-#[derive(Debug, clap::Args)]
+/// What counts are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum CountsOf {
+    /// Prompt tokens.
+    Prompt,
+    /// Output tokens.
+    Output,
+}
+
+/// Sequences, and rows of each phase, where nothing says how many.
+const SEQUENCES: u32 = 256;
+const ROWS: u32 = 128;
+
+#[derive(Clone, Debug, clap::Args)]
 #[group(id = "kind", required = true, multiple = false)]
 pub(super) struct KindArgs {
     /// A trace to take after: fitted on 70 % of its sequences, compared with the rest
@@ -24,7 +40,7 @@ pub(super) struct KindArgs {
     counts: Option<PathBuf>,
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
     kind: KindArgs,
@@ -33,6 +49,9 @@ pub(super) struct Args {
     out: Option<PathBuf>,
     #[command(flatten)]
     force: Force,
+    /// Which tokens were counted; the others are drawn as alike as prompts and outputs were published to be [default: output]
+    #[arg(long, value_enum, requires = "counts")]
+    counts_of: Option<CountsOf>,
     /// Experts a token, where the counts leave it open
     #[arg(long, requires = "counts")]
     top_k: Option<u32>,
@@ -53,81 +72,35 @@ pub(super) struct Args {
     format: Format,
 }
 
+/// What was fitted, and the trace to draw from it.
+struct Fitted {
+    router: Router,
+    meta: Meta,
+    sequences: u32,
+    /// Recorded lengths of sequences, if there are any.
+    like: Option<Like>,
+    /// How alike it is.
+    text: String,
+}
+
 pub(super) fn run(a: &Args) -> Result<()> {
     let _claim = a.force.file(a.out.as_deref())?;
     let line = progress::Line::new(false);
     line.say("fitting".into());
-    let both = (a.prompt_rows, a.decode_rows);
-    let (router, meta, sequences, like) = match (&a.kind.like, &a.kind.model) {
-        (Some(path), _) => {
-            let trace = Trace::open(path)?;
-            let (like, comparison) = Like::fit(&trace, both.0.unwrap_or(0), a.seed)?;
-            line.done();
-            let text = match a.format {
-                Format::Json => json(&comparison)? + "\n",
-                Format::Table => compared(&comparison),
-            };
-            print(&text)?;
-            let meta = Meta {
-                source: format!("synthetic, seed {}, like {} ({})", a.seed, trace.meta().source, trace.hash()),
-                licence: format!("generated; fitted to data under {}", trace.meta().licence),
-                ..trace.meta().clone()
-            };
-            (None, meta, a.sequences.unwrap_or(trace.sequences() as u32), Some(like))
-        }
-        (None, _) if a.kind.counts.is_some() => {
-            let path = a.kind.counts.as_deref().unwrap_or(Path::new(""));
-            let counts = read(path, None)?;
-            let unknown = || {
-                let d = Diag::input("does not say how many experts a token selects").file(path).place("k");
-                d.cure("give --top-k")
-            };
-            let k = a.top_k.or(counts.k).ok_or_else(unknown)?;
-            let sequences = a.sequences.unwrap_or(256);
-            let spec = SynthSpec {
-                model: counts.model.clone().unwrap_or_else(|| "unknown".into()),
-                layer_numbers: counts.layer_numbers.clone(),
-                experts: counts.experts,
-                k,
-                sequences,
-                prompt_rows: both.0.unwrap_or(128),
-                decode_rows: both.1.unwrap_or(128),
-            };
-            let fit = fitted()?;
-            let meta = Meta {
-                source: format!("synthetic, seed {}, with the counts of {}", a.seed, path.display()),
-                ..spec.meta(&fit, a.seed)
-            };
-            meta.check().map_err(|d| d.file(path))?;
-            let (router, report) = Router::popular(&counts, &fit, &spec, a.seed).map_err(|d| d.file(path))?;
-            line.done();
-            print(&match a.format {
-                Format::Json => json(&report)? + "\n",
-                Format::Table => popular(&report),
-            })?;
-            (Some(router), meta, sequences, None)
-        }
-        (None, model) => {
-            let model = Model::load(model.as_deref().unwrap_or_default())?;
-            let sequences = a.sequences.unwrap_or(256);
-            let spec = SynthSpec::for_model(&model, sequences, both.0.unwrap_or(128), both.1.unwrap_or(128))?;
-            let fit = fitted()?;
-            let meta = spec.meta(&fit, a.seed);
-            meta.check()?;
-            (Some(Router::drawn(&fit, &spec, a.seed)), meta, sequences, None)
-        }
-    };
+    let wanted = a.clone();
+    let Fitted { router, meta, sequences, like, text } = unless_interrupted(move || fit(&wanted))?;
+    line.done();
+    print(&text)?;
     let Some(out) = &a.out else { return Ok(()) };
     let length = |id: u32| {
-        let (prompt, output) = like.as_ref().map_or((128, 128), |l| l.length(a.seed, id));
-        (both.0.unwrap_or(prompt), both.1.unwrap_or(output))
+        let (prompt, output) = like.as_ref().map_or((ROWS, ROWS), |l| l.length(a.seed, id));
+        (a.prompt_rows.unwrap_or(prompt), a.decode_rows.unwrap_or(output))
     };
-    let router = router.as_ref().or(like.as_ref().map(|l| &l.router)).expect("one of the two was fitted");
     let mut watch = |done: u32| {
         line.say(format!("{done} of {sequences} sequences"));
         !interrupted()
     };
-    let summary = write(router, meta, (sequences, &length), a.seed, out, &mut watch)?;
+    let summary = write(&router, meta, (sequences, &length), a.seed, out, &mut watch)?;
     line.done();
     match a.format {
         Format::Table => super::trace::written(out, &summary, ""),
@@ -135,8 +108,99 @@ pub(super) fn run(a: &Args) -> Result<()> {
     }
 }
 
+/// The result of `work`, which writes nothing, or an error as soon as the user interrupts it: it is then left to end with
+/// the process.
+fn unless_interrupted<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || sender.send(work()));
+    loop {
+        match receiver.recv_timeout(Duration::from_millis(20)) {
+            Ok(done) => return done,
+            Err(mpsc::RecvTimeoutError::Timeout) if interrupted() => {
+                return Err(Diag::run("interrupted").cure("run it again; nothing was written"));
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                return Err(Diag::run("fitting ended without a result").cure("report this, with the command"));
+            }
+        }
+    }
+}
+
+fn fit(a: &Args) -> Result<Fitted> {
+    match (&a.kind.like, &a.kind.counts, &a.kind.model) {
+        (Some(path), ..) => like(path, a),
+        (None, Some(path), _) => counted(path, a),
+        (None, None, model) => {
+            let model = Model::load(model.as_deref().unwrap_or_default())?;
+            let sequences = a.sequences.unwrap_or(SEQUENCES);
+            let (prompt, output) = (a.prompt_rows.unwrap_or(ROWS), a.decode_rows.unwrap_or(ROWS));
+            let spec = SynthSpec::for_model(&model, sequences, prompt, output)?;
+            let fit = fitted()?;
+            let meta = spec.meta(&fit, a.seed);
+            meta.check()?;
+            Ok(Fitted { router: Router::drawn(&fit, &spec, a.seed), meta, sequences, like: None, text: String::new() })
+        }
+    }
+}
+
+fn like(path: &Path, a: &Args) -> Result<Fitted> {
+    let trace = Trace::open(path)?;
+    let (like, comparison) = Like::fit(&trace, a.prompt_rows.unwrap_or(0), a.seed)?;
+    let text = match a.format {
+        Format::Json => json(&comparison)? + "\n",
+        Format::Table => compared(&comparison),
+    };
+    let meta = Meta {
+        source: format!("synthetic, seed {}, like {} ({})", a.seed, trace.meta().source, trace.hash()),
+        licence: format!("generated; fitted to data under {}", trace.meta().licence),
+        ..trace.meta().clone()
+    };
+    let sequences = a.sequences.unwrap_or(trace.sequences() as u32);
+    Ok(Fitted { router: like.router.clone(), meta, sequences, like: Some(like), text })
+}
+
+fn counted(path: &Path, a: &Args) -> Result<Fitted> {
+    let counts = read(path, None)?;
+    let lacks = |what: &str, cure: &str| Diag::input(format!("does not say {what}")).file(path).cure(cure);
+    let k = a.top_k.or(counts.k);
+    let k = k.ok_or_else(|| lacks("how many experts a token selects", "give --top-k").place("k"))?;
+    let sequences = a.sequences.unwrap_or(SEQUENCES);
+    let spec = SynthSpec {
+        model: counts.model.clone().unwrap_or_else(|| "unknown".into()),
+        layer_numbers: counts.layer_numbers.clone(),
+        experts: counts.experts,
+        k,
+        sequences,
+        prompt_rows: a.prompt_rows.unwrap_or(ROWS),
+        decode_rows: a.decode_rows.unwrap_or(ROWS),
+    };
+    let of = match a.counts_of {
+        Some(CountsOf::Prompt) => Phase::Prefill,
+        Some(CountsOf::Output) => Phase::Decode,
+        // Prompts alone, out of counts that may be theirs or not.
+        None if spec.decode_rows == 0 => {
+            return Err(lacks("whether prompt or output tokens were counted", "give --counts-of prompt, or output"));
+        }
+        None => Phase::Decode,
+    };
+    let fit = fitted()?;
+    let what = if of == Phase::Prefill { "prompts" } else { "output" };
+    let meta = Meta {
+        source: format!("synthetic, seed {}, with the counts of {} as those of {what}", a.seed, path.display()),
+        ..spec.meta(&fit, a.seed)
+    };
+    meta.check().map_err(|d| d.file(path))?;
+    let (router, report) = Router::popular((&counts, of), &fit, &spec, a.seed).map_err(|d| d.file(path))?;
+    let text = match a.format {
+        Format::Json => json(&report)? + "\n",
+        Format::Table => popular(&report),
+    };
+    Ok(Fitted { router, meta, sequences, like: None, text })
+}
+
 fn popular(f: &PopularFit) -> String {
-    let mut t = format!("{} tokens, means over layers\n\n", f.tokens);
+    let mut t = format!("{} tokens as they are written, means over layers\n\n", f.tokens);
     t += &format!("{:<58}{:>9}{:>11}{:>13}\n", "", "counted", "synthetic", "independent");
     let mut row = |name: &str, values: [Option<f64>; 3]| {
         let [a, b, c] = values.map(|v| v.map_or_else(|| "-".to_string(), |v| format!("{v:.3}")));
@@ -145,11 +209,23 @@ fn popular(f: &PopularFit) -> String {
     row("most selected expert over the mean", [Some(f.imbalance[0]), Some(f.imbalance[1]), None]);
     let [a, b] = f.popularity_distance.map(Some);
     row("distance of popularity from the counts (0 to 1)", [Some(0.0), a, b]);
+    for p in f.phases.iter().filter(|_| f.phases.len() > 1) {
+        let what = if p.phase == Phase::Prefill { "prompt" } else { "output" };
+        row(&format!("the same of {what} tokens"), [Some(0.0), Some(p.popularity_distance), None]);
+    }
     if let (Some(share), Some([a, b])) = (f.pair_share, f.pair_rank_correlation) {
         row(&format!("share of co-activations of the {:.0} listed pairs", f.pairs), share.map(Some));
         row("rank correlation of the listed pairs", [Some(1.0), Some(a), Some(b)]);
     }
-    t + "\nnote: memory of earlier tokens, topics and what a layer says of the next are gpt-oss-20b's\n"
+    let (counted, other) = match f.counted {
+        Phase::Prefill => ("prompt", "output"),
+        Phase::Decode => ("output", "prompt"),
+    };
+    let _ = writeln!(
+        t,
+        "\nnote: the counts are taken for those of {counted} tokens (--counts-of); {other} tokens differ as published of other models"
+    );
+    t + "note: memory of earlier tokens, topics and what a layer says of the next are gpt-oss-20b's\n"
 }
 
 fn compared(c: &Comparison) -> String {

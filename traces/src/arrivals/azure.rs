@@ -1,24 +1,25 @@
 //! Traces of Azure's public data set (Azure/AzurePublicDataset, 2023 and 2024): TIMESTAMP, ContextTokens, GeneratedTokens.
 
-use super::table::{Layout, Table};
-use moesim_core::Diag;
+use super::Requests;
+use super::stamps::{Clock, requests};
+use super::table::{Layout, Table, seconds};
+use moesim_core::Result;
 use std::path::Path;
 
-pub(super) fn open(path: &Path, rate_scale: f64) -> Result<Table, Diag> {
+pub(super) fn open(path: &Path, rate_scale: f64) -> Result<Requests> {
     let layout = Layout {
         names: ["TIMESTAMP", "ContextTokens", "GeneratedTokens"],
-        clock: timestamp,
-        from_first: true,
+        clock: |text| seconds(text).map_or_else(|| timestamp(text), Ok),
         only: Vec::new(),
         failures: false,
     };
-    Table::open(path, layout, rate_scale)
+    requests(path, Table::open(path, layout)?, Clock { from_first: true, spread: false, rate_scale })
 }
 
-const RULE: &str = "write it as 2023-11-16 18:17:03.9799600";
+const RULE: &str = "write it as 2023-11-16 18:17:03.9799600, or in seconds since 1970";
 
 /// Picoseconds since the year 0 of `YYYY-MM-DD HH:MM:SS[.fraction]`; a time zone is allowed if it is UTC (`Z`, `+00:00`).
-fn timestamp(text: &str) -> Result<i128, &'static str> {
+fn timestamp(text: &str) -> std::result::Result<i128, &'static str> {
     let text = text.trim_end_matches("+00:00").trim_end_matches('Z');
     let (date, time) = text.split_once([' ', 'T']).ok_or(RULE)?;
     let (clock, fraction) = time.split_once('.').unwrap_or((time, ""));
@@ -43,7 +44,7 @@ fn timestamp(text: &str) -> Result<i128, &'static str> {
     Ok(i128::from(seconds) * 1_000_000_000_000 + fraction)
 }
 
-fn fields(text: &str, separator: char) -> Result<[i64; 3], &'static str> {
+fn fields(text: &str, separator: char) -> std::result::Result<[i64; 3], &'static str> {
     let mut parts = text.split(separator).map(|p| {
         let digits = (1..=4).contains(&p.len()) && p.bytes().all(|b| b.is_ascii_digit());
         digits.then(|| p.parse().ok()).flatten()

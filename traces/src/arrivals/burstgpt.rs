@@ -4,38 +4,38 @@
 //!
 //! Their README names a response of 0 tokens a failure. Such rows (7 % of a file), and any without request tokens, are
 //! left out and counted: a failure has no length to be replayed. The files `without_fails` have none.
+//!
+//! Stamps are whole seconds: see [`super::stamps`] for what shares one. Rows that are left out count among the stamps.
 
 use super::Requests;
-use super::table::{Layout, Table};
+use super::stamps::{Clock, requests};
+use super::table::{Layout, Table, seconds};
 use moesim_core::Result;
 use std::path::Path;
 
-pub(super) fn open(path: &Path, rate_scale: f64, model: Option<&str>, log_type: Option<&str>) -> Result<Requests> {
+/// Which rows.
+pub(super) struct Only<'a> {
+    pub(super) model: Option<&'a str>,
+    pub(super) log_type: Option<&'a str>,
+}
+
+pub(super) fn open(path: &Path, rate_scale: f64, spread: bool, only: &Only) -> Result<Requests> {
+    let Only { model, log_type } = *only;
     let columns = [("Model", model), ("Log Type", log_type)];
     let only = columns.into_iter().filter_map(|(column, wanted)| Some((column, wanted?.to_string()))).collect();
     let layout = Layout {
         names: ["Timestamp", "Request tokens", "Response tokens"],
-        clock: seconds,
-        from_first: true,
+        clock: |text| seconds(text).ok_or("give seconds since the first midnight, as in 5270414.0"),
         only,
         failures: true,
     };
-    let table = Table::open(path, layout, rate_scale)?;
+    let table = Table::open(path, layout)?;
     let failed = table.failed();
-    Ok(Requests::new(table).noting(move || match failed.load(std::sync::atomic::Ordering::Relaxed) {
+    let log = requests(path, table, Clock { from_first: true, spread, rate_scale })?;
+    Ok(log.noting(move || match failed.load(std::sync::atomic::Ordering::Relaxed) {
         0 => Vec::new(),
         n => vec![format!("{n} failed requests of the log (0 tokens) were left out")],
     }))
-}
-
-fn seconds(text: &str) -> std::result::Result<i128, &'static str> {
-    let rule = "give seconds since the first midnight, as in 5270414.0";
-    let seconds: f64 = text.parse().map_err(|_| rule)?;
-    if !(0.0..1e10).contains(&seconds) {
-        return Err(rule);
-    }
-    // Apart, because whole seconds times 1e12 have more than 53 bits.
-    Ok(seconds.trunc() as i128 * 1_000_000_000_000 + (seconds.fract() * 1e12).round() as i128)
 }
 
 #[cfg(test)]
@@ -53,7 +53,7 @@ mod tests {
     fn read(text: &str, model: Option<&str>, log_type: Option<&str>) -> Result<(Vec<Request>, Vec<String>)> {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("b.csv"), text).unwrap();
-        let mut requests = open(&dir.path().join("b.csv"), 1.0, model, log_type)?;
+        let mut requests = open(&dir.path().join("b.csv"), 1.0, true, &Only { model, log_type })?;
         let all = requests.by_ref().collect::<Result<Vec<_>>>()?;
         Ok((all, requests.notes()))
     }
@@ -64,8 +64,14 @@ mod tests {
     #[test]
     fn failures_are_left_out_and_counted() {
         let (all, notes) = read(&format!("{OLD}{ROWS}"), None, None).unwrap();
-        assert_eq!(all, [request(0, 0, 1087, 230), request(1, 73, 417, 276), request(2, 73, 9, 8)]);
-        assert_eq!(notes, ["2 failed requests of the log (0 tokens) were left out"]);
+        // Two share second 118, and the log goes on at 200.5.
+        let between = Picos(73_000_000_000_000 + 82_500_000_000_000 / 2);
+        assert_eq!(
+            all,
+            [request(0, 0, 1087, 230), request(1, 73, 417, 276), Request { arrival: between, ..request(2, 73, 9, 8) }]
+        );
+        assert!(notes[0].contains("1 requests share") && notes[0].contains("by 41.25 s at most"), "{notes:?}");
+        assert_eq!(notes[1], "2 failed requests of the log (0 tokens) were left out");
         let (all, notes) = read(&format!("{OLD}{ROWS}"), Some("GPT-4"), None).unwrap();
         assert_eq!((all, notes[0].starts_with("1 failed")), (vec![request(0, 0, 417, 276)], true));
         let (all, notes) = read(&format!("{OLD}{ROWS}"), Some("ChatGPT"), Some("API log")).unwrap();
@@ -90,7 +96,7 @@ mod tests {
         wrong(&chat("NaN", "1", "1"), &["line 2, Timestamp", "\"NaN\""]);
         wrong(&chat("1", "99999999999", "1"), &["line 2, Request tokens"]);
         wrong(&chat("1", "1", "-1"), &["line 2, Response tokens"]);
-        wrong(&(chat("0", "1", "1") + &chat("9e9", "1", "1")), &["line 3, Timestamp", "213 days"]);
+        wrong(&(chat("0", "1", "1") + &chat("9e9", "1", "1")), &["line 3, time", "213 days"]);
         wrong(&chat("1", "1", "0"), &["has no requests"]);
         let e = failure(read(&format!("{OLD}{ROWS}"), Some("GPT-5"), None));
         assert!(e.contains("no requests") && e.contains("Model \"GPT-5\""), "{e}");

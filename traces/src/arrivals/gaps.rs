@@ -2,9 +2,10 @@
 //! of variation (cv) alone: below 1 arrivals are evener than independent ones, above 1 they come in bursts.
 
 use super::out_of_range;
+use super::real::Real;
 use moesim_core::Result;
 use moesim_core::rng::Stream;
-use rand::Rng;
+use rand_distr::{Distribution, Exp1, Gamma, OpenClosed01, Weibull};
 
 /// How gaps are distributed, with mean 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -48,7 +49,9 @@ impl Gaps {
         match self {
             Self::Exponential => exponential(r),
             Self::Gamma { shape } => gamma(shape, r) / shape,
-            Self::Weibull { shape, scale } => scale * libm::pow(exponential(r), 1.0 / shape),
+            Self::Weibull { shape, scale } => {
+                Weibull::new(Real(scale), Real(shape)).map_or(f64::NAN, |w| sample(&w, r))
+            }
         }
     }
 
@@ -62,7 +65,8 @@ impl Gaps {
             Self::Gamma { shape } => gamma(shape + 1.0, r) / shape,
             Self::Weibull { shape, scale } => scale * libm::pow(gamma(1.0 + 1.0 / shape, r), 1.0 / shape),
         };
-        long * uniform(r)
+        let part: Real = OpenClosed01.sample(r);
+        long * part.0
     }
 }
 
@@ -79,45 +83,20 @@ fn weibull_cv(shape: f64) -> f64 {
     libm::expm1(ratio).max(0.0).sqrt()
 }
 
-/// Uniform in (0, 1], 53 bits.
-fn uniform(r: &mut Stream) -> f64 {
-    ((r.next_u64() >> 11) + 1) as f64 / (1u64 << 53) as f64
-}
-
-/// The negative logarithm of a uniform is exponential.
+/// Exponential with mean 1.
 pub(super) fn exponential(r: &mut Stream) -> f64 {
-    -libm::log(uniform(r))
+    let x: Real = Exp1.sample(r);
+    x.0
 }
 
-/// Normal, by the polar method (Marsaglia and Bray 1964); the second of the pair is thrown away.
-fn normal(r: &mut Stream) -> f64 {
-    loop {
-        let (x, y) = (2.0 * uniform(r) - 1.0, 2.0 * uniform(r) - 1.0);
-        let s = x * x + y * y;
-        if s > 0.0 && s < 1.0 {
-            return x * (-2.0 * libm::log(s) / s).sqrt();
-        }
-    }
-}
-
-/// Gamma with scale 1 (Marsaglia and Tsang, A simple method for generating gamma variables, ACM TOMS 26(3), 2000; shapes
-/// below 1 by the power of a uniform, their section 6).
+/// Gamma with scale 1.
 fn gamma(shape: f64, r: &mut Stream) -> f64 {
-    if shape < 1.0 {
-        return gamma(shape + 1.0, r) * libm::pow(uniform(r), 1.0 / shape);
-    }
-    let d = shape - 1.0 / 3.0;
-    let c = 1.0 / (9.0 * d).sqrt();
-    loop {
-        let x = normal(r);
-        let v = 1.0 + c * x;
-        if v > 0.0 {
-            let v = v * v * v;
-            if libm::log(uniform(r)) < 0.5 * x * x + d * (1.0 - v + libm::log(v)) {
-                return d * v;
-            }
-        }
-    }
+    Gamma::new(Real(shape), Real(1.0)).map_or(f64::NAN, |g| sample(&g, r))
+}
+
+/// A draw.
+pub(super) fn sample(distribution: &impl Distribution<Real>, r: &mut Stream) -> f64 {
+    distribution.sample(r).0
 }
 
 #[cfg(test)]
@@ -222,7 +201,7 @@ pub(super) mod tests {
             bits,
             [
                 4_617_232_793_384_973_124,
-                4_605_932_129_596_313_720,
+                4_573_834_322_892_157_658,
                 4_601_490_885_099_207_070,
                 4_614_345_828_851_547_796
             ]

@@ -7,13 +7,15 @@ mod gaps;
 mod length;
 mod mooncake;
 mod plain;
+mod real;
 mod renewal;
 mod request;
 mod servegen;
 mod sessions;
+mod stamps;
 mod table;
 
-pub use length::Length;
+pub use length::{Length, LengthDistribution};
 pub use request::{Blocks, Request, Requests, Turn};
 pub use sessions::{Session, Sessions, Turns, TurnsDistribution};
 
@@ -39,7 +41,8 @@ pub enum ArrivalSpec {
         limit: Option<u64>,
     },
     /// A trace of BurstGPT: CSV with Timestamp, Model, Request tokens, Response tokens, Log Type. Requests that failed (0
-    /// tokens) are left out; the first of the others arrives at 0.
+    /// tokens) are left out; the first of the others arrives at 0. Requests that share a second are spread evenly up to the next
+    /// one in the log.
     #[serde(rename = "burstgpt")]
     BurstGpt {
         /// The file, relative to the file that names it.
@@ -50,6 +53,9 @@ pub enum ArrivalSpec {
         /// Only so many requests.
         #[serde(default)]
         limit: Option<u64>,
+        /// If false, requests with one time stamp arrive together.
+        #[serde(default = "yes")]
+        spread: bool,
         /// Only requests to this Model: ChatGPT or GPT-4.
         #[serde(default)]
         model: Option<String>,
@@ -57,7 +63,7 @@ pub enum ArrivalSpec {
         #[serde(default)]
         log_type: Option<String>,
     },
-    /// CSV with arrived_at_s, prompt_tokens, output_tokens.
+    /// CSV with arrived_at_s, prompt_tokens, output_tokens. Times since 1970 count from the first row.
     Csv {
         /// The file, relative to the file that names it.
         path: PathBuf,
@@ -68,7 +74,8 @@ pub enum ArrivalSpec {
         #[serde(default)]
         limit: Option<u64>,
     },
-    /// A trace of Mooncake: JSON lines, plain or gzip, with timestamp (ms), input_length, output_length and hash_ids.
+    /// A trace of Mooncake: JSON lines with timestamp (ms), input_length, output_length and hash_ids. Requests that share a stamp
+    /// are spread evenly up to the next one.
     Mooncake {
         /// The file, relative to the file that names it.
         path: PathBuf,
@@ -78,12 +85,33 @@ pub enum ArrivalSpec {
         /// Only so many requests.
         #[serde(default)]
         limit: Option<u64>,
-        /// Times are in ticks of 3 s: requests of a tick are spread over it at random. If false, they arrive together.
+        /// If false, requests with one time stamp arrive together.
         #[serde(default = "yes")]
         spread: bool,
         /// Tokens for which one of the hash_ids stands.
         #[serde(default = "mooncake::block_tokens")]
         block_tokens: u32,
+    },
+    /// A trace of Alibaba's Bailian: JSON lines with timestamp (s), input_length, output_length, hash_ids, chat_id,
+    /// parent_chat_id, type and turn. Requests that share a stamp are spread evenly up to the next one.
+    Bailian {
+        /// The file, relative to the file that names it.
+        path: PathBuf,
+        /// Rate over the recorded rate: 2 halves the gaps.
+        #[serde(default = "one")]
+        rate_scale: f64,
+        /// Only so many requests.
+        #[serde(default)]
+        limit: Option<u64>,
+        /// If false, requests with one time stamp arrive together.
+        #[serde(default = "yes")]
+        spread: bool,
+        /// Tokens for which one of the hash_ids stands.
+        #[serde(default = "mooncake::bailian_block_tokens")]
+        block_tokens: u32,
+        /// Only requests of this type: text, search, image or file.
+        #[serde(default, rename = "type")]
+        of_type: Option<String>,
     },
     /// Requests drawn from ServeGen's clients, whose windows have a rate, a fitted Gamma or Weibull process and tables of
     /// lengths: chunk-N-trace.csv and chunk-N-dataset.json.
@@ -226,43 +254,45 @@ impl ArrivalSpec {
             Some(0) => Err(out_of_range("limit", "0".into(), "at least 1, or leave it out")),
             _ => Ok(Arrivals::Open(requests.limited(limit))),
         };
-        let drawn = |gaps: Gaps, rate: f64, requests: u64, prompt: Length, output: Length| {
+        let drawn = |gaps: Gaps, rate: f64, requests: u64, prompt: &Length, output: &Length| {
             let lengths = length::Lengths::new(seed, prompt, output, requests)?;
             Ok(Arrivals::Open(Requests::new(renewal::open(seed, gaps, rate, lengths)?)))
         };
         match self {
-            Self::Azure { path, rate_scale, limit } => {
-                recorded(Requests::new(azure::open(&base(path), *rate_scale)?), *limit)
+            Self::Azure { path, rate_scale, limit } => recorded(azure::open(&base(path), *rate_scale)?, *limit),
+            Self::BurstGpt { path, rate_scale, limit, spread, model, log_type } => {
+                let only = burstgpt::Only { model: model.as_deref(), log_type: log_type.as_deref() };
+                recorded(burstgpt::open(&base(path), *rate_scale, *spread, &only)?, *limit)
             }
-            Self::BurstGpt { path, rate_scale, limit, model, log_type } => {
-                recorded(burstgpt::open(&base(path), *rate_scale, model.as_deref(), log_type.as_deref())?, *limit)
-            }
-            Self::Csv { path, rate_scale, limit } => {
-                recorded(Requests::new(plain::open(&base(path), *rate_scale)?), *limit)
-            }
+            Self::Csv { path, rate_scale, limit } => recorded(plain::open(&base(path), *rate_scale)?, *limit),
             Self::Mooncake { path, rate_scale, limit, spread, block_tokens } => {
-                let spread = spread.then_some(seed);
-                recorded(mooncake::open(&base(path), *rate_scale, spread, *block_tokens)?, *limit)
+                let clock = stamps::Clock { from_first: false, spread: *spread, rate_scale: *rate_scale };
+                recorded(mooncake::open(&base(path), clock, mooncake::Form::mooncake(*block_tokens))?, *limit)
+            }
+            Self::Bailian { path, rate_scale, limit, spread, block_tokens, of_type } => {
+                let clock = stamps::Clock { from_first: false, spread: *spread, rate_scale: *rate_scale };
+                let form = mooncake::Form::bailian(*block_tokens, of_type.clone());
+                recorded(mooncake::open(&base(path), clock, form)?, *limit)
             }
             Self::ServeGen { path, rate_scale, limit, from, to } => {
                 let span = servegen::Span { rate_scale: *rate_scale, from: *from, to: *to };
                 recorded(servegen::open(&base(path), seed, &span)?, *limit)
             }
             Self::Poisson { rate_per_s, requests, prompt_tokens, output_tokens } => {
-                drawn(Gaps::Exponential, *rate_per_s, *requests, *prompt_tokens, *output_tokens)
+                drawn(Gaps::Exponential, *rate_per_s, *requests, prompt_tokens, output_tokens)
             }
             Self::Gamma { rate_per_s, cv, requests, prompt_tokens, output_tokens } => {
-                drawn(Gaps::gamma_of(*cv)?, *rate_per_s, *requests, *prompt_tokens, *output_tokens)
+                drawn(Gaps::gamma_of(*cv)?, *rate_per_s, *requests, prompt_tokens, output_tokens)
             }
             Self::Weibull { rate_per_s, cv, requests, prompt_tokens, output_tokens } => {
-                drawn(Gaps::weibull_of(*cv)?, *rate_per_s, *requests, *prompt_tokens, *output_tokens)
+                drawn(Gaps::weibull_of(*cv)?, *rate_per_s, *requests, prompt_tokens, output_tokens)
             }
             Self::ClosedLoop { concurrency, requests, think_time, prompt_tokens, output_tokens } => {
-                let lengths = length::Lengths::new(seed, *prompt_tokens, *output_tokens, *requests)?;
+                let lengths = length::Lengths::new(seed, prompt_tokens, output_tokens, *requests)?;
                 closed_loop::open(*concurrency, *think_time, lengths)
             }
             Self::Sessions { sessions_per_s, cv, sessions, turns, think_time, prompt_tokens, output_tokens } => {
-                let (prompt, output) = (*prompt_tokens, *output_tokens);
+                let (prompt, output) = (prompt_tokens.check("prompt_tokens")?, output_tokens.check("output_tokens")?);
                 let kind = sessions::Kind { turns: *turns, think: *think_time, prompt, output };
                 Ok(Arrivals::Sessions(Sessions::new(seed, *sessions_per_s, *cv, *sessions, kind)?))
             }
@@ -288,6 +318,7 @@ impl ArrivalSpec {
             | Self::BurstGpt { path, .. }
             | Self::Csv { path, .. }
             | Self::Mooncake { path, .. }
+            | Self::Bailian { path, .. }
             | Self::ServeGen { path, .. } => Some(path),
             Self::Poisson { .. }
             | Self::Gamma { .. }

@@ -1,22 +1,19 @@
 //! CSV with arrived_at_s, prompt_tokens, output_tokens.
 
-use super::table::{Layout, Table};
-use moesim_core::Diag;
+use super::Requests;
+use super::stamps::{Clock, requests};
+use super::table::{Layout, Table, seconds};
+use moesim_core::Result;
 use std::path::Path;
 
-pub(super) fn open(path: &Path, rate_scale: f64) -> Result<Table, Diag> {
+pub(super) fn open(path: &Path, rate_scale: f64) -> Result<Requests> {
     let layout = Layout {
         names: ["arrived_at_s", "prompt_tokens", "output_tokens"],
-        clock: seconds,
-        from_first: false,
+        clock: |text| {
+            seconds(text).ok_or("give seconds since the start, from 0 to 213 days, as in 12.5, or since 1970")
+        },
         only: Vec::new(),
         failures: false,
     };
-    Table::open(path, layout, rate_scale)
-}
-
-fn seconds(text: &str) -> Result<i128, &'static str> {
-    let rule = "give seconds since the start, from 0 to 213 days, as in 12.5";
-    let seconds: f64 = text.parse().map_err(|_| rule)?;
-    if (0.0..1.8e7).contains(&seconds) { Ok((seconds * 1e12).round() as i128) } else { Err(rule) }
+    requests(path, Table::open(path, layout)?, Clock { from_first: false, spread: false, rate_scale })
 }

@@ -56,9 +56,10 @@ impl Requests {
     pub(super) fn new(items: impl Iterator<Item = Result<Request>> + Send + 'static) -> Self {
         Self { items: Box::new(items), notes: Box::new(Vec::new) }
     }
-    /// With what its user should know once they are read.
+    /// With what else its user should know once they are read.
     pub(super) fn noting(self, notes: impl Fn() -> Vec<String> + Send + 'static) -> Self {
-        Self { notes: Box::new(notes), ..self }
+        let before = self.notes;
+        Self { notes: Box::new(move || [before(), notes()].concat()), ..self }
     }
     /// No more than so many.
     pub(super) fn limited(self, limit: Option<u64>) -> Self {

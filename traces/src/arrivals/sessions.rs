@@ -2,7 +2,7 @@
 //! and something new. Sessions arrive at a rate of their own; turns follow the system's answers.
 
 use super::gaps::{Gaps, exponential};
-use super::length::Length;
+use super::length::Draw;
 use super::renewal::Times;
 use super::{Request, TOKENS, Turn, out_of_range};
 use moesim_core::rng::{Stream, stream};
@@ -44,12 +44,12 @@ impl Turns {
 }
 
 /// What every session is drawn from.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Kind {
     pub(super) turns: Turns,
     pub(super) think: Picos,
-    pub(super) prompt: Length,
-    pub(super) output: Length,
+    pub(super) prompt: Draw,
+    pub(super) output: Draw,
 }
 
 /// Sessions in order of arrival, each with its first request; an error is the last item.
@@ -65,8 +65,6 @@ pub struct Sessions {
 
 impl Sessions {
     pub(super) fn new(seed: u64, rate: f64, cv: f64, sessions: u64, kind: Kind) -> Result<Self> {
-        kind.prompt.check("prompt_tokens")?;
-        kind.output.check("output_tokens")?;
         if !(1..=65_536).contains(&kind.turns.mean) {
             return Err(out_of_range("turns.mean", kind.turns.mean.to_string(), "from 1 to 65536 turns"));
         }
@@ -98,7 +96,7 @@ impl Iterator for Sessions {
         let mut stream = stream(self.seed, "session", self.id);
         let turns = self.kind.turns.draw(&mut stream);
         let mut session =
-            Session { id: self.id, first: self.request, turns, sent: 0, history: 0, kind: self.kind, stream };
+            Session { id: self.id, first: self.request, turns, sent: 0, history: 0, kind: self.kind.clone(), stream };
         self.id += 1;
         self.request += u64::from(turns);
         let first = session.turn(arrival);

@@ -1,7 +1,8 @@
 //! Requests in a CSV table, streamed: a time and two token counts a row.
 
-use super::{Request, TOKENS, rate_scale_in_range, scaled};
-use crate::csv_lines::{ShortLines, broken};
+use super::stamps::Row;
+use super::{Request, TOKENS};
+use crate::csv_lines::{self, ShortRows, broken};
 use moesim_core::diag::nearest;
 use moesim_core::{Diag, Picos, Result};
 use std::path::{Path, PathBuf};
@@ -16,8 +17,6 @@ pub(super) struct Layout {
     /// Columns of time, prompt and output tokens.
     pub(super) names: [&'static str; 3],
     pub(super) clock: Clock,
-    /// The first request arrives at 0.
-    pub(super) from_first: bool,
     /// Only rows that have these words in these columns.
     pub(super) only: Vec<(&'static str, String)>,
     /// Rows without prompt or output tokens failed, and are left out; else they are wrong.
@@ -27,35 +26,25 @@ pub(super) struct Layout {
 /// The rows of a table.
 pub(super) struct Table {
     path: PathBuf,
-    reader: csv::Reader<ShortLines>,
+    reader: csv::Reader<ShortRows>,
     record: csv::StringRecord,
     layout: Layout,
     /// Where the layout's columns are.
     columns: [usize; 3],
     only: Vec<usize>,
-    rate_scale: f64,
     failed: Arc<AtomicU64>,
-    first: Option<i128>,
     last: Option<i128>,
-    next: u64,
-    over: bool,
+    any: bool,
 }
 
 impl Table {
     /// Opens a table.
-    pub(super) fn open(path: &Path, layout: Layout, rate_scale: f64) -> Result<Self> {
-        rate_scale_in_range(rate_scale)?;
-        let file = moesim_core::input::open(path)?;
-        if file.metadata().map_err(|e| Diag::cannot_read(path, &e))?.is_dir() {
-            return Err(Diag::input("is a folder").file(path).cure("give the CSV file in it"));
-        }
-        // Without quotes, a record is a line, and short.
-        let mut reader =
-            csv::ReaderBuilder::new().quoting(false).trim(csv::Trim::All).from_reader(ShortLines::new(file));
+    pub(super) fn open(path: &Path, layout: Layout) -> Result<Self> {
+        let mut reader = csv_lines::open(path, csv::ReaderBuilder::new().trim(csv::Trim::All))?;
         let header = reader.headers().map_err(|e| broken(path, &e))?.clone();
         let known: Vec<&str> = header.iter().collect();
         let find = |name: &str| {
-            known.iter().position(|c| c.trim_start_matches('\u{feff}') == name).ok_or_else(|| {
+            known.iter().position(|c| *c == name).ok_or_else(|| {
                 let needed = layout.names.join(", ");
                 let cure = match nearest(name, known.iter().copied()) {
                     Some(near) => format!("did you mean it by `{near:.40}`? (needed: {needed})"),
@@ -73,12 +62,9 @@ impl Table {
             layout,
             columns,
             only,
-            rate_scale,
             failed: Arc::default(),
-            first: None,
             last: None,
-            next: 0,
-            over: false,
+            any: false,
         })
     }
     /// Rows of failed requests, so far.
@@ -86,19 +72,17 @@ impl Table {
         self.failed.clone()
     }
 
-    fn read(&mut self) -> Result<Option<Request>> {
-        loop {
-            if !self.reader.read_record(&mut self.record).map_err(|e| broken(&self.path, &e))? {
-                return if self.next == 0 { Err(self.no_requests()) } else { Ok(None) };
-            }
-            if let Some(request) = self.row()? {
-                return Ok(Some(request));
-            }
+    fn read(&mut self) -> Result<Option<Row>> {
+        if !self.reader.read_record(&mut self.record).map_err(|e| broken(&self.path, &e))? {
+            return if self.any { Ok(None) } else { Err(self.no_requests()) };
         }
+        let row = self.row()?;
+        self.any |= row.request.is_some();
+        Ok(Some(row))
     }
 
-    /// The request of the record, unless it is left out.
-    fn row(&mut self) -> Result<Option<Request>> {
+    /// The record.
+    fn row(&mut self) -> Result<Row> {
         let line = self.record.position().map_or(0, csv::Position::line);
         let place = |column: usize| format!("line {line}, {}", self.layout.names[column]);
         let wrong = |column: usize, problem: String, cure: &str| {
@@ -115,7 +99,7 @@ impl Table {
         let failures = self.layout.failures;
         let mut tokens = [0u32; 2];
         for (t, column) in tokens.iter_mut().zip([1, 2]) {
-            match text(column).parse().ok().filter(|n| (u32::from(!failures)..=TOKENS).contains(n)) {
+            match whole(text(column)).filter(|n| (u32::from(!failures)..=TOKENS).contains(n)) {
                 Some(n) => *t = n,
                 None => {
                     let problem = format!("\"{:.40}\" is not a number of tokens", text(column));
@@ -125,19 +109,13 @@ impl Table {
         }
         self.last = Some(time);
         if self.only.iter().zip(&self.layout.only).any(|(c, (_, word))| self.record.get(*c) != Some(word)) {
-            return Ok(None);
+            return Ok(Row { at: time, line, request: None });
         }
         if tokens.contains(&0) {
             self.failed.fetch_add(1, Ordering::Relaxed);
-            return Ok(None);
+            return Ok(Row { at: time, line, request: None });
         }
-        let origin = if self.layout.from_first { *self.first.get_or_insert(time) } else { 0 };
-        let Ok(arrival) = u64::try_from(scaled(time - origin, self.rate_scale)) else {
-            return wrong(0, format!("\"{:.40}\" is outside of the clock", text(0)), "give times from 0 to 213 days");
-        };
-        let id = self.next;
-        self.next += 1;
-        Ok(Some(Request::new(id, Picos(arrival), tokens[0], tokens[1])))
+        Ok(Row { at: time, line, request: Some(Request::new(0, Picos::ZERO, tokens[0], tokens[1])) })
     }
 
     fn no_requests(&self) -> Diag {
@@ -151,13 +129,27 @@ impl Table {
 }
 
 impl Iterator for Table {
-    type Item = Result<Request>;
+    type Item = Result<Row>;
     fn next(&mut self) -> Option<Self::Item> {
-        if self.over {
-            return None;
-        }
-        let item = self.read().transpose();
-        self.over = !matches!(item, Some(Ok(_)));
-        item
+        self.read().transpose()
     }
+}
+
+/// A whole number, perhaps written as pandas writes columns with gaps: `10.0`.
+fn whole(text: &str) -> Option<u32> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    whole.parse().ok().filter(|_| fraction.bytes().all(|b| b == b'0'))
+}
+
+/// Picoseconds of a time in seconds, which is not negative: decimal ones are exact.
+pub(super) fn seconds(text: &str) -> Option<i128> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let digits = |t: &str| t.bytes().all(|b| b.is_ascii_digit());
+    if (1..=11).contains(&whole.len()) && digits(whole) && digits(fraction) {
+        let picos: i128 = format!("{fraction:0<12.12}").parse().ok()?;
+        return Some(whole.parse::<i128>().ok()? * 1_000_000_000_000 + picos);
+    }
+    let seconds: f64 = text.parse().ok().filter(|s| (0.0..1e11).contains(s))?;
+    // Apart, because whole seconds times 1e12 have more than 53 bits.
+    Some(seconds.trunc() as i128 * 1_000_000_000_000 + (seconds.fract() * 1e12).round() as i128)
 }

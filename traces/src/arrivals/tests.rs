@@ -31,7 +31,9 @@ fn csv(text: &str, rate_scale: f64, limit: Option<u64>) -> Result<Vec<Request>> 
     requests(&ArrivalSpec::Csv { path: "r.csv".into(), rate_scale, limit }, dir.path())
 }
 
-const LENGTH: Length = Length { mean: 100, spread: 0.5 };
+fn length() -> Length {
+    Length::uniform(100, 0.5)
+}
 
 #[test]
 fn recorded_traces_are_whole() {
@@ -56,15 +58,61 @@ fn recorded_traces_are_whole() {
 #[test]
 fn columns_may_stand_anywhere() {
     let text = "output_tokens, x, arrived_at_s, prompt_tokens\n3,a,0.5,2\r\n4,b,1.5,5\n9,c,2,9\n";
+    let quoted = text.replace("output_tokens", "\"output_tokens\"").replace("3,a", "\"3\",\"a,\"\"b\"\"\"");
+    assert_eq!(csv(&quoted, 2.0, Some(2)).unwrap(), csv(text, 2.0, Some(2)).unwrap());
+    assert_eq!(csv(&format!("\u{feff}{text}"), 2.0, Some(2)).unwrap(), csv(text, 2.0, Some(2)).unwrap());
     let all = csv(text, 2.0, Some(2)).unwrap();
     let expected = [Request::new(0, Picos(250_000_000_000), 2, 3), Request::new(1, Picos(750_000_000_000), 5, 4)];
     assert_eq!(all, expected);
 }
 
 #[test]
+fn tables_of_other_tools_are_read() {
+    let head = "arrived_at_s,prompt_tokens,output_tokens\n";
+    let times =
+        |rows: &str| csv(&format!("{head}{rows}"), 1.0, None).unwrap().iter().map(|r| r.arrival.0).collect::<Vec<_>>();
+    // Tokens as pandas writes them; times exact to the picosecond.
+    assert_eq!(
+        times("0.1,10.0,5.0\n0.123456789012,1,1\n1e1,1.,1\n"),
+        [100_000_000_000, 123_456_789_012, 10_000_000_000_000]
+    );
+    // Since 1970, which a note says.
+    assert_eq!(times("1700000000.1,1,1\n1700000000.1000001,1,1\n"), [0, 100_000]);
+    let dir = tempfile::tempdir().unwrap();
+    let text = format!("{head}1700000000.25,1,1\n");
+    let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    std::io::Write::write_all(&mut gz, text.as_bytes()).unwrap();
+    std::fs::write(dir.path().join("r.csv.gz"), gz.finish().unwrap()).unwrap();
+    let spec = ArrivalSpec::Csv { path: "r.csv.gz".into(), rate_scale: 1.0, limit: None };
+    let Arrivals::Open(mut log) = spec.open(1, dir.path()).unwrap() else { panic!("open") };
+    assert_eq!(log.by_ref().count(), 1);
+    assert_eq!(log.notes(), ["times of the requests count from the first one, which is 1700000000.25 s in the file"]);
+    for (row, words) in [
+        ("1,10.5,1", "\"10.5\" is not a number of tokens"),
+        ("1,-1,1", "\"-1\" is not a number of tokens"),
+        ("1,\"9,1", "a quote is not closed"),
+        ("-1,1,1", "is not a time"),
+        ("1e300,1,1", "is not a time"),
+    ] {
+        let long = "1,1,1\n".repeat(20_000);
+        let e = failure(csv(&format!("{head}{row}\n{long}"), 1.0, None));
+        assert!(e.contains(words), "{e}");
+    }
+    std::fs::write(dir.path().join("r.csv.gz"), "PAR1").unwrap();
+    let e = failure(spec.open(1, dir.path()));
+    assert!(e.contains("is a Parquet file") && e.contains("save it as CSV"), "{e}");
+    // Azure's times in seconds since 1970.
+    let text = "TIMESTAMP,ContextTokens,GeneratedTokens\n1700158623.97996,4808,10\n1700158624.03196,3180,8\n";
+    std::fs::write(dir.path().join("a.csv"), text).unwrap();
+    let azure =
+        requests(&ArrivalSpec::Azure { path: "a.csv".into(), rate_scale: 1.0, limit: None }, dir.path()).unwrap();
+    assert_eq!(azure[1], Request::new(1, Picos(52_000_000_000), 3180, 8));
+}
+
+#[test]
 fn poisson_has_its_rate_and_its_seed() {
     let n = 20_000;
-    let spec = ArrivalSpec::Poisson { rate_per_s: 50.0, requests: n, prompt_tokens: LENGTH, output_tokens: LENGTH };
+    let spec = ArrivalSpec::Poisson { rate_per_s: 50.0, requests: n, prompt_tokens: length(), output_tokens: length() };
     let all = requests(&spec, Path::new("")).unwrap();
     let mean_gap = all[n as usize - 1].arrival.seconds() / n as f64;
     // The standard error of the mean gap is 0.7 %; five of them.
@@ -102,20 +150,20 @@ fn files_name_the_kind() {
 #[test]
 fn ranges_are_checked() {
     let poisson = |rate_per_s, requests, prompt_tokens| {
-        let spec = ArrivalSpec::Poisson { rate_per_s, requests, prompt_tokens, output_tokens: LENGTH };
+        let spec = ArrivalSpec::Poisson { rate_per_s, requests, prompt_tokens, output_tokens: length() };
         super::tests::requests(&spec, Path::new("")).unwrap_err().to_string()
     };
-    assert!(poisson(f64::NAN, 1, LENGTH).contains("rate_per_s"));
+    assert!(poisson(f64::NAN, 1, length()).contains("rate_per_s"));
     let gamma = |cv| {
-        let (prompt_tokens, output_tokens) = (LENGTH, LENGTH);
+        let (prompt_tokens, output_tokens) = (length(), length());
         let spec = ArrivalSpec::Gamma { rate_per_s: 1.0, cv, requests: 1, prompt_tokens, output_tokens };
         failure(super::tests::requests(&spec, Path::new("")))
     };
     assert!(gamma(f64::NAN).contains("cv: ") && gamma(0.0).contains("from 0.01"));
-    assert!(poisson(1.0, 0, LENGTH).contains("requests"));
-    assert!(poisson(1.0, 1, Length { mean: 0, spread: 0.0 }).contains("prompt_tokens.mean"));
-    assert!(poisson(1.0, 1, Length { mean: 1, spread: -1.0 }).contains("prompt_tokens.spread"));
-    assert!(poisson(1e-9, 9, LENGTH).contains("end of the clock"));
+    assert!(poisson(1.0, 0, length()).contains("requests"));
+    assert!(poisson(1.0, 1, Length::constant(0)).contains("prompt_tokens.mean"));
+    assert!(poisson(1.0, 1, Length::uniform(1, -1.0)).contains("prompt_tokens.spread"));
+    assert!(poisson(1e-9, 9, length()).contains("end of the clock"));
     assert!(csv("arrived_at_s,prompt_tokens,output_tokens\n1,2,3\n", f64::INFINITY, None).is_err());
 }
 
@@ -123,8 +171,14 @@ fn ranges_are_checked() {
 fn bursts_have_their_rate_and_cv() {
     let n = 20_000u64;
     for cv in [0.4, 2.0] {
-        let (rate_per_s, prompt_tokens, output_tokens) = (50.0, LENGTH, LENGTH);
-        let gamma = ArrivalSpec::Gamma { rate_per_s, cv, requests: n, prompt_tokens, output_tokens };
+        let (rate_per_s, prompt_tokens, output_tokens) = (50.0, length(), length());
+        let gamma = ArrivalSpec::Gamma {
+            rate_per_s,
+            cv,
+            requests: n,
+            prompt_tokens: prompt_tokens.clone(),
+            output_tokens: output_tokens.clone(),
+        };
         let weibull = ArrivalSpec::Weibull { rate_per_s, cv, requests: n, prompt_tokens, output_tokens };
         for (spec, gaps) in [(gamma, Gaps::gamma_of(cv)), (weibull, Gaps::weibull_of(cv))] {
             let times: Vec<f64> = requests(&spec, Path::new("")).unwrap().iter().map(|r| r.arrival.seconds()).collect();

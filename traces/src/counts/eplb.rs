@@ -7,7 +7,7 @@
 
 use super::grid::Grid;
 use super::{COUNTS, ExpertCounts, LAYERS, Reader};
-use crate::csv_lines::{ShortLines, broken};
+use crate::csv_lines::{self, broken};
 use crate::npy::Header;
 use crate::torch::{TorchFile, is_torch};
 use moesim_core::{Diag, Result, input};
@@ -29,11 +29,11 @@ impl Reader for Eplb {
         "loads as EPLB takes them, [layers, experts] (.npy, .npz, .pt, .json, .csv)"
     }
     fn detect(&self, path: &Path) -> bool {
-        let named = |names: &[&str]| path.extension().and_then(|e| e.to_str()).is_some_and(|e| names.contains(&e));
+        let named = |names: &[&str]| extension(path).is_some_and(|e| names.contains(&e));
         path.is_file() && (named(&["npy", "npz", "json", "csv"]) || is_torch(path))
     }
     fn read(&self, path: &Path) -> Result<ExpertCounts> {
-        let grid = match path.extension().and_then(|e| e.to_str()) {
+        let grid = match extension(path) {
             Some("npy") => {
                 let file = input::open(path)?;
                 array(&mut BufReader::new(file))
@@ -45,6 +45,12 @@ impl Reader for Eplb {
         };
         grid?.counts(|l| l as u32)
     }
+}
+
+/// What the name says that a file is; a table may be packed (packed JSON is co-activations).
+fn extension(path: &Path) -> Option<&str> {
+    let name = path.file_name()?.to_str()?;
+    if name.ends_with(".csv.gz") { Some("csv") } else { path.extension()?.to_str() }
 }
 
 fn tensor(path: &Path) -> Result<Grid> {
@@ -162,9 +168,7 @@ fn steps(all: &[Vec<Vec<f64>>]) -> Result<Grid> {
 }
 
 fn csv_rows(path: &Path) -> Result<Grid> {
-    let file = input::open(path)?;
-    let lines = ShortLines::new(file);
-    let mut csv = csv::ReaderBuilder::new().quoting(false).has_headers(false).from_reader(lines);
+    let mut csv = csv_lines::open(path, csv::ReaderBuilder::new().has_headers(false))?;
     let mut rows: Vec<Vec<f64>> = Vec::new();
     let mut record = csv::ByteRecord::new();
     while csv.read_byte_record(&mut record).map_err(|e| broken(path, &e))? {

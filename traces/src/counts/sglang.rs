@@ -9,12 +9,12 @@
 
 use super::grid::Grid;
 use super::{COUNTS, EXPERTS, ExpertCounts, LAYERS, Reader};
-use crate::csv_lines::{ShortLines, broken};
+use crate::csv_lines::{self, broken};
 use crate::import::{last_map, read_map};
+use crate::text;
 use crate::torch::{TorchFile, is_torch};
-use moesim_core::{Diag, Result, input};
+use moesim_core::{Diag, Result};
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::Path;
 
 const HEADER: &[u8] = b"layer_id,expert_id,count";
@@ -53,7 +53,7 @@ fn records(file: &TorchFile) -> Result<ExpertCounts> {
             .place("data.pkl")
             .cure("give what SGLang's expert distribution recorder dumped")
     })?;
-    let map = last_map(file);
+    let map = last_map(file)?;
     let mut logical: Option<(Vec<u16>, usize)> = None;
     let (mut grid, mut shape, mut bytes) = (None, vec![], 0u64);
     for (i, v) in list.iter().enumerate() {
@@ -100,14 +100,12 @@ fn records(file: &TorchFile) -> Result<ExpertCounts> {
 }
 
 fn is_table(path: &Path) -> bool {
-    let mut start = [0u8; HEADER.len()];
-    input::open(path).is_ok_and(|mut f| f.read_exact(&mut start).is_ok()) && start == HEADER
+    text::start(path, HEADER.len() as u64).is_some_and(|start| start == HEADER)
 }
 
 /// The table has no row for an expert without selections: the number of experts is that of the highest.
 fn table(path: &Path) -> Result<ExpertCounts> {
-    let file = input::open(path)?;
-    let mut csv = csv::ReaderBuilder::new().quoting(false).from_reader(ShortLines::new(file));
+    let mut csv = csv_lines::open(path, &mut csv::ReaderBuilder::new())?;
     let mut found: BTreeMap<(usize, usize), u64> = BTreeMap::new();
     let mut record = csv::ByteRecord::new();
     while csv.read_byte_record(&mut record).map_err(|e| broken(path, &e))? {

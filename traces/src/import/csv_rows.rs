@@ -3,15 +3,17 @@
 //! * Rows are sorted by sequence, position and layer; positions of a phase are consecutive; every token has the layers of the
 //!   first one. -1 and an empty field are missing experts.
 //! * `token` may stand for `position`, `expert_0` or `e0` for `expert0`. A column `phase` has `prefill` or `decode` (or 0 or 1);
-//!   without it the options say which. Other columns are ignored. Fields have no quotes.
+//!   without it the options say which. Gate weights are in columns `weight0`, `weight1`, ... (or `gate0`), as many as experts.
+//!   Other columns are ignored.
 
-use super::rows::{Columns, Rows, TokenKey, known};
+use super::rows::{Columns, Rows, TokenKey, known, numbered};
 use super::{Importer, Options, Phase, Sink};
-use crate::csv_lines::{ShortLines, broken};
+use crate::csv_lines::{self, broken};
+use crate::text;
 use crate::trace::MISSING;
 use csv::ByteRecord;
-use moesim_core::{Diag, Result, input};
-use std::io::Read;
+use moesim_core::{Diag, Result};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// See the module.
@@ -22,23 +24,29 @@ impl Importer for CsvRows {
         "csv"
     }
     fn description(&self) -> &'static str {
-        "CSV, one row a token and layer: sequence,position,layer,expert0,expert1,... and perhaps phase"
+        "CSV, one row a token and layer: sequence,position,layer,expert0,expert1,... and perhaps phase and weight0,weight1,..."
     }
     fn detect(&self, path: &Path) -> bool {
-        let mut start = Vec::new();
-        let read = input::open(path).is_ok_and(|f| f.take(4096).read_to_end(&mut start).is_ok());
+        let start = text::start(path, 4096).unwrap_or_default();
         let header = start.split(|b| *b == b'\n').next().unwrap_or_default();
-        let has = |name: &[u8]| header.split(|b| *b == b',').any(|c| c.trim_ascii().ends_with(name));
-        read && has(b"sequence") && has(b"layer")
+        let has = |name: &[u8]| {
+            header
+                .split(|b| *b == b',')
+                .any(|c| c.trim_ascii().strip_suffix(b"\"").unwrap_or(c.trim_ascii()).ends_with(name))
+        };
+        has(b"sequence") && has(b"layer")
     }
     fn import(&self, path: &Path, options: &Options, sink: &mut dyn Sink) -> Result<()> {
         let at = |d: Diag| d.file(path);
-        let file = input::open(path)?;
-        let lines = ShortLines::new(file);
-        let mut csv = csv::ReaderBuilder::new().quoting(false).buffer_capacity(1 << 18).from_reader(lines);
+        let mut csv = csv_lines::open(path, csv::ReaderBuilder::new().buffer_capacity(1 << 18))?;
         let header = csv.headers().map_err(|e| broken(path, &e))?;
-        let names = header.iter().map(|c| c.trim_start_matches('\u{feff}').trim());
-        let columns = known(names).and_then(|known| Columns::find(&known)).map_err(|d| d.file(path).place("line 1"))?;
+        let names = header.iter().map(str::trim);
+        let found = known(names).and_then(|known| Ok((Columns::find(&known)?, gates(&known))));
+        let (columns, gates) = found.map_err(|d| d.file(path).place("line 1"))?;
+        if !gates.is_empty() && gates.len() != columns.experts.len() {
+            let problem = format!("has {} columns of gate weights for {} experts", gates.len(), columns.experts.len());
+            return Err(wrong(problem, "give one a column of experts, or none").file(path).place("line 1"));
+        }
         let mut reader = Rows::new(path, options, sink, columns.experts.len());
         let mut record = ByteRecord::new();
         while csv.read_byte_record(&mut record).map_err(|e| broken(path, &e))? {
@@ -46,9 +54,13 @@ impl Importer for CsvRows {
             let row = |reader: &mut Rows| {
                 let (token, layer) = columns.token(&record, options.phase)?;
                 reader.layer(token, layer)?;
-                columns.experts(&record, reader.ids(token.1))
+                columns.experts(&record, reader.ids(token.1))?;
+                for (i, column) in gates.iter().enumerate() {
+                    reader.weights().push(weight(&record[*column]).map_err(|d| d.place(format!("weight{i}")))?);
+                }
+                Ok(())
             };
-            row(&mut reader).map_err(|d| {
+            row(&mut reader).map_err(|d: Diag| {
                 let place = d.place.map_or_else(line, |p| format!("{}, {p}", line()));
                 Diag { place: Some(place), ..d }.file(path)
             })?;
@@ -59,6 +71,23 @@ impl Importer for CsvRows {
 
 fn wrong(problem: impl Into<String>, cure: &str) -> Diag {
     Diag::input(problem).cure(cure)
+}
+
+/// Columns of gate weights.
+fn gates(known: &BTreeMap<&str, usize>) -> Vec<usize> {
+    numbered(known, &["weight", "weight_", "gate", "gate_", "w"])
+}
+
+/// A gate weight; that of a missing expert may be empty.
+fn weight(field: &[u8]) -> Result<f32> {
+    let text = std::str::from_utf8(field).unwrap_or("?").trim();
+    if text.is_empty() {
+        return Ok(0.0);
+    }
+    text.parse()
+        .ok()
+        .filter(|w: &f32| w.is_finite())
+        .ok_or_else(|| wrong(format!("\"{}\" is not a gate weight", shown(field)), "write finite numbers, as in 0.351"))
 }
 
 impl Columns {

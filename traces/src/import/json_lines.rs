@@ -10,11 +10,11 @@
 use super::id_lists::Rows;
 use super::{Declared, Importer, Options, Phase, Sink};
 use crate::json;
+use crate::text::{self, Text};
 use crate::trace::{Meta, OwnedSequence};
-use moesim_core::{Diag, Result, input};
+use moesim_core::{Diag, Result};
 use serde::Deserialize;
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, Read};
 use std::path::Path;
 
 /// A line is held in memory; a sequence of 128k tokens of 58 layers and top-8 has about 230 MB.
@@ -31,14 +31,12 @@ impl Importer for JsonLines {
         "JSON lines, one object a sequence, experts = [token][layers*k] or [token][layer][k]"
     }
     fn detect(&self, path: &Path) -> bool {
-        let mut start = Vec::new();
-        let read = input::open(path).is_ok_and(|f| f.take(256).read_to_end(&mut start).is_ok());
+        let start = text::start(path, 256).unwrap_or_default();
         let text = start.trim_ascii_start();
-        read && text.strip_prefix(b"{").is_some_and(|t| t.trim_ascii_start().starts_with(b"\""))
+        text.strip_prefix(b"{").is_some_and(|t| t.trim_ascii_start().starts_with(b"\""))
     }
     fn import(&self, path: &Path, options: &Options, sink: &mut dyn Sink) -> Result<()> {
-        let file = input::open(path)?;
-        let mut lines = Lines { reader: BufReader::with_capacity(1 << 20, file), number: 0, text: Vec::new() };
+        let mut lines = Lines { reader: text::open(path)?, number: 0, text: Vec::new() };
         let (mut meta, mut last): (Option<Meta>, Option<u32>) = (None, None);
         while lines.next().map_err(|d| d.file(path))? {
             let number = lines.number;
@@ -67,7 +65,7 @@ impl Importer for JsonLines {
 }
 
 struct Lines {
-    reader: BufReader<File>,
+    reader: Text,
     number: u64,
     text: Vec<u8>,
 }

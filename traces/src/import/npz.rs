@@ -5,11 +5,15 @@
 //! array; other keys are ignored. Without an index, three dimensions are one sequence from position 0; of
 //! four, each sequence starts at position 0, and its last rows are padding where all their ids are -1.
 //!
+//! Gate weights of the same shape come from another array of the archive, `gate_weights`, `weights`, `gates`, `topk_weights`, or
+//! `gate_u8`: numbers as they are, unsigned integers as parts of the largest of their type.
+//!
 //! An array with as many layers as the named model has in all, dense ones included, is cut to its MoE layers.
 
 use super::{Declared, Importer, Options, Phase, SEQUENCE, Sink};
 use crate::json;
 use crate::npy::Header;
+use crate::numbers::{Element, Kind};
 use crate::trace::{MISSING, OwnedSequence};
 use moesim_core::diag::unknown;
 use moesim_core::{Diag, Result, input};
@@ -56,7 +60,8 @@ impl Importer for Npz {
         }
         let index = read_index(&path.with_file_name("index.json"))?;
         if path.extension().is_some_and(|e| e == "npy") {
-            return Array { path: &path, options, index }.import(&mut BufReader::new(file), length, sink).map_err(at);
+            let array = Array { path: &path, options, index };
+            return array.import(&mut BufReader::new(file), length, None, sink).map_err(at);
         }
         let broken = |e: zip::result::ZipError| {
             Diag::input(format!("is not a sound archive: {e}"))
@@ -66,18 +71,85 @@ impl Importer for Npz {
         };
         let mut archive = zip::ZipArchive::new(BufReader::new(file)).map_err(broken)?;
         let name = choose(&mut archive, options).map_err(at)?;
+        // Both arrays are read at once, each through an archive of its own.
+        let again = BufReader::new(input::open(&path)?);
+        let mut other = zip::ZipArchive::new(again).map_err(broken)?;
+        let gates = GATES.iter().map(|g| format!("{g}.npy")).find(|g| *g != name && other.index_for_name(g).is_some());
         let member = archive.by_name(&name).map_err(broken)?;
-        let packed = member.compressed_size().min(length);
-        if member.size() > packed.saturating_mul(RATIO) {
-            let problem = format!("`{name}` promises {} bytes out of {packed}", member.size());
-            return Err(at(Diag::input(problem)
-                .place(name)
-                .cure("store it uncompressed with numpy.savez if that is right")));
+        let size = believed(&member, length).map_err(at)?;
+        let array = Array { path: &path, options, index };
+        let r = &mut BufReader::new(member);
+        let Some(gates) = gates else { return array.import(r, size, None, sink).map_err(|d| at(d.place(name))) };
+        let member = other.by_name(&gates).map_err(broken)?;
+        let size_of_gates = believed(&member, length).map_err(at)?;
+        let mut gate = Gate { r: BufReader::new(member), length: size_of_gates };
+        array.import(r, size, Some(&mut gate), sink).map_err(|d| at(d.place(name)))
+    }
+}
+
+/// Names of arrays of gate weights.
+const GATES: [&str; 5] = ["gate_weights", "weights", "gates", "topk_weights", "gate_u8"];
+
+/// Bytes that a member of an archive has, if that can be true.
+fn believed<R: Read>(member: &zip::read::ZipFile<'_, R>, length: u64) -> Result<u64> {
+    let packed = member.compressed_size().min(length);
+    if member.size() <= packed.saturating_mul(RATIO) {
+        return Ok(member.size());
+    }
+    let name = member.name().to_string();
+    let problem = format!("`{name}` promises {} bytes out of {packed}", member.size());
+    Err(Diag::input(problem).place(name).cure("store it uncompressed with numpy.savez if that is right"))
+}
+
+/// An array of gate weights about to be read, and its bytes with its header.
+struct Gate<R> {
+    r: R,
+    length: u64,
+}
+
+/// A reader of gate weights behind its header, whatever it reads from.
+trait Gates {
+    /// Reads the header, which must have this shape.
+    fn begin(&mut self, shape: &[u64]) -> Result<Element>;
+    /// Skips bytes.
+    fn skip(&mut self, bytes: u64) -> Result<()>;
+    /// Reads `n` weights.
+    fn read(&mut self, n: usize, element: Element) -> Result<Vec<f32>>;
+}
+
+impl<R: Read> Gates for Gate<R> {
+    fn begin(&mut self, shape: &[u64]) -> Result<Element> {
+        let header = Header::read(&mut self.r)?;
+        let wrong = |problem: String| {
+            let cure = "save as many gate weights as ids, or leave the array out";
+            Err(Diag::input(problem).place("gate weights").cure(cure))
+        };
+        if header.shape != shape {
+            return wrong(format!("have the shape {:?}, not {shape:?} as the ids", header.shape));
         }
-        let size = member.size();
-        Array { path: &path, options, index }
-            .import(&mut BufReader::new(member), size, sink)
-            .map_err(|d| at(d.place(name)))
+        if header.element.kind == Kind::Signed {
+            return wrong("are signed integers, which say no share".into());
+        }
+        if header.body() != Some(self.length.saturating_sub(header.bytes)) {
+            return wrong(format!("declare the shape {shape:?} but have {} bytes in all", self.length));
+        }
+        Ok(header.element)
+    }
+    fn skip(&mut self, bytes: u64) -> Result<()> {
+        skip(&mut self.r, bytes)
+    }
+    fn read(&mut self, n: usize, element: Element) -> Result<Vec<f32>> {
+        let most = if element.is_integer() { (u64::MAX >> (64 - 8 * element.bytes as u32)) as f64 } else { 1.0 };
+        let (mut left, mut weights) = (n * element.bytes, Vec::new());
+        let mut chunk = vec![0u8; CHUNK.min(left)];
+        while left > 0 {
+            // A chunk is a multiple of every element size.
+            let part = &mut chunk[..left.min(CHUNK)];
+            self.r.read_exact(part).map_err(|e| truncated(&e))?;
+            weights.extend(part.chunks_exact(element.bytes).map(|raw| (element.number(raw) / most) as f32));
+            left -= part.len();
+        }
+        Ok(weights)
     }
 }
 
@@ -154,7 +226,7 @@ struct Array<'a> {
 
 impl Array<'_> {
     /// Streams the array in `r`, which has `length` bytes with its header, one sequence at a time.
-    fn import(&self, r: &mut impl Read, length: u64, sink: &mut dyn Sink) -> Result<()> {
+    fn import(&self, r: &mut impl Read, length: u64, gates: Option<&mut dyn Gates>, sink: &mut dyn Sink) -> Result<()> {
         let header = Header::read(r)?.integers()?;
         let (count, each, layers, k) = match header.shape[..] {
             [tokens, layers, k] => (None, tokens, layers, k),
@@ -184,6 +256,10 @@ impl Array<'_> {
         // The body's size did not overflow.
         let width = layers * k as usize;
         let row = (width * header.element.bytes) as u64;
+        let mut gates = match gates {
+            Some(g) => Some((g.begin(&header.shape)?, g)),
+            None => None,
+        };
         sink.begin(meta.clone())?;
         // The body's size did not overflow.
         let tokens = count.unwrap_or(1) * each;
@@ -215,15 +291,20 @@ impl Array<'_> {
             }
             skip(r, (e.offset - at) * row)?;
             let mut ids = self.ids(r, &header, &e, width)?;
+            let mut weights = None;
+            if let Some((element, gates)) = &mut gates {
+                gates.skip((e.offset - at) * (width * element.bytes) as u64)?;
+                weights = Some(gates.read(ids.len(), *element)?);
+            }
             if let Some(moe) = &moe {
-                let k = k as usize;
-                let rows = ids.chunks_exact(width);
-                ids = rows.flat_map(|row| moe.iter().flat_map(|l| &row[l * k..(l + 1) * k])).copied().collect();
+                ids = of_layers(&ids, moe, (width, k as usize));
+                weights = weights.map(|w| of_layers(&w, moe, (width, k as usize)));
             }
             at = end;
             if count.is_some() {
                 let padding = ids.rchunks_exact(meta.width()).take_while(|row| row.iter().all(|id| *id == MISSING));
                 ids.truncate(ids.len() - padding.count() * meta.width());
+                weights.iter_mut().for_each(|w| w.truncate(ids.len()));
             }
             if ids.is_empty() {
                 continue;
@@ -235,7 +316,7 @@ impl Array<'_> {
                 }
                 Phase::Prefill => OwnedSequence { first_position: e.first_pos, prefill: ids, ..Default::default() },
             };
-            sink.sequence(&OwnedSequence { id, ..s })?;
+            sink.sequence(&OwnedSequence { id, weights, ..s })?;
         }
         // To the end, where an archive checks its checksum.
         skip(r, body - at * row)?;
@@ -270,6 +351,11 @@ impl Array<'_> {
         }
         Ok(ids)
     }
+}
+
+/// The columns of these layers, of rows of all layers.
+fn of_layers<T: Copy>(rows: &[T], layers: &[usize], (width, k): (usize, usize)) -> Vec<T> {
+    rows.chunks_exact(width).flat_map(|row| layers.iter().flat_map(|l| &row[l * k..(l + 1) * k])).copied().collect()
 }
 
 fn skip(r: &mut impl Read, bytes: u64) -> Result<()> {

@@ -116,7 +116,6 @@ impl<'a> Rows<'a> {
         }
     }
     /// Where its gate weights go, if it has any.
-    #[cfg(feature = "parquet")]
     pub(super) fn weights(&mut self) -> &mut Vec<f32> {
         self.sequence.weights.get_or_insert_default()
     }

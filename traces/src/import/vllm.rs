@@ -1,10 +1,16 @@
-//! Responses of vLLM with `--enable-return-routed-experts`, as they come from `/v1/completions`, `/v1/chat/completions` and
-//! `/inference/v1/generate`: JSON objects, one after another (one a line, or one a file).
+//! Responses of vLLM and SGLang with `--enable-return-routed-experts`: JSON objects, one after another (one a line, or one a
+//! file), plain or gzip. vLLM's are those of `/v1/completions`, `/v1/chat/completions` and `/inference/v1/generate`, and its
+//! `RequestOutput` written as JSON (`outputs` for `choices`, `prompt_token_ids` for the usage); a line may also have
+//! `routed_experts` itself. SGLang's are those of `/generate` (`meta_info.routed_experts`) and of its OpenAI routes
+//! (`sglext.routed_experts`).
 //!
 //! * `choices[].routed_experts` is [tokens, layers, k]: nested lists, or base64 of a numpy file. Where the response has
 //!   `prompt_routed_experts` beside them (v0.21), they are the output's alone; else prompt and output follow each
 //!   other, without the last token, and `usage.prompt_tokens` says where the output begins. Rows that the request asked
 //!   to leave out at the start are known from `usage` too. Without `usage` the option says what the rows are.
+//! * SGLang's are base64 of [tokens, layers, k] 32-bit integers without a shape (`docs/advanced_features/server_arguments.md` and
+//!   `managers/tokenizer_manager.py` of sgl-project/sglang): k comes from the model or `--top-k`, and the layers, dense ones
+//!   included, from the model or from the tokens that `meta_info` counts.
 //! * Every choice with rows of its own or of the prompt becomes a sequence. -1 is missing (a cached prefix).
 //! * Some versions count dense layers and fill them with 0: a layer whose ids are all 0 in the first response cannot be of
 //!   experts if k is at least 2, and is left out. The others keep their numbers.
@@ -14,14 +20,15 @@
 use super::id_lists::Rows;
 use super::{Declared, Importer, Options, Phase, SEQUENCE, Sink};
 use crate::npy::Header;
-use crate::trace::{MISSING, Meta, OwnedSequence};
+use crate::numbers::{Element, Kind};
+use crate::text::{self, Text};
+use crate::trace::{LAYERS, MISSING, Meta, OwnedSequence};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use moesim_core::{Diag, Result, input};
+use moesim_core::{Diag, Result};
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, SeqAccess, Visitor};
+use serde::de::{Deserializer, Error, IgnoredAny, SeqAccess, Visitor};
 use std::cell::Cell;
-use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 use std::rc::Rc;
@@ -35,8 +42,44 @@ pub(super) struct Vllm;
 struct Response {
     prompt_routed_experts: Option<Routed>,
     usage: Option<Usage>,
-    #[serde(default)]
+    prompt_token_ids: Option<Vec<IgnoredAny>>,
+    #[serde(default, alias = "outputs")]
     choices: Vec<Choice>,
+    routed_experts: Option<Routed>,
+    meta_info: Option<MetaInfo>,
+    sglext: Option<Choice>,
+}
+
+/// What SGLang says of a request.
+#[derive(Deserialize)]
+struct MetaInfo {
+    routed_experts: Option<Routed>,
+    prompt_tokens: Option<u32>,
+    completion_tokens: Option<u32>,
+}
+
+impl Response {
+    /// As if all servers wrote choices and their usage.
+    fn alike(mut self) -> Self {
+        let mut one = self.routed_experts.take();
+        if let Some(info) = &mut self.meta_info {
+            one = info.routed_experts.take().or(one);
+            let known =
+                info.prompt_tokens.map(|p| Usage { prompt_tokens: p, completion_tokens: info.completion_tokens });
+            self.usage = self.usage.or(known);
+        }
+        if let Some(ext) = &mut self.sglext {
+            one = ext.routed_experts.take().or(one);
+        }
+        if let (Some(ids), None) = (&self.prompt_token_ids, self.usage) {
+            let outputs = self.choices.first().and_then(|c| c.token_ids.as_ref()).map(|t| t.len() as u32);
+            self.usage = Some(Usage { prompt_tokens: ids.len() as u32, completion_tokens: outputs });
+        }
+        if let Some(routed) = one {
+            self.choices = vec![Choice { routed_experts: Some(routed), token_ids: None }];
+        }
+        self
+    }
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -48,14 +91,22 @@ struct Usage {
 #[derive(Deserialize)]
 struct Choice {
     routed_experts: Option<Routed>,
+    token_ids: Option<Vec<IgnoredAny>>,
 }
 
 /// Ids [tokens, layers, k].
 #[derive(Default)]
 struct Routed {
     ids: Vec<u16>,
+    /// 0 where nothing says how the ids divide.
     layers: usize,
     k: usize,
+}
+
+impl Routed {
+    fn has_no_shape(&self) -> bool {
+        self.layers == 0 && !self.ids.is_empty()
+    }
 }
 
 impl<'de> Deserialize<'de> for Routed {
@@ -86,6 +137,12 @@ impl<'de> Deserialize<'de> for Routed {
 /// A numpy file in base64.
 fn decode(text: &str) -> Result<Routed> {
     let bytes = STANDARD.decode(text).map_err(|e| Diag::input(format!("is not base64: {e}")))?;
+    if !bytes.starts_with(b"\x93NUMPY") && bytes.len().is_multiple_of(4) {
+        let mut ids = Vec::new();
+        let read = Element::new(Kind::Signed, 4).ids(&bytes, &mut ids);
+        read.map_err(|(_, id)| Diag::input(format!("{id} is not an expert id")))?;
+        return Ok(Routed { ids, layers: 0, k: 0 });
+    }
     let mut rest = &bytes[..];
     let header = Header::read(&mut rest)?.integers()?;
     let &[_, layers, k] = &header.shape[..] else {
@@ -109,20 +166,18 @@ impl Importer for Vllm {
         "vllm"
     }
     fn description(&self) -> &'static str {
-        "vLLM responses with routed experts (JSON, one response after another)"
+        "vLLM or SGLang responses with routed experts (JSON, one response after another)"
     }
     fn detect(&self, path: &Path) -> bool {
-        let mut start = Vec::new();
-        let read = input::open(path).is_ok_and(|f| f.take(4096).read_to_end(&mut start).is_ok());
+        let start = text::start(path, 64 << 10).unwrap_or_default();
         let has = |word: &[u8]| start.windows(word.len()).any(|w| w == word);
         let response =
             has(b"routed_experts\"") || (has(b"\"choices\"") && (has(b"\"object\"") || has(b"\"request_id\"")));
-        read && start.trim_ascii_start().starts_with(b"{") && response
+        start.trim_ascii_start().starts_with(b"{") && response
     }
     fn import(&self, path: &Path, options: &Options, sink: &mut dyn Sink) -> Result<()> {
-        let file = input::open(path)?;
         let left = Rc::new(Cell::new(RESPONSE));
-        let reader = Bounded { file: BufReader::with_capacity(1 << 20, file), left: left.clone() };
+        let reader = BufReader::with_capacity(1 << 20, Bounded { text: text::open(path)?, left: left.clone() });
         let mut responses = serde_json::Deserializer::from_reader(reader).into_iter::<Response>();
         let mut form: Option<Form> = None;
         let mut next = 0;
@@ -132,9 +187,10 @@ impl Importer for Vllm {
             let Some(response) = responses.next() else { return Ok(()) };
             let response = response.map_err(|e| {
                 let words: String = e.to_string().chars().take(200).flat_map(char::escape_default).collect();
-                at(Diag::input(format!("is no response of vLLM: {words}"))
+                at(Diag::input(format!("is no response of vLLM or SGLang: {words}"))
                     .cure("save responses to requests of a server with --enable-return-routed-experts"))
             })?;
+            let response = response.alike();
             let none = Routed::default();
             let prompt = response.prompt_routed_experts.as_ref().filter(|p| !p.ids.is_empty());
             for (choice, routed) in response.choices.iter().enumerate() {
@@ -148,7 +204,7 @@ impl Importer for Vllm {
                 let Some(rows) = output.or(prompt) else { continue };
                 let routed = output.unwrap_or(&none);
                 if form.is_none() {
-                    let found = Form::of(path, rows, options).map_err(at)?;
+                    let found = Form::of(path, rows, &response, options).map_err(at)?;
                     sink.begin(found.meta.clone())?;
                     form = Some(found);
                 }
@@ -172,8 +228,11 @@ struct Form {
 }
 
 impl Form {
-    fn of(path: &Path, routed: &Routed, options: &Options) -> Result<Self> {
-        let (layers, k) = (routed.layers, routed.k);
+    fn of(path: &Path, routed: &Routed, response: &Response, options: &Options) -> Result<Self> {
+        let (layers, k) = match routed.has_no_shape() {
+            true => shape(routed, response, options)?,
+            false => (routed.layers, routed.k),
+        };
         // A cached prefix is missing in all layers alike, and says nothing of them.
         let cached = |row: &&[u16]| row.iter().all(|id| *id == MISSING);
         let dense = |l: &usize| {
@@ -192,7 +251,12 @@ impl Form {
         if routed.ids.is_empty() {
             return Ok(vec![]);
         }
-        if (routed.layers, routed.k) != (self.layers, k) {
+        if routed.has_no_shape() && !routed.ids.len().is_multiple_of(self.layers * k) {
+            let problem =
+                format!("has {} ids, which are no rows of {} layers and k = {k}", routed.ids.len(), self.layers);
+            return Err(Diag::input(problem).cure("give responses of one model, and its --model or --top-k"));
+        }
+        if !routed.has_no_shape() && (routed.layers, routed.k) != (self.layers, k) {
             let problem =
                 format!("has {} layers and k = {}; the first has {} and {k}", routed.layers, routed.k, self.layers);
             return Err(Diag::input(problem).cure("give responses of one model"));
@@ -238,15 +302,36 @@ impl Form {
     }
 }
 
+/// (Layers, k) of rows that have no shape of their own.
+fn shape(routed: &Routed, response: &Response, options: &Options) -> Result<(usize, usize)> {
+    let lacks = |what: &str, cure: &str| Diag::input(format!("does not say {what}")).cure(cure);
+    let model = options.load_model()?;
+    let of_model = model.as_ref().and_then(|m| m.decoder.iter().find_map(|l| l.moe())).map(|m| m.top_k);
+    let k = options.k.or(of_model).ok_or_else(|| lacks("how many experts a token has", "give --model or --top-k"))?;
+    let (ids, k) = (routed.ids.len(), k.max(1) as usize);
+    // All layers as SGLang records them, or those of experts alone.
+    let of_model = model.map(|m| [m.decoder.len(), m.moe_layers().len()]);
+    let mut known = of_model.into_iter().flatten();
+    if let Some(layers) = known.find(|l| *l > 0 && ids.is_multiple_of(l * k)) {
+        return Ok((layers, k));
+    }
+    let tokens = response
+        .usage
+        .map(|u| (u.prompt_tokens as usize + u.completion_tokens.unwrap_or(0) as usize).saturating_sub(1));
+    let tokens = tokens.filter(|t| *t > 0 && ids.is_multiple_of(t * k));
+    let layers = tokens.map(|t| ids / (t * k)).filter(|l| (1..=LAYERS).contains(l));
+    layers.map(|l| (l, k)).ok_or_else(|| lacks("how its ids divide into layers", "give the --model that was served"))
+}
+
 /// A reader that ends a response which is too long.
 struct Bounded {
-    file: BufReader<File>,
+    text: Text,
     left: Rc<Cell<u64>>,
 }
 
 impl Read for Bounded {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let n = self.file.read(buffer)?;
+        let n = self.text.read(buffer)?;
         match self.left.get().checked_sub(n as u64) {
             Some(left) => self.left.set(left),
             None => return Err(std::io::Error::other("a response is longer than 256 MiB")),
@@ -341,6 +426,52 @@ mod tests {
         assert_eq!(read(&text, &prefill).unwrap().1, [(0, all[4..].to_vec(), 2, vec![])]);
     }
 
+    /// SGLang's ids: 32 bits each, no shape; the first layer is dense.
+    #[test]
+    fn responses_of_sglang() {
+        let base64 = |ids: &[i32]| STANDARD.encode(ids.iter().flat_map(|i| i.to_le_bytes()).collect::<Vec<u8>>());
+        let ids = base64(&[0, 0, 1, 2, 0, 0, 3, 4, 0, 0, 5, 6]);
+        let text = format!(
+            r#"{{"text": "x", "output_ids": [7, 8], "meta_info": {{"id": "a", "prompt_tokens": 2, "completion_tokens": 2, "routed_experts": "{ids}"}}}}"#
+        );
+        let two = Options { k: Some(2), ..options() };
+        let found = (vec![1], vec![(0, vec![1, 2, 3, 4], 2, vec![5, 6])]);
+        assert_eq!(read(&text, &two).unwrap(), found);
+        // As its OpenAI routes have it, and packed.
+        let usage = r#""usage": {"prompt_tokens": 2, "completion_tokens": 2}"#;
+        let open = format!(
+            r#"{{"object": "text_completion", "choices": [{{"text": "x"}}], {usage}, "sglext": {{"routed_experts": "{ids}"}}}}"#
+        );
+        assert_eq!(read(&open, &two).unwrap(), found);
+        let dir = tempfile::tempdir().unwrap();
+        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        std::io::Write::write_all(&mut gz, text.as_bytes()).unwrap();
+        std::fs::write(dir.path().join("r.jsonl.gz"), gz.finish().unwrap()).unwrap();
+        assert_eq!(load(&dir.path().join("r.jsonl.gz"), None, &two).unwrap().rows(), 3);
+        for (text, options, words) in [
+            (&text, options(), "does not say how many experts a token has"),
+            (
+                &text.replace("\"prompt_tokens\": 2, \"completion_tokens\": 2, ", ""),
+                two.clone(),
+                "how its ids divide into layers",
+            ),
+            (&text.replace(&ids, &base64(&[70_000, 1])), two.clone(), "70000 is not an expert id"),
+        ] {
+            let e = read(text, &options);
+            let e = e.unwrap_err().to_string();
+            assert!(e.contains(words), "{e}");
+        }
+    }
+
+    /// vLLM's own objects as JSON, and lines with the rows alone.
+    #[test]
+    fn lines_of_vllm() {
+        let text = r#"{"request_id": "0", "prompt_token_ids": [5, 6], "outputs": [{"index": 0, "token_ids": [7, 8], "routed_experts": [[[1, 2]], [[3, 4]], [[5, 6]]]}]}"#;
+        assert_eq!(read(text, &options()).unwrap(), (vec![0], vec![(0, vec![1, 2, 3, 4], 2, vec![5, 6])]));
+        let text = "{\"routed_experts\": [[[1, 2]], [[3, 4]]]}\n{\"routed_experts\": [[[5, 6]]]}\n";
+        assert_eq!(read(text, &options()).unwrap().1, [(0, vec![], 0, vec![1, 2, 3, 4]), (0, vec![], 0, vec![5, 6])]);
+    }
+
     #[test]
     fn bad_responses() {
         let good = r#"{"choices": [{"routed_experts": [[[1, 2]]]}]}"#;
@@ -348,14 +479,14 @@ mod tests {
         for (text, word) in [
             (choice("[[[1, 8]]]"), "response 1, choice 0, sequence 1, position 0, layer 0: expert 8 of 8"),
             (choice("[[[1, 2], [3, 4]]]"), "response 1, choice 0: has 2 layers and k = 2; the first has 1 and 2"),
-            (choice("[[1, 2]]"), "response 1: is no response of vLLM: tokens are lists of ids"),
-            (choice("[[[1, 2]], [[1]]]"), "response 1: is no response of vLLM: token 1"),
-            (choice("\"!\""), "response 1: is no response of vLLM: numpy file: is not base64"),
+            (choice("[[1, 2]]"), "response 1: is no response of vLLM or SGLang: tokens are lists of ids"),
+            (choice("[[[1, 2]], [[1]]]"), "response 1: is no response of vLLM or SGLang: token 1"),
+            (choice("\"!\""), "response 1: is no response of vLLM or SGLang: numpy file: is not base64"),
             (choice("\"AAAA\""), "is not a numpy array"),
             (choice(&format!("\"{}\"", npy("<f4", "(1, 1, 1)", &[0; 4]))), "not integers"),
             (choice(&format!("\"{}\"", npy("|u1", "(9, 9, 9)", &[0; 4]))), "4 bytes for the shape [9, 9, 9]"),
             (choice(&format!("\"{}\"", npy("|u1", "(1, 1)", &[0]))), "not [tokens, layers, k]"),
-            (choice("7"), "response 1: is no response of vLLM: invalid type: integer"),
+            (choice("7"), "response 1: is no response of vLLM or SGLang: invalid type: integer"),
             (format!("{good}{{"), "response 1: is no response"),
             (format!("{good} x"), "response 1: is no response"),
             (r#"{"choices": [{"routed_experts": []}]}"#.into(), "no rows"),

@@ -1,8 +1,8 @@
 //! Labels of a trace's sequences, out of a table.
 
-use crate::csv_lines::{ShortLines, broken};
+use crate::csv_lines::{self, broken};
 use crate::trace::Trace;
-use moesim_core::{Diag, Result, input};
+use moesim_core::{Diag, Result};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -19,20 +19,17 @@ pub struct Labels {
 }
 
 impl Labels {
-    /// Reads a CSV table with the columns `sequence` (its number) and `topic`; fields have no quotes. Rows of other sequences
-    /// are ignored.
+    /// Reads a CSV table with the columns `sequence` (its number) and `topic`. Rows of other sequences are ignored.
     ///
     /// # Errors
     /// A file that is no such table, a sequence without a topic, more than 65,536 topics.
     pub fn read(path: &Path, trace: &Trace) -> Result<Self> {
-        let cure = "give a header `sequence,topic` and one row for every sequence of the trace, without quotes";
+        let cure = "give a header `sequence,topic` and one row for every sequence of the trace";
         let wrong = |place: String, problem: String| Diag::input(problem).file(path).place(place).cure(cure);
-        let file = input::open(path)?;
-        let mut reader =
-            csv::ReaderBuilder::new().trim(csv::Trim::All).quoting(false).from_reader(ShortLines::new(file));
+        let mut reader = csv_lines::open(path, csv::ReaderBuilder::new().trim(csv::Trim::All))?;
         let header = reader.headers().map_err(|e| broken(path, &e))?.clone();
         let column = |name: &str| {
-            let found = header.iter().position(|h| h.trim_start_matches('\u{feff}') == name);
+            let found = header.iter().position(|h| h == name);
             found.ok_or_else(|| wrong("line 1".into(), format!("has no column `{name}`")))
         };
         let (sequence, topic) = (column("sequence")?, column("topic")?);

@@ -1,5 +1,6 @@
 //! What a trace is like: expert popularity, imbalance, locality between tokens.
 
+mod gates;
 mod labels;
 mod part;
 mod phases;
@@ -8,6 +9,7 @@ mod serving;
 mod structure;
 mod topics;
 
+pub use gates::Gates;
 pub use labels::Labels;
 pub use part::Part;
 pub use phases::Phases;

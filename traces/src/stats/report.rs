@@ -1,7 +1,7 @@
 //! Everything that is said of a trace's routing, and beside it the same of independent draws.
 
 use super::structure::{LayerFigures, Structure};
-use super::{Labels, Part, Phases, Serving, Topics};
+use super::{Gates, Labels, Part, Phases, Serving, Topics};
 use crate::synth;
 use crate::trace::Trace;
 use moesim_core::Result;
@@ -42,6 +42,8 @@ pub struct Report {
     pub experts: u32,
     /// Experts a token.
     pub k: u32,
+    /// Gate weights; `None` where the trace has none.
+    pub gates: Option<Gates>,
     /// The trace.
     pub trace: Figures,
     /// Independent draws: every token and layer on its own, each expert exactly as popular as in the trace.
@@ -99,6 +101,7 @@ impl Report {
             layer_numbers: meta.layer_numbers.clone(),
             experts: meta.experts,
             k: meta.k,
+            gates: Gates::of(trace),
             trace: figures,
             independent: Figures::of(&Part::whole(&twin), labels.as_ref(), seed)?,
         })

@@ -71,7 +71,7 @@ impl Like {
         }
         let (fitted, held) = Part::split(trace, FITTED, seed);
         let mut router = Router::fit(&fitted, seed)?;
-        if router.invented && prompt > 0 {
+        if router.invented.is_some() && prompt > 0 {
             let rows: Vec<&[u16]> = fitted.all_rows().collect();
             router.invent_prompts(&Target::of(&rows, (trace.layers(), trace.k(), trace.experts())), seed);
         }

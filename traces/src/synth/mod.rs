@@ -29,11 +29,12 @@ pub use fit::{Fit, LayerFit, fitted};
 pub(crate) use independent::independent;
 pub use keep::synthesize_with;
 pub use like::{Comparison, Like, Row};
-pub use popular::PopularFit;
+pub use popular::{PhaseFit, PopularFit};
 pub use prompts::PUBLISHED;
 pub use uniform::{GroupLimit, uniform};
 pub use write::write;
 
+use crate::import::Phase;
 use crate::model::Model;
 use crate::stats::Part;
 use crate::trace::{Meta, OwnedSequence, Trace};
@@ -53,15 +54,15 @@ pub struct Router {
     k: usize,
     /// Share of the sequences of each topic.
     shares: Vec<f64>,
-    /// Whether what was fitted had no prompt rows, so that prompts take after the output (see `prompts.rs`).
-    invented: bool,
+    /// Which rows take after the others (see `prompts.rs`); none where both were recorded.
+    invented: Option<Phase>,
 }
 
 impl Router {
     /// Draws sequence `id`, its prompt rows first: `(prompt + output) x layers x k` ids.
     pub fn sequence(&self, seed: u64, id: u32, (prompt, output): (usize, usize)) -> Vec<u16> {
         let mut ids = self.walk(self.topic(seed, id), seed, id.into(), (prompt, output));
-        if self.invented {
+        if self.invented == Some(Phase::Prefill) {
             // Drawn after the output, so that the output is what was fitted, whatever the prompt.
             ids.rotate_left(output * self.layers.len() * self.k);
         }
@@ -71,7 +72,12 @@ impl Router {
     fn walk(&self, topic: usize, seed: u64, id: u64, (prompt, output): (usize, usize)) -> Vec<u16> {
         let r = stream(seed, "synth", id);
         let rows = prompt + output;
-        let prompts = if self.invented { output..rows } else { 0..prompt };
+        // Those with factors of their own.
+        let prompts = match self.invented {
+            Some(Phase::Prefill) => output..rows,
+            Some(Phase::Decode) => prompt..rows,
+            None => 0..prompt,
+        };
         let prompt_r = stream(seed, "synth-prompt-rows", id);
         let weights = vec![0.0; self.experts];
         let mut draw = router::Draw { rows, prompts, k: self.k, weights, sums: Vec::new(), r, prompt_r };

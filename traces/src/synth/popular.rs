@@ -6,6 +6,7 @@ use super::settle::{Mean, Target, gain, other, part as toward, step};
 use super::transfer::targets;
 use super::{Fit, Router, SynthSpec, independent};
 use crate::counts::ExpertCounts;
+use crate::import::Phase;
 use crate::stats::{Part, Structure, spearman};
 use crate::trace::{OwnedSequence, Trace};
 use moesim_core::{Diag, Result};
@@ -21,17 +22,21 @@ const TOKENS: u64 = 32_768;
 /// Rows of the sequences that are compared with the counts.
 const ROWS: u32 = 128;
 
-/// How like its counts a router's selections are; means over layers, of as many tokens as were counted (at least 32,768,
-/// at most 2^25 selections).
+/// How like its counts a router's selections are, in rows as they are to be written; means over layers, of as many tokens as
+/// were counted (at least 32,768, at most 2^25 selections).
 #[derive(Clone, Debug, Serialize)]
 pub struct PopularFit {
-    /// Tokens compared.
+    /// What was counted.
+    pub counted: Phase,
+    /// Tokens compared, prompt and output ones as they are written.
     pub tokens: u64,
     /// Most selected expert over the mean: counted, synthetic.
     pub imbalance: [f64; 2],
     /// Half the sum of the differences of the experts' shares: synthetic, and independent draws of the counted popularity, which
     /// differ by chance alone.
     pub popularity_distance: [f64; 2],
+    /// The same of each phase that is written.
+    pub phases: Vec<PhaseFit>,
     /// Pairs of experts that the file lists, a layer.
     pub pairs: f64,
     /// Share of all co-activations that those pairs make: counted, synthetic, independent draws.
@@ -40,13 +45,30 @@ pub struct PopularFit {
     pub pair_rank_correlation: Option<[f64; 2]>,
 }
 
+/// How like the counts the rows of a phase are; means over layers.
+#[derive(Clone, Debug, Serialize)]
+pub struct PhaseFit {
+    /// Which rows.
+    pub phase: Phase,
+    /// Most selected expert over the mean.
+    pub imbalance: f64,
+    /// Half the sum of the differences of the experts' shares.
+    pub popularity_distance: f64,
+}
+
 impl Router {
     /// A router with the popularity and the co-activation of `counts`; what they do not say (memory, topics, what a layer
-    /// says of the next) takes after `fit`, **an approximation**.
+    /// says of the next) takes after `fit`, **an approximation**. They are counts of `counted`, prompt or output tokens; the
+    /// others are drawn as alike as prompts and outputs were published to be.
     ///
     /// # Errors
     /// Counts that do not give k experts a token.
-    pub fn popular(counts: &ExpertCounts, fit: &Fit, spec: &SynthSpec, seed: u64) -> Result<(Self, PopularFit)> {
+    pub fn popular(
+        (counts, counted): (&ExpertCounts, Phase),
+        fit: &Fit,
+        spec: &SynthSpec,
+        seed: u64,
+    ) -> Result<(Self, PopularFit)> {
         let (layers, experts, k) = (spec.layer_numbers.len(), spec.experts as usize, spec.k as usize);
         if let Some(l) = (0..layers).find(|l| counts.layer(*l).iter().filter(|c| **c > 0).count() < k) {
             let problem = format!("fewer than {k} experts were ever selected in layer {}", counts.layer_numbers[l]);
@@ -79,10 +101,15 @@ impl Router {
             }
         }
         mean.put(&mut router);
-        if spec.prompt_rows > 0 {
+        let (rows, other) = match counted {
+            Phase::Decode => (spec.prompt_rows, Phase::Prefill),
+            Phase::Prefill => (spec.decode_rows, Phase::Decode),
+        };
+        router.invented = Some(other);
+        if rows > 0 {
             router.invent_prompts(&targets, seed);
         }
-        let fit = compare(&router, counts, &lists, spec, seed)?;
+        let fit = compare(&router, (counts, counted), &lists, spec, seed)?;
         Ok((router, fit))
     }
 }
@@ -143,11 +170,23 @@ impl Pairs {
     }
 }
 
-fn compare(router: &Router, counts: &ExpertCounts, lists: &[Pairs], spec: &SynthSpec, seed: u64) -> Result<PopularFit> {
+fn compare(
+    router: &Router,
+    (counts, counted): (&ExpertCounts, Phase),
+    lists: &[Pairs],
+    spec: &SynthSpec,
+    seed: u64,
+) -> Result<PopularFit> {
     let (layers, experts, k) = (spec.layer_numbers.len(), spec.experts as usize, spec.k as usize);
-    let counted = counts.total(0) / k as u64;
-    let tokens = counted.max(TOKENS).min(((1 << 25) / (layers * k) as u64).max(1000));
-    let shapes: Vec<(u32, u32, u32)> = (0..(tokens as u32).div_ceil(ROWS)).map(|i| (i, 0, ROWS)).collect();
+    let tokens = (counts.total(0) / k as u64).max(TOKENS).min(((1 << 25) / (layers * k) as u64).max(1000));
+    // Prompt and output rows in the proportion in which they are written.
+    let (prompt, output) = (u64::from(spec.prompt_rows), u64::from(spec.decode_rows));
+    let whole = (prompt + output).max(1);
+    let rows = whole.min(ROWS.into()) as u32;
+    let prompt =
+        if output == 0 { rows } else { ((prompt * u64::from(rows)).div_ceil(whole) as u32).min(rows.max(2) - 1) };
+    let shapes: Vec<(u32, u32, u32)> =
+        (0..(tokens as u32).div_ceil(rows)).map(|i| (i, prompt, rows - prompt)).collect();
     let drawn: Vec<OwnedSequence> = router.sequences(seed ^ 0x5eed, &shapes);
     // Independent draws take their popularity from these rows, which is not yet that of the counts: they are given it.
     let exact = |l: usize| counts.layer(l).iter().map(|c| *c as f64).sum::<f64>().max(1.0);
@@ -172,11 +211,23 @@ fn compare(router: &Router, counts: &ExpertCounts, lists: &[Pairs], spec: &Synth
         Target::of(&rows, (layers, k, experts))
     });
     let mean = |f: &dyn Fn(usize) -> f64| (0..layers).map(f).sum::<f64>() / layers as f64;
+    let of_phase = |phase: Phase| {
+        let rows = (0..synthetic.sequences()).map(|i| synthetic.sequence(i));
+        let rows: Vec<&[u16]> = rows.map(|s| if phase == Phase::Prefill { s.prefill } else { s.decode }).collect();
+        rows.iter().any(|r| !r.is_empty()).then(|| (phase, Target::of(&rows, (layers, k, experts))))
+    };
+    let of_phases: Vec<(Phase, Vec<Target>)> =
+        [Phase::Prefill, Phase::Decode].into_iter().filter_map(of_phase).collect();
     let distance = |of: &[Target], l: usize| {
         let difference = |(c, p): (&u64, &f64)| (*c as f64 / exact(l) - p).abs();
         counts.layer(l).iter().zip(&of[l].popularity).map(difference).sum::<f64>() / 2.0
     };
-    let imbalance = |l: usize| shares[0][l].popularity.iter().copied().fold(0.0, f64::max) * experts as f64;
+    let imbalance = |of: &[Target], l: usize| of[l].popularity.iter().copied().fold(0.0, f64::max) * experts as f64;
+    let phases = of_phases.iter().map(|(phase, of)| PhaseFit {
+        phase: *phase,
+        imbalance: mean(&|l| imbalance(of, l)),
+        popularity_distance: mean(&|l| distance(of, l)),
+    });
     let (mut pair_share, mut pair_rank_correlation) = (None, None);
     if let ([Some(a), Some(b)], true) = (&structures, lists.iter().any(|p| !p.listed.is_empty())) {
         let share = |s: &Structure, l: usize| {
@@ -193,8 +244,10 @@ fn compare(router: &Router, counts: &ExpertCounts, lists: &[Pairs], spec: &Synth
         pair_rank_correlation = Some([mean(&|l| rank(a, l)), mean(&|l| rank(b, l))]);
     }
     Ok(PopularFit {
+        counted,
         tokens: synthetic.rows(),
-        imbalance: [mean(&|l| counts.imbalance(l)), mean(&imbalance)],
+        phases: phases.collect(),
+        imbalance: [mean(&|l| counts.imbalance(l)), mean(&|l| imbalance(&shares[0], l))],
         popularity_distance: [mean(&|l| distance(&shares[0], l)), mean(&|l| distance(&shares[1], l))],
         pairs: mean(&|l| lists[l].listed.len() as f64),
         pair_share,

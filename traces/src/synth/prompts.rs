@@ -3,7 +3,8 @@
 //! Where a trace has prompt rows, the factors are settled until prompts select each expert as much more or less often than
 //! outputs do as recorded. Where it has none, they are log-normal, of the spread at which the most popular experts of
 //! prompts and outputs have in common what was published for other models ([`PUBLISHED`]); prompts are then drawn after
-//! the output, through the memory of it, so that the output is what was fitted, whatever the prompt.
+//! the output, through the memory of it, so that the output is what was fitted, whatever the prompt. Where prompts were
+//! counted, it is the output that has the factors.
 
 use super::Router;
 use super::settle::{Target, part};

@@ -129,7 +129,7 @@ fn prompts_are_as_unlike_the_output_as_recorded() {
     };
     let trace = Trace::from_sequences(meta, (0..100).map(sequence).collect()).unwrap();
     let (like, comparison) = Like::fit(&trace, 0, 1).unwrap();
-    assert!(comparison.drawn_phases.is_none() && !like.router.invented);
+    assert!(comparison.drawn_phases.is_none() && like.router.invented.is_none());
     let [held, synthetic] = comparison.phases.unwrap();
     for (h, s) in held.rank_correlation.iter().zip(&synthetic.rank_correlation) {
         assert!(*h < -0.5 && (h - s).abs() < 0.2, "{h} {s}");

@@ -60,7 +60,7 @@ impl Router {
         let layers: Vec<Layer> = (0..layers).into_par_iter().map(layer).collect();
         let mut shares = vec![0.0; topics];
         of.iter().for_each(|t| shares[*t] += 1.0 / of.len() as f64);
-        let invented = part.sequences().all(|s| s.prefill.is_empty());
+        let invented = part.sequences().all(|s| s.prefill.is_empty()).then_some(crate::import::Phase::Prefill);
         let mut router = Self { layers, experts, k, shares, invented };
         let targets = Target::of(&all, (router.layers.len(), k, experts));
         let mut left = DRAWN;

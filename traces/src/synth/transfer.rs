@@ -95,7 +95,13 @@ impl Router {
             Layer { topics, mix: Mix::new(f.mix), alpha: f.alpha, bias, prompt: Vec::new(), next, pair }
         };
         let layers: Vec<Layer> = (0..layers).map(&mut layer).collect();
-        Self { layers, experts, k, shares: vec![1.0 / topics as f64; topics], invented: true }
+        Self {
+            layers,
+            experts,
+            k,
+            shares: vec![1.0 / topics as f64; topics],
+            invented: Some(crate::import::Phase::Prefill),
+        }
     }
 
     /// Outputs of so many selections in all, for settling.

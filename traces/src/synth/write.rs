@@ -5,8 +5,8 @@ use crate::trace::{Meta, Summary, Writer};
 use moesim_core::{Diag, Result};
 use std::path::Path;
 
-/// Ids drawn before they are written.
-const CHUNK: u64 = 1 << 25;
+/// Ids drawn before they are written: a fraction of a second, so that a stop is soon heard.
+const CHUNK: u64 = 1 << 21;
 /// Ids of one sequence, which is held in memory.
 const SEQUENCE: u64 = 1 << 29;
 
@@ -44,7 +44,7 @@ pub fn write(
             writer.push_sequence(&s)?;
         }
         if !watch(id) {
-            return Err(Diag::run("stopped; nothing was written").file(out));
+            return Err(Diag::run("interrupted").file(out).cure("run it again; nothing was written"));
         }
     }
     writer.finish()

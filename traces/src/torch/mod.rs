@@ -88,6 +88,14 @@ impl TorchFile {
         self.objects.dicts[d as usize].iter().rev().find(|e| is(&e.0)).map(|e| e.1)
     }
     /// The items of a list or tuple.
+    /// The value of a dictionary that has one entry.
+    pub(crate) fn only(&self, v: Value) -> Option<Value> {
+        let Value::Dict(d) = v else { return None };
+        match &self.objects.dicts[d as usize][..] {
+            [(_, value)] => Some(*value),
+            _ => None,
+        }
+    }
     pub(crate) fn items(&self, v: Value) -> Option<&[Value]> {
         match v {
             Value::List(l) => Some(&self.objects.lists[l as usize]),

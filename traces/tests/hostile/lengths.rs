@@ -161,6 +161,8 @@ fn nesting() {
         let file = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
         bad.case("rank0_raw.safetensors", file, "header", folder);
     }
+    let maps = b"\x80\x02}(X\x07\0\0\0records]X\x0a\0\0\0model_maps}u.";
+    bad.case("maps.pt", torch(maps, zip::CompressionMethod::Stored), "model_maps", import("sglang"));
     // Lists in lists are values of a pickle, which nothing goes down into.
     let lists = [&b"\x80\x02"[..], &vec![b']'; 10_000], &vec![b'a'; 9999], b"."].concat();
     bad.case("lists.pt", torch(&lists, zip::CompressionMethod::Stored), "no recording", import("sglang"));

@@ -356,7 +356,9 @@ fn arrival_files() {
         ("negative.csv", "-1,2,3", "line 2, arrived_at_s: \"-1\""),
         ("nan.csv", "0,1,1\nNaN,2,3", "line 3, arrived_at_s: \"NaN\""),
         ("infinite.csv", "inf,2,3", "\"inf\""),
-        ("far.csv", "1e30,2,3", "213 days"),
+        ("far.csv", "1e30,2,3", "\"1e30\" is not a time"),
+        ("long.csv", "0,2,3\n2e8,2,3", "213 days"),
+        ("quote.csv", &format!("0,\"2,3\n{}", "0,2,3\n".repeat(20_000)), "a quote is not closed"),
         ("order.csv", "5,1,1\n4,1,1", "line 3, arrived_at_s"),
         ("prompt.csv", "0,0,3", "line 2, prompt_tokens: \"0\""),
         ("output.csv", "0,3,0", "line 2, output_tokens: \"0\""),
@@ -369,9 +371,20 @@ fn arrival_files() {
     bad.case("column.csv", "arrived_at_s,prompt_token,output_tokens\n", "`prompt_token`", plain);
     bad.case("bytes.csv", b"arrived_at_s,prompt_tokens,output_tokens\n0,\xff\xfe,1\n", "line 2", plain);
     bad.case("line.csv", vec![b'x'; 10 << 20], "longer than 64 KiB", plain);
+    let chats = |p: &Path| {
+        let (path, of_type) = (p.into(), None);
+        drain(&ArrivalSpec::Bailian { path, rate_scale: 1.0, limit: None, spread: true, block_tokens: 16, of_type })
+    };
+    bad.common(".jsonl", chats);
+    let chat = |rest: &str| format!("{{\"chat_id\": 1, \"timestamp\": 0.5, \"input_length\": 9{rest}\n");
+    bad.case("hashes.jsonl", chat(", \"output_length\": 1, \"hash_ids\": [1, 2]}"), "2 hash_ids", chats);
+    bad.case("lengths.jsonl", chat("}"), "missing field `output_length`", chats);
+    bad.case("parquet.csv", "PAR1\0\0\0\0PAR1", "is a Parquet file", plain);
+    bad.case("wide.csv", b"\xff\xfea\0", "is UTF-16 text", plain);
+    bad.case("cut.csv", b"\x1f\x8b\x08", "ends early or is damaged", plain);
     bad.case("date.csv", "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-02-30 00:00:00,1,1\n", "2023-02-30", azure);
     let century = "TIMESTAMP,ContextTokens,GeneratedTokens\n1900-01-01 00:00:00,1,1\n2000-01-01 00:00:00,1,1\n";
-    bad.case("century.csv", century, "line 3, TIMESTAMP", azure);
+    bad.case("century.csv", century, "line 3, time", azure);
     assert!(bad.cases >= 18, "{}", bad.cases);
 }
 

@@ -124,6 +124,19 @@ fn csv_row_files() {
     ] {
         bad.case(name, header, word, read);
     }
+    const WEIGHTS: &str = "sequence,position,layer,expert0,expert1,weight0,weight1\n";
+    bad.case(
+        "weight.csv",
+        format!("{WEIGHTS}0,0,1,0,1,0.5,inf\n"),
+        "line 2, weight1: \"inf\" is not a gate weight",
+        read,
+    );
+    bad.case(
+        "weights.csv",
+        WEIGHTS.replace(",weight1", ""),
+        "line 1: has 1 columns of gate weights for 2 experts",
+        read,
+    );
     bad.case("line.csv", [HEADER.as_bytes(), &vec![b'1'; 10 << 20]].concat(), "longer than 64 KiB", read);
     bad.case("noise.csv", [HEADER.as_bytes(), b"\xff\xfe,\x00,\x01,,,\n"].concat(), "line 2", read);
     bad.case("binary.csv", [0x80u8; 300], "UTF-8", read);

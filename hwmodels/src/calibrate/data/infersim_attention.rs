@@ -1,9 +1,10 @@
-//! InferSim's tables of attention. The file's name says the kernel and the heads.
+//! InferSim's tables of attention. The file's name says the kernel and the heads, or its folders the kernel.
 
 use super::moe::PeaksOf;
-use super::{Group, Label, Table, group};
+use super::{Group, Label, Table, group, infersim};
 use crate::form::{AttentionClass, AttentionHeads, AttentionKernel, AttentionRow};
 use moesim_core::{Diag, Result};
+use std::path::Path;
 
 /// Width of the part of a latent key that carries positions (DeepSeek-V2, -V3).
 const ROPE: u64 = 64;
@@ -13,6 +14,7 @@ const KEYS: u64 = 1 << 22;
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Mha,
+    MhaPrefill,
     MlaDecode,
     MlaPrefill,
     SparsePrefill,
@@ -22,8 +24,9 @@ enum Kind {
 }
 
 /// By how file names begin, with how many numbers follow.
-const KINDS: [(&str, Kind, usize); 7] = [
+const KINDS: [(&str, Kind, usize); 8] = [
     ("mha_decode", Kind::Mha, 3),
+    ("mha_prefill", Kind::MhaPrefill, 3),
     ("mla_decode", Kind::MlaDecode, 3),
     ("mla_prefill", Kind::MlaPrefill, 3),
     ("dsa_prefill_attn", Kind::SparsePrefill, 3),
@@ -32,19 +35,27 @@ const KINDS: [(&str, Kind, usize); 7] = [
     ("dsa_prefill_logits", Kind::LogitsPrefill, 2),
 ];
 
-/// Whether a file's name begins as InferSim's tables of attention do.
-pub fn is_named(path: &std::path::Path) -> bool {
-    let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+/// The name of a table, with its kernel.
+fn name(path: &Path) -> String {
+    let stem = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.split('.').next()).unwrap_or_default();
+    let known = KINDS.iter().any(|k| stem.starts_with(k.0));
+    let folders = if known { None } else { infersim::folders(path) };
+    folders.map_or_else(|| stem.to_string(), |f| f.name)
+}
+
+/// Whether a file is one of InferSim's tables of attention, by its name or its folders.
+pub fn is_named(path: &Path) -> bool {
+    let name = name(path);
     KINDS.iter().any(|k| name.starts_with(k.0))
 }
 
 /// What the name of a file says: family, kind, numbers and how they are written.
 fn named(table: &Table) -> Result<(&'static str, Kind, Vec<u64>, String)> {
-    let stem = table.path().file_name().and_then(|n| n.to_str()).unwrap_or_default();
-    let stem = stem.split('.').next().unwrap_or_default();
+    let stem = name(table.path());
     let wrong = || {
-        Diag::input("the file's name does not say the kernel and its heads").file(table.path()).cure(
-            "name it as InferSim does: mha_decode_HEADS-KV_HEADS-WIDTH.csv, mla_decode_HEADS-LATENT-ROPE.csv, \
+        Diag::input("neither its name nor its folders say the kernel and its heads").file(table.path()).cure(
+            "keep it where InferSim has it, as in mha/decode/DEVICE/HEADS-KV_HEADS-WIDTH.csv, or name it \
+             mha_decode_HEADS-KV_HEADS-WIDTH.csv, mha_prefill_HEADS-KV_HEADS-WIDTH.csv, mla_decode_HEADS-LATENT-ROPE.csv, \
              mla_prefill_HEADS-WIDTH-ROPE.csv, dsa_prefill_attn-HEADS-WIDTH-KEYS.csv, dsa_decode_attn-HEADS-WIDTH-KEYS.csv, \
              dsa_decode_logits-HEADS-WIDTH.csv or dsa_prefill_logits-HEADS-WIDTH.csv",
         )
@@ -55,7 +66,8 @@ fn named(table: &Table) -> Result<(&'static str, Kind, Vec<u64>, String)> {
     let sound = numbers.len() == count && numbers.iter().all(|n| (1..=1 << 16).contains(n));
     let sound = sound && text.split('-').count() == count;
     // KV heads divide heads; a latent key is wider than its positions.
-    let sound = sound && (kind != Kind::Mha || numbers[0].is_multiple_of(numbers[1]));
+    let shared = matches!(kind, Kind::Mha | Kind::MhaPrefill);
+    let sound = sound && (!shared || numbers[0].is_multiple_of(numbers[1]));
     let latent = matches!(kind, Kind::SparsePrefill | Kind::SparseDecode);
     let sound = sound && (!latent || numbers[1] > ROPE);
     if sound { Ok((family, kind, numbers, text.to_string())) } else { Err(wrong()) }
@@ -118,6 +130,13 @@ pub fn read(table: &Table, device: &str, peaks: PeaksOf) -> Result<Vec<Group<Att
                     latent(numbers[1] + numbers[2], float(1))
                 };
                 (class(batch, 1, keys), heads, keys)
+            }
+            Kind::MhaPrefill => {
+                let tokens = whole(row, column("seq_len")?, KEYS)?;
+                kernel = AttentionKernel { tile: 128, pack: false, split: false, causal: true };
+                let (width, kv_bytes) = ([float(2); 2], 4.0 * float(2));
+                let heads = AttentionHeads { query: numbers[0], kv: numbers[1], width, kv_bytes, query_bytes: 2.0 };
+                (class(1, tokens, tokens), heads, tokens)
             }
             Kind::MlaPrefill => {
                 let tokens = whole(row, column("seq_len")?, KEYS)?;

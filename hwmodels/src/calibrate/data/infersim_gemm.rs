@@ -5,8 +5,8 @@ use super::{Group, Label, Table, group};
 use crate::form::{GemmKernel, GemmLoad, GemmRow};
 use moesim_core::Result;
 
-/// What the tables' mfu is a fraction of (InferSim's own figure for H800).
-const MFU_FLOP_PER_S: f64 = 1979e12;
+/// What the mfu of H800's tables is a fraction of, InferSim's own figure; of other devices it is their peak.
+const H800_FLOP_PER_S: f64 = 1979e12;
 const PRECISION: &str = "fp8";
 const ELEMENT_BYTES: [f64; 3] = [1.0, 1.0, 2.0];
 
@@ -50,7 +50,7 @@ fn dense(table: &Table, device: &str, peaks: PeaksOf) -> Result<Vec<Group<GemmRo
 /// `tokens_per_expert` is nominal: the benchmark draws the rows of a group as whole part of nominal times a number from 0.7 to
 /// 1.3, which the tokens that its mfu implies say too (a nominal 1 leaves half of the experts without rows). The rows here
 /// are the quantiles of that draw: of the nominal number in decode with eight groups or more, else, where chance weighs more,
-/// of the tokens that the mfu implies.
+/// of the tokens that the mfu implies, which is a fraction of the device's peak.
 fn grouped(table: &Table, device: &str, peaks: PeaksOf) -> Result<Vec<Group<GemmRow>>> {
     let c = |name: &str| table.column(name);
     let (experts, hidden, width) = (c("num_local_experts")?, c("hidden_size")?, c("intermediate_size")?);
@@ -60,6 +60,7 @@ fn grouped(table: &Table, device: &str, peaks: PeaksOf) -> Result<Vec<Group<Gemm
     }
     let (up, down) = ([c("up_proj_us")?, c("up_mfu")?], [c("down_proj_us")?, c("down_mfu")?]);
     let peaks = peaks(device, PRECISION)?;
+    let peak = if device.to_lowercase().contains("h800") { H800_FLOP_PER_S } else { peaks.flop_per_s };
     let mut out = Vec::new();
     for row in 0..table.rows() {
         let whole = |column, most| table.whole(row, column, [1, most]).map(|v| v as f64);
@@ -67,7 +68,7 @@ fn grouped(table: &Table, device: &str, peaks: PeaksOf) -> Result<Vec<Group<Gemm
         let (experts, nominal) = (whole(experts, 1 << 14)?, whole(nominal, 1 << 20)?);
         for ([us, mfu], n, k) in [(up, 2.0 * i, h), (down, h, i)] {
             let seconds = table.micros(row, us)?;
-            let tokens = table.number(row, mfu, [1e-9, 1.0])? * MFU_FLOP_PER_S * seconds / (2.0 * k * n);
+            let tokens = table.number(row, mfu, [1e-9, 1.0])? * peak * seconds / (2.0 * k * n);
             let counts = (0..experts as u32).map(|e| {
                 let part = 0.7 + 0.6 * (f64::from(e) + 0.5) / experts;
                 let rows = if decode && experts >= 8.0 {

@@ -7,6 +7,7 @@
 pub mod cann;
 pub mod deepep;
 pub mod deepgemm;
+pub mod infersim;
 pub mod infersim_attention;
 pub mod infersim_gemm;
 pub mod llmservingsim;
@@ -28,7 +29,8 @@ pub const SCHEMAS: &[(&str, &str)] = &[
     (
         "fused-moe",
         "aiconfigurator's: framework, version, device, kernel_source, moe_dtype, num_tokens, hidden_size, inter_size, topk, \
-         num_experts, moe_ep_size, distribution, latency_ms, and optionally gated (1 unless told)",
+         num_experts, moe_ep_size, distribution, latency_ms or latency (ms), and optionally moe_tp_size, which divides inter_size, and \
+         gated (both 1 unless told)",
     ),
     (
         "gemm",
@@ -46,7 +48,8 @@ pub const SCHEMAS: &[(&str, &str)] = &[
     ),
     (
         "infersim-attention",
-        "InferSim's, by file name: mha_decode_HEADS-KV_HEADS-WIDTH, mla_decode_HEADS-LATENT-ROPE, \
+        "InferSim's, by folders (mha/decode/DEVICE/HEADS-KV_HEADS-WIDTH.csv) or by file name: mha_decode_HEADS-KV_HEADS-WIDTH, \
+         mha_prefill_HEADS-KV_HEADS-WIDTH, mla_decode_HEADS-LATENT-ROPE, \
          mla_prefill_HEADS-WIDTH-ROPE (batch_size, kv_len or seq_len, latency_us), and the sparse dsa_prefill_attn and \
          dsa_decode_attn-HEADS-WIDTH-KEYS, dsa_decode_logits and dsa_prefill_logits-HEADS-WIDTH",
     ),

@@ -1,7 +1,7 @@
 //! Fused-MoE tables with aiconfigurator's columns.
 
 use super::{Group, Label, Table, group};
-use crate::calibrate::load::Global;
+use crate::calibrate::load::{Global, Power};
 use crate::form::{MoeLoad, MoeRow, MoeShape, Peaks, Tiling};
 use moesim_core::Result;
 use rayon::prelude::*;
@@ -76,7 +76,7 @@ pub fn tuned_shapes(device: &str, precision: &str, tiling: Tiling) -> &'static [
 /// balanced experts cost half of one and the row passes (at most 0.73 of one in the public tables); filled, they cost as
 /// much as one. Where one or two ranks were not measured, what SGLang before 0.5.14 did (its public times are all filled).
 /// **An assumption** about SGLang's benchmark, which is not published; other families are taken as stated.
-fn fill(groups: &[Group<MoeRow>], wanted: &mut [(usize, Global, bool)]) -> Vec<(usize, String)> {
+fn fill(groups: &[Group<MoeRow>], wanted: &mut [(usize, Global, Option<Power>)]) -> Vec<(usize, String)> {
     /// Series: its group, and hidden, intermediate, first matrices, experts, k.
     type Series = (usize, [u64; 5]);
     const TOKENS: u64 = 1024;
@@ -91,7 +91,7 @@ fn fill(groups: &[Group<MoeRow>], wanted: &mut [(usize, Global, bool)]) -> Vec<(
         let name =
             (*at, [shape.hidden as u64, shape.intermediate as u64, shape.first as u64, global.experts, global.k]);
         series.push(name);
-        if group.family == SGLANG && !power_law && global.ranks <= 2 && global.tokens >= TOKENS {
+        if group.family == SGLANG && power_law.is_none() && global.ranks <= 2 && global.tokens >= TOKENS {
             let pair = times.entry(name).or_default().entry(global.tokens).or_default();
             pair[global.ranks as usize - 1] = Some(group.seconds[row]);
         }
@@ -130,7 +130,18 @@ fn fill(groups: &[Group<MoeRow>], wanted: &mut [(usize, Global, bool)]) -> Vec<(
 /// SGLang's family in Triton.
 const SGLANG: &str = "sglang_fused_moe_triton";
 
-/// Reads a file into groups by device, kernel family and precision.
+/// The exponent in the name of a distribution, `power_law_1.2`; none of `balanced`.
+fn power(distribution: &str) -> std::result::Result<Option<Power>, ()> {
+    if distribution == "balanced" {
+        return Ok(None);
+    }
+    let exponent = distribution.strip_prefix("power_law_").and_then(|e| e.parse::<f64>().ok());
+    let thousandths = exponent.filter(|e| (0.1..=4.0).contains(e)).map(|e| (e * 1000.0).round() as u32);
+    thousandths.map(|t| Some(Power(t))).ok_or(())
+}
+
+/// Reads a file into groups by device, kernel family and precision. Tensor parallelism in an expert (`moe_tp_size`) divides its
+/// inner width.
 ///
 /// # Errors
 /// A column that is lacking, a field that is no sensible number, a distribution or precision that is not known.
@@ -139,9 +150,12 @@ pub fn read(table: &Table, peaks: PeaksOf) -> Result<Vec<Group<MoeRow>>> {
     let (device, family, version) = (c("device")?, c("kernel_source")?, table.find("version"));
     let (precision, tokens, hidden, inter) = (c("moe_dtype")?, c("num_tokens")?, c("hidden_size")?, c("inter_size")?);
     let (k, experts, ranks, distribution) = (c("topk")?, c("num_experts")?, c("moe_ep_size")?, c("distribution")?);
-    let (latency, gated) = (c("latency_ms")?, table.find("gated"));
+    // aiconfigurator's own files have `latency`, which is in milliseconds too.
+    let latency =
+        table.find("latency_ms").map_or_else(|| table.find("latency").map_or_else(|| c("latency_ms"), Ok), Ok)?;
+    let (split, gated) = (table.find("moe_tp_size"), table.find("gated"));
     let mut groups: Vec<Group<MoeRow>> = Vec::new();
-    let mut wanted: Vec<(usize, Global, bool)> = Vec::new();
+    let mut wanted: Vec<(usize, Global, Option<Power>)> = Vec::new();
     for row in 0..table.rows() {
         let text = |column| table.text(row, column);
         let cure = |d: moesim_core::Diag, cure: &str| d.cure(cure.to_string());
@@ -149,14 +163,11 @@ pub fn read(table: &Table, peaks: PeaksOf) -> Result<Vec<Group<MoeRow>>> {
             let problem = format!("{:?} is not a precision that is known", text(precision));
             cure(table.wrong(row, precision, problem), "write bfloat16, fp8, fp8_block, int8, w4a16, mxfp4 or nvfp4")
         })?;
-        let power_law = match text(distribution) {
-            "balanced" => false,
-            "power_law_1.2" => true,
-            other => {
-                let problem = format!("{other:?} is not a distribution that is known");
-                return Err(cure(table.wrong(row, distribution, problem), "write balanced or power_law_1.2"));
-            }
-        };
+        let power_law = power(text(distribution)).map_err(|()| {
+            let problem = format!("{:?} is not a distribution that is known", text(distribution));
+            let known = "write balanced, or power_law_1.2 or another exponent from 0.1 to 4";
+            cure(table.wrong(row, distribution, problem), known)
+        })?;
         let global = Global {
             tokens: table.whole(row, tokens, [1, 1 << 22])?,
             experts: table.whole(row, experts, [1, 1 << 14])?,
@@ -170,6 +181,12 @@ pub fn read(table: &Table, peaks: PeaksOf) -> Result<Vec<Group<MoeRow>>> {
             return Err(cure(d, "experts are at least topk and a multiple of moe_ep_size"));
         }
         let (h, i) = (table.whole(row, hidden, [1, 1 << 20])?, table.whole(row, inter, [1, 1 << 20])?);
+        let parts = split.map_or(Ok(1), |t| table.whole(row, t, [1, 1 << 14]))?;
+        if !i.is_multiple_of(parts) {
+            let problem = format!("an inter_size of {i} is no multiple of moe_tp_size {parts}");
+            return Err(cure(table.wrong(row, inter, problem), "mend the field or leave the row out"));
+        }
+        let i = i / parts;
         let first = 1 + gated.map_or(Ok(1), |g| table.whole(row, g, [0, 1]))?;
         let seconds = table.number(row, latency, [1e-6, 1e7])? * 1e-3;
         let version = version.map_or("", |v| table.text(row, v));
@@ -195,7 +212,7 @@ pub fn read(table: &Table, peaks: PeaksOf) -> Result<Vec<Group<MoeRow>>> {
         );
         let cell = format!(
             "{} ep {}",
-            if power_law { "power law" } else { "balanced" },
+            power_law.map_or_else(|| "balanced".to_string(), |p| p.cell()),
             if global.ranks > 1 { "> 1" } else { "= 1" }
         );
         let label = Label { shape: &name, cell: &cell, size: global.tokens as f64, version };
@@ -210,10 +227,10 @@ pub fn read(table: &Table, peaks: PeaksOf) -> Result<Vec<Group<MoeRow>>> {
         groups[at].notes.push(note);
     }
     // Many rows have the same load; each is made once.
-    let mut loads: BTreeMap<(Global, bool), MoeLoad> = BTreeMap::new();
+    let mut loads: BTreeMap<(Global, Option<Power>), MoeLoad> = BTreeMap::new();
     loads.extend(wanted.iter().map(|(_, g, p)| ((*g, *p), MoeLoad::default())));
     loads.par_iter_mut().for_each(|((global, power_law), load)| {
-        *load = if *power_law { global.power_law() } else { global.balanced() };
+        *load = power_law.map_or_else(|| global.balanced(), |p| global.power_law(p));
     });
     let mut next = vec![0; groups.len()];
     for (at, global, power_law) in &wanted {

@@ -85,6 +85,60 @@ fn gemms_of_infersim() {
 }
 
 #[test]
+fn experts_of_aiconfigurator() {
+    const HEAD: &str = "framework,version,device,op_name,kernel_source,moe_dtype,num_tokens,hidden_size,inter_size,topk,num_experts,\
+                        moe_tp_size,moe_ep_size,distribution,latency";
+    let row = |tp: u32, distribution: &str| {
+        format!("V,1,NVIDIA H100,moe,f,bfloat16,64,2048,768,8,128,{tp},1,{distribution},0.5")
+    };
+    let read = |rows: &[String]| read_moe(&table("m.csv", &format!("{HEAD}\n{}\n", rows.join("\n"))), &peaks);
+    let groups = read(&[1, 2, 4].map(|tp| row(tp, "balanced"))).unwrap();
+    let [group] = &groups[..] else { panic!("one group") };
+    // Tensor parallelism divides the inner width: three shapes, and milliseconds in a column without a unit.
+    assert_eq!(group.rows.iter().map(|r| r.shape.intermediate).collect::<Vec<_>>(), [768.0, 384.0, 192.0]);
+    assert_eq!((group.shapes.len(), group.seconds[0]), (3, 0.5e-3));
+    let groups = read(&["power_law_1.01", "power_law_1.2"].map(|d| row(1, d))).unwrap();
+    assert_eq!(groups[0].cells, ["power law 1.01 ep = 1", "power law ep = 1"]);
+    assert!(groups[0].rows[0].load.active > groups[0].rows[1].load.active, "a steeper law touches fewer experts");
+    says(read(&[row(5, "balanced")]), "line 2, inter_size", "768 is no multiple of moe_tp_size 5");
+    says(read(&[row(0, "balanced")]), "line 2, moe_tp_size", "from 1");
+    for other in ["power_law_", "power_law_9", "power_law_nan", "zipf"] {
+        says(read(&[row(1, other)]), "line 2, distribution", "power_law_1.2 or another exponent");
+    }
+    says(
+        read_moe(&table("m.csv", &format!("{}\n", HEAD.replace(",latency", ",ms")).repeat(2)), &peaks),
+        "line 1",
+        "latency_ms",
+    );
+}
+
+#[test]
+fn folders_of_infersim() {
+    let dir = tempfile::tempdir().unwrap();
+    let put = |folder: &str, name: &str, text: &str| {
+        let folder = dir.path().join(folder);
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join(name);
+        std::fs::write(&path, text).unwrap();
+        Table::read(&path, &[]).unwrap()
+    };
+    let decode = put(
+        "mha/decode/h800",
+        "16-2-256.csv",
+        "dtype,kv_dtype,batch_size,kv_len,latency_us,mfu\nbf16,bf16,4,1024,15.6,0.1\n",
+    );
+    assert!(infersim_attention::is_named(decode.path()));
+    let group = infersim_attention::read(&decode, "h800", &peaks).unwrap().remove(0);
+    assert_eq!((group.family.as_str(), group.cells[0].as_str(), group.rows.len()), ("mha_decode", "16-2-256", 1));
+    let prefill = put("mha/prefill/h20", "32-8-128.csv", "dtype,seq_len,latency_us,mfu\nbf16,1024,111.51,0.52\n");
+    let group = infersim_attention::read(&prefill, "h20", &peaks).unwrap().remove(0);
+    assert_eq!((group.family.as_str(), group.size[0]), ("mha_prefill", 1024.0));
+    let odd = put("mha/decode/h800", "16-3-256.csv", "batch_size,kv_len,latency_us\n1,1,9\n");
+    says(infersim_attention::read(&odd, "h800", &peaks), "", "HEADS-KV_HEADS-WIDTH");
+    assert!(!infersim_attention::is_named(Path::new("x/16-2-256.csv")));
+}
+
+#[test]
 fn layers_of_llmservingsim() {
     let dense = |text: &str| llmservingsim::read_dense(&table("d.csv", text), &QWEN, &peaks);
     let groups = dense("layer,tokens,time_us\nqkv_proj,1,9\nrotary_emb,1,3\no_proj,7,8\n").unwrap();

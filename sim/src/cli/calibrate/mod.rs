@@ -9,8 +9,8 @@ use super::Format;
 use crate::registry::Registry;
 use moesim_core::{Diag, Result};
 use moesim_hwmodels::calibrate::cross::{Cell, Errors};
-use moesim_hwmodels::calibrate::data::Table;
 use moesim_hwmodels::calibrate::data::llmservingsim::Served;
+use moesim_hwmodels::calibrate::data::{Table, infersim};
 use moesim_hwmodels::calibrate::device;
 use moesim_hwmodels::calibrate::measured::Measured;
 use moesim_hwmodels::calibrate::profile::DataFile;
@@ -127,7 +127,18 @@ fn read(a: &Input) -> Result<Read> {
         })?;
         Ok(out.into_inner().expect("set where nothing failed"))
     };
+    let folder = a.data.iter().find_map(|d| Some((d, infersim::folders(d)?.device)));
     let named = a.device.clone().or_else(|| given.as_ref().map(|h| h.device.name.clone()));
+    let named = match (named, folder) {
+        (None, Some((_, device))) => Some(device),
+        // A folder of another device is a slip; --device says that it is none.
+        (Some(named), Some((path, device))) if a.device.is_none() && !names(&named, &device) => {
+            return Err(Diag::input(format!("was measured on {device}, as its folder says, not on {named}"))
+                .file(path)
+                .cure(format!("give the --hardware that was measured, or --device {device:?} if it is")));
+        }
+        (named, _) => named,
+    };
     let model = a.model.as_deref().map(Model::load).transpose()?;
     let served = match (&model, &named) {
         (Some(model), Some(device)) => Some(served(model, device)?),
@@ -149,6 +160,12 @@ fn read(a: &Input) -> Result<Read> {
     };
     let file = |(path, table): (&PathBuf, &Table)| DataFile { name: file_name(path), hash: table.hash.clone() };
     Ok(Read { kernels, files: a.data.iter().zip(&tables).map(file).collect(), hardware })
+}
+
+/// Whether a device's name has this word, in capitals or not.
+fn names(device: &str, word: &str) -> bool {
+    let device = device.to_lowercase();
+    device.split(|c: char| !c.is_alphanumeric()).any(|part| part == word.to_lowercase())
 }
 
 /// What tables of a served model's layers leave out.

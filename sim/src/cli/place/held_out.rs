@@ -227,7 +227,7 @@ fn simulate(
     let x = &mut r.experiment;
     if a.experiment.is_none() && !a.set.iter().any(|s| s.starts_with("workload.")) {
         let concurrency = given.iteration_tokens as u32;
-        let fixed = |mean: u32| Length { mean, spread: 0.0 };
+        let fixed = Length::constant;
         x.workload.arrivals = ArrivalSpec::ClosedLoop {
             concurrency,
             requests: a.requests.unwrap_or(2 * u64::from(concurrency)),

@@ -4,6 +4,7 @@
 //!
 //! * The ids are physical; the map that was in force at the end of the recording makes them logical. Where SGLang
 //!   moved experts meanwhile, earlier records are misread: the file has no more than this. Without a map they are logical.
+//!   Maps by model (`model_maps`) are read if there is one.
 //! * Layers count from 0 as in the model, dense ones included. MoE layers are those with any id, k is the last
 //!   column with any id; -1 is missing.
 //! * The records have no requests: see [`requests`]. Sequences are numbered in the order in which they begin.

@@ -46,7 +46,7 @@ impl<'a> Recording<'a> {
         let record =
             |(i, v): (usize, &Value)| Record::of(file, *v, &mut bytes).map_err(|d| d.place(format!("record {i}")));
         let records: Vec<Record> = list.iter().enumerate().map(record).collect::<Result<_>>()?;
-        let map = last_map(file);
+        let map = last_map(file)?;
         let layers = records.iter().map(|r| r.ids.shape[0]).max().unwrap_or(0);
         let map = map.map(|m| read_map(file, m, layers)).transpose()?;
         let experts = map.as_ref().and_then(|m| m.0.iter().max()).map(|top| u32::from(*top) + 1);
@@ -83,10 +83,21 @@ fn no_expert(found: i128, physical: usize, record: usize, index: [usize; 3]) -> 
         .cure("it is damaged: copy or record it again")
 }
 
-/// The map from physical to logical experts that a recording ends with, if it has one.
-pub(crate) fn last_map(file: &TorchFile) -> Option<&Tensor> {
+/// The map from physical to logical experts that a recording ends with, if it has one; in `model_maps` that of the only model.
+///
+/// # Errors
+/// Maps of several models: nothing in a record says which one it is of.
+pub(crate) fn last_map(file: &TorchFile) -> Result<Option<&Tensor>> {
     let keys = ["last_physical_to_logical_map", "physical_to_logical_map"];
-    keys.iter().find_map(|key| file.tensor(file.get(file.root, key)?))
+    let of = |v: Value| keys.iter().find_map(|key| file.tensor(file.get(v, key)?));
+    let Some(maps) = file.get(file.root, "model_maps") else { return Ok(of(file.root)) };
+    let only = file.only(maps);
+    let found = of(file.root).or_else(|| of(maps)).or_else(|| file.tensor(only?)).or_else(|| of(only?));
+    found.map(Some).ok_or_else(|| {
+        Diag::input("has no map of the one model that was recorded")
+            .place("model_maps")
+            .cure("record one model, without a draft model, so that its physical experts have one map")
+    })
 }
 
 /// The logical expert of each physical one, [layers, physical].
