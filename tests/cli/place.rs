@@ -296,6 +296,7 @@ fn rows_name_what_ran() {
     // Small enough for a program.
     p.write("loads.csv", "5,1,1\n2,2,9\n");
     let small = p.ok(&["place", "--counts", "loads.csv", "--devices", "2"]);
+    assert!(small.contains("\nobjective: load, in tokens an iteration"), "{small}");
     assert!(small.contains("  longest-first, program of 18 variables"), "{small}");
 }
 

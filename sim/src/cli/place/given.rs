@@ -1,6 +1,6 @@
 //! What there is to place, read from what the user named.
 
-use super::args::{Args, Unit};
+use super::args::{Args, Goal, Unit};
 use super::{Report, Row, judge};
 use crate::cli::{progress, routing_cache};
 use crate::experiment::{self, Resolved, Routing};
@@ -238,6 +238,14 @@ impl Given {
         if self.in_seconds { "seconds an iteration" } else { "tokens an iteration" }
     }
 
+    /// What is wanted least, in a word: without rows and seconds, time is load alone.
+    pub(super) fn objective(&self, a: &Args) -> &'static str {
+        match (a.objective, self.problem.objective) {
+            (Goal::Time, Objective::Load) => Goal::Load.name(),
+            (goal, _) => goal.name(),
+        }
+    }
+
     pub(super) fn report(self, a: &Args, methods: Vec<Row>) -> Report {
         let p = &self.problem;
         let mut notes = self.notes.clone();
@@ -246,7 +254,7 @@ impl Given {
         }
         let held = self.held_out.len();
         Report {
-            objective: a.objective.name().into(),
+            objective: self.objective(a).into(),
             unit: self.unit(),
             layers: p.layers,
             experts: p.experts,

@@ -214,7 +214,7 @@ fn write(given: &Given, row: &Row, a: &Args, out: &std::path::Path) -> Result<()
     };
     // What a run reads has no wall time in it: the same input gives the same bytes.
     let result = serde_json::json!({
-        "method": row.method, "ran": f.ran, "objective": a.objective.name(), "unit": given.unit(), "value": f.objective, "bound": f.bound,
+        "method": row.method, "ran": f.ran, "objective": given.objective(a), "unit": given.unit(), "value": f.objective, "bound": f.bound,
         "gap": f.gap, "load": f.load, "traffic": f.traffic, "reproducible": f.reproducible,
         "trained_on": given.trained_on, "iteration_tokens": given.iteration_tokens, "seed": a.seed,
         "moesim": env!("CARGO_PKG_VERSION"),
