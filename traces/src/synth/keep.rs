@@ -2,6 +2,7 @@
 
 use super::router::{Layer, Mix};
 use super::{Fit, Router, SynthSpec};
+use crate::import::Phase;
 use crate::trace::Trace;
 use moesim_core::Result;
 
@@ -17,11 +18,12 @@ pub fn synthesize_with(router: &Router, fit: &Fit, spec: &SynthSpec, seed: u64) 
 }
 
 impl Router {
-    /// All of it, little-endian: experts, k, topics, layers and whether prompts are invented as u32; the shares of the topics as
+    /// All of it, little-endian: experts, k, topics, layers, and which rows are invented (0 none, 1 prompts, 2 outputs) as u32; the shares of the topics as
     /// f64; then layer by layer the five weights of the mix, alpha, and each table with its length before it, as f32.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        let head = [self.experts, self.k, self.shares.len(), self.layers.len(), self.invented.into()];
+        let invented = self.invented.map_or(0, |p| if p == Phase::Prefill { 1 } else { 2 });
+        let head = [self.experts, self.k, self.shares.len(), self.layers.len(), invented];
         head.iter().for_each(|n| out.extend((*n as u32).to_le_bytes()));
         self.shares.iter().for_each(|s| out.extend(s.to_le_bytes()));
         for l in &self.layers {
@@ -40,7 +42,8 @@ impl Router {
         let [experts, k, topics, layers, invented] = numbers(&mut at, 5, u32::from_le_bytes)?.try_into().ok()?;
         let shares = numbers(&mut at, topics as usize, f64::from_le_bytes)?;
         let experts = experts as usize;
-        let mut router = Self { layers: Vec::new(), experts, k: k as usize, shares, invented: invented == 1 };
+        let invented = *[None, Some(Phase::Prefill), Some(Phase::Decode)].get(invented as usize)?;
+        let mut router = Self { layers: Vec::new(), experts, k: k as usize, shares, invented };
         for _ in 0..layers {
             let [a, b, c, d, e, alpha] = numbers(&mut at, 6, f32::from_le_bytes)?.try_into().ok()?;
             let mut table = |whole: usize| {
