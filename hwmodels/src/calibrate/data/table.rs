@@ -37,6 +37,14 @@ impl Table {
         } else {
             text = packed;
         }
+        if text.starts_with(b"PAR1") {
+            let cure = "save it as CSV, for example with python3 -c \"import pandas; pandas.read_parquet('t.parquet').to_csv('t.csv', index=False)\"";
+            return Err(wrong("is a Parquet file, not text".into()).cure(cure));
+        }
+        // What some editors write before the first character.
+        if text.starts_with(b"\xef\xbb\xbf") {
+            text.drain(..3);
+        }
         if text.len() as u64 > MAX_BYTES {
             return Err(wrong("is larger than 1 GiB".into()).cure("give fewer measurements"));
         }

@@ -442,3 +442,14 @@ fn deepgemm_is_predicted() {
     let off = left.iter().zip(&group.seconds).map(|(p, t)| (p / t - 1.0).abs()).sum::<f64>() / left.len() as f64;
     assert!(off < 0.10, "{off}");
 }
+
+#[test]
+fn tables_of_other_formats_are_told_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.parquet");
+    std::fs::write(&path, b"PAR1\x15\x04").unwrap();
+    let e = Table::read(&path, &[]).err().unwrap().to_string();
+    assert!(e.contains("is a Parquet file") && e.contains("save it as CSV"), "{e}");
+    let marked = table("t.csv", "\u{feff}kernel,latency\na,1\n");
+    assert_eq!((marked.rows(), marked.find("kernel")), (1, Some(0)));
+}
