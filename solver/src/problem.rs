@@ -29,8 +29,8 @@ pub enum Objective {
     },
 }
 
-/// What [`Problem::affordable_steps`] spends: some twenty seconds of one core.
-const WORK: u64 = 400_000_000;
+/// What [`Problem::affordable_steps`] spends: some twenty to thirty seconds of one core.
+const WORK: u64 = 250_000_000;
 
 /// How long is searched. Steps are counted, so that the same input gives the same placement; the clock only cuts.
 #[derive(Clone, Copy, Debug)]

@@ -222,8 +222,8 @@ fn steps_are_fewer_where_each_takes_long() {
         p
     };
     assert_eq!(with(10, 0).affordable_steps(), 20_000);
-    // 4 x 8192 x 4 / 32 tokens and 16 groups, in each of 24 layers, of 4 x 10^8.
-    assert_eq!(with(8192, 16).affordable_steps(), 400_000_000 / (24 * (4096 + 16)));
+    // 4 x 8192 x 4 / 32 tokens and 16 groups, in each of 24 layers, of 2.5 x 10^8.
+    assert_eq!(with(8192, 16).affordable_steps(), 250_000_000 / (24 * (4096 + 16)));
     assert_eq!(with(400_000, 0).affordable_steps(), 500);
     let loads = Problem { objective: Objective::Load, ..with(400_000, 0) };
     assert_eq!(loads.affordable_steps(), 20_000);
