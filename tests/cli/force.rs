@@ -203,7 +203,8 @@ fn paths_of_set_are_the_shells_and_those_of_files_the_files() {
 #[test]
 fn nothing_served_is_a_failure_with_its_reason() {
     let p = Place::new();
-    let args = run("run", &["--set", "workload.arrivals.prompt_tokens={ mean = 16000000 }"]);
+    let long = ["--set", "workload.arrivals.prompt_tokens={ mean = 16000000 }", "--set", "model.context=20000000"];
+    let args = run("run", &long);
     let out = p.command(&args).output().unwrap();
     let (said, error) = (String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap());
     assert_eq!(out.status.code(), Some(1), "{error}");
