@@ -40,6 +40,11 @@ fn inputs_of_other_tools_have_their_right_answers() {
     assert!(said.contains("demo_fused_moe bfloat16 (39 rows, 3 shapes)"), "{said}");
     let said = fit("mha/decode/h800/16-2-256.csv", "h800-8");
     assert!(said.contains("mha_decode bf16"), "{said}");
+    let axes = cases.join("three-axes.toml").display().to_string();
+    let out = p.command(&["sweep", &axes, "--out", "sweep", "--quiet"]).output().unwrap();
+    let (table, note) = (String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap());
+    assert!(out.status.success() && note.contains("no plot: the sweep has 3 axes"), "{note}");
+    assert!(table.lines().filter(|l| l.contains(" ok ")).count() == 8, "{table}");
 }
 
 #[test]
