@@ -32,15 +32,15 @@ fn says(e: &Diag, place: &str, what: &str) {
 
 #[test]
 fn structure() {
-    says(&load("fp8 = {", "fp9 = {"), "18:1", "did you mean `fp8`?");
+    says(&load("fp8 = {", "fp9 = {"), "19:1", "did you mean `fp8`?");
     says(&load("kind = \"switch\"", "kind = \"swich\""), "2", "did you mean `switch`?");
-    says(&load("devices = 8", "device = 8"), "27:1", "did you mean `devices`?");
+    says(&load("devices = 8", "device = 8"), "28:1", "did you mean `devices`?");
     says(
         &load(
             "{ value = \"2 us\", origin = \"assumed: one kernel after another inside a CUDA graph\" }",
             "{ value = \"2 us\" }",
         ),
-        "9:",
+        "10:",
         "missing field `origin`",
     );
     says(
@@ -48,20 +48,20 @@ fn structure() {
         "device.launch",
         "empty origin",
     );
-    says(&load("[device.memory]\ncapacity", "[device.memory]\ncapcity"), "13:1", "did you mean `capacity`?");
-    says(&load("[host]\niteration_overhead", "[host\niteration_overhead"), "36:", "]");
+    says(&load("[device.memory]\ncapacity", "[device.memory]\ncapcity"), "14:1", "did you mean `capacity`?");
+    says(&load("[host]\niteration_overhead", "[host\niteration_overhead"), "37:", "]");
     says(&load_text("# nothing"), "1:1", "missing field");
 }
 
 #[test]
 fn values() {
-    says(&load("\"3.35 TB/s\"", "\"3.35 TB\""), "14:", "TB/s");
+    says(&load("\"3.35 TB/s\"", "\"3.35 TB\""), "15:", "TB/s");
     says(&load("\"3.35 TB/s\"", "\"0 B/s\""), "device.memory.bandwidth", "above zero");
     says(&load("\"3.35 TB/s\"", "\"1e30 TB/s\""), "device.memory.bandwidth", "1e18");
-    says(&load("\"3.35 TB/s\"", "\"-1 TB/s\""), "14:", "not negative");
+    says(&load("\"3.35 TB/s\"", "\"-1 TB/s\""), "15:", "not negative");
     says(&load("\"80 GB\"", "\"0 B\""), "device.memory.capacity", "above zero");
     says(&load("\"500 ns\"", "\"500 s\""), "topology.link.latency", "longer than one second");
-    says(&load("\"50 MB\"", "50"), "8:", "with its unit");
+    says(&load("\"50 MB\"", "50"), "9:", "with its unit");
     says(&load("value = 0.75", "value = nan"), "device.achievable.attention", "NaN");
     says(&load("value = 0.75", "value = 1.5"), "device.achievable.attention", "up to 1");
     says(&load("value = 0.75", "value = 0.0"), "device.achievable.attention", "above 0");
@@ -72,7 +72,7 @@ fn values() {
 #[test]
 fn topologies() {
     says(&load("devices = 8", "devices = 0"), "topology", "no devices");
-    says(&load("devices = 8", "devices = -8"), "27:1", "-8");
+    says(&load("devices = 8", "devices = -8"), "28:1", "-8");
     says(&load("devices = 8", "devices = 4000000000"), "topology", "65536");
     let base = preset_text("h100-8").unwrap();
     let (head, rest) = base.split_once("[topology]").unwrap();
@@ -99,7 +99,7 @@ fn failed_links() {
     says(&failed("[\"gpu0>swich\"]"), "failed_links.0", "\"gpu0>switch\"");
     says(&failed("[\"\"]"), "failed_links.0", "gpu0>switch");
     says(&failed("[\"gpu3>switch\"]"), "failed_links", "no path from gpu3 to gpu0");
-    says(&failed("3"), "3:16", "write a sequence");
+    says(&failed("3"), "4:16", "write a sequence");
 }
 
 #[test]
