@@ -66,7 +66,7 @@ fn values() {
     says(&load("value = 0.75", "value = 1.5"), "device.achievable.attention", "up to 1");
     says(&load("value = 0.75", "value = 0.0"), "device.achievable.attention", "above 0");
     says(&load("value = 0.1", "value = 1.0"), "device.reserve", "below 1");
-    says(&load("\n[device]\n", "price_per_device_hour = -1.0\n[device]\n"), "price_per_device_hour", "dollars");
+    says(&load("{ value = 6.155", "{ value = -1.0"), "price_per_device_hour", "dollars");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Drawn routing, kept for the next run.
 //!
-//! A file's trace is opened. Drawn routing is a pure function of its [`Key`]; it comes from what ships inside the binary, from the
-//! user's folder, or from the generator, and is the same bytes each time, so that results do not tell which. An entry of the folder
+//! A file's trace is opened. Drawn routing is a pure function of its key; it comes from the user's folder, from what ships
+//! inside the binary, or from the generator, and is the same bytes each time, so that results do not tell which. An entry of the folder
 //! is a trace in the container, `KEY-CONTENT.arrow`: one whose content is not what its name says is removed and drawn anew. Nothing
 //! here fails: without a folder, or with one that cannot be written, routing is drawn. Processes that draw the same at once
 //! write the same bytes, each under a name of its own that is exchanged for the final one. Files that were used longest ago leave.
@@ -139,18 +139,20 @@ impl Cache {
         }
         let fit = fitted()?;
         let key = drawing.key(&fit);
-        if let Some(trace) = shipped::quickstart(&key, &drawing, &fit).filter(|_| self.shipped) {
-            return opened(trace, Origin::Shipped);
-        }
         if let Some(trace) = self.folder.as_deref().and_then(|f| kept(f, &key)) {
             return opened(trace, Origin::Cache);
         }
-        let trace = draw()?;
+        // The quickstart's sequences are drawn from the router that ships: some tenths of a second, once.
+        let shipped = shipped::quickstart(&key, &drawing, &fit).filter(|_| self.shipped);
+        let (trace, from) = match shipped {
+            Some(trace) => (trace, Origin::Shipped),
+            None => (draw()?, Origin::Drawn),
+        };
         if let Some(folder) = &self.folder {
             // A folder that cannot be written is as good as none.
             let _ = self.keep(folder, &key, &trace);
         }
-        opened(trace, Origin::Drawn)
+        opened(trace, from)
     }
 
     fn keep(&self, folder: &Path, key: &str, trace: &Trace) -> Result<()> {
