@@ -72,7 +72,6 @@ fn metrics() -> Vec<String> {
         "throughput.output_tokens_per_s_per_device",
         "tpot_ms.p50",
         "ttft_ms.p50",
-        "cost_usd_per_million_output_tokens",
         "imbalance.mean",
         "cache.hit_rate",
         "utilisation.compute",
