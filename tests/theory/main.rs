@@ -13,11 +13,7 @@
 //! [`Graph`]: moesim::engine::Graph
 //! [`Resources`]: moesim::engine::Resources
 
-#[path = "theory/common.rs"]
 mod common;
-#[path = "theory/law.rs"]
 mod law;
-#[path = "theory/loss.rs"]
 mod loss;
-#[path = "theory/queues.rs"]
 mod queues;
