@@ -6,6 +6,7 @@ mod determinism;
 mod explain;
 #[cfg(unix)]
 mod force;
+mod goldens;
 mod hostile;
 mod hostile_files;
 mod importers;
