@@ -1,6 +1,8 @@
 //! `moesim explain`.
 
-use super::{Format, interrupted, print, progress, routing_cache};
+use super::cache::routing_cache;
+use super::progress;
+use super::terminal::{Format, interrupted, print};
 use crate::engine::OpKind;
 use crate::experiment;
 use crate::explain::{ByKind, ByLayer, Explanation, Operation, explain};

@@ -1,7 +1,7 @@
 //! `moesim list`, `show`, `schema`, `plot` and `completions`.
 
 use super::force::Force;
-use super::{command, print};
+use super::terminal::print;
 use crate::experiment::{Experiment, PRESETS};
 use crate::output::json;
 use crate::registry::Registry;
@@ -232,8 +232,9 @@ pub(super) fn plot(args: &PlotArgs) -> Result<()> {
     print(&written.iter().map(|p| format!("{}\n", p.display())).collect::<String>())
 }
 
-pub(super) fn completions(args: &CompletionsArgs) -> Result<()> {
+/// Completions of `command`, which is all of the command line.
+pub(super) fn completions(args: &CompletionsArgs, command: &mut clap::Command) -> Result<()> {
     let mut text = Vec::new();
-    clap_complete::generate(args.shell, &mut command(), "moesim", &mut text);
+    clap_complete::generate(args.shell, command, "moesim", &mut text);
     print(&String::from_utf8_lossy(&text))
 }

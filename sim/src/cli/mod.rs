@@ -1,7 +1,10 @@
 //! The command line. [`main`] is all of the binary; a user's own crate calls it with a registry of its own.
+//!
+//! A file or folder is a command. Below all of them are [`terminal`], [`progress`], [`force`] and [`cache`], and [`simulate`] below those
+//! that run experiments: no command imports another, and none this file.
 
+mod cache;
 mod calibrate;
-mod counts;
 mod explain;
 mod force;
 mod inspect;
@@ -9,19 +12,17 @@ mod model;
 mod place;
 mod progress;
 mod run;
-mod stats;
+mod simulate;
 mod sweep;
-mod synth;
 mod table;
+mod terminal;
 mod trace;
 mod validate;
 
 use crate::registry::Registry;
-use crate::routing::Cache;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand};
 use moesim_core::{Diag, Result};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Simulates hardware that serves mixture-of-experts language models.
 #[derive(Debug, Parser)]
@@ -71,29 +72,6 @@ enum Command {
     Completions(inspect::CompletionsArgs),
 }
 
-/// How results are printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// For people.
-    Table,
-    /// One JSON document.
-    Json,
-}
-
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-
-/// Whether Ctrl-C was pressed.
-fn interrupted() -> bool {
-    INTERRUPTED.load(Ordering::Relaxed)
-}
-
-static NO_CACHE: AtomicBool = AtomicBool::new(false);
-
-/// Where drawn routing is kept.
-fn routing_cache() -> Result<Cache> {
-    if NO_CACHE.load(Ordering::Relaxed) { Ok(Cache::none()) } else { Cache::of_user() }
-}
-
 /// Runs the command line of this process: exit status 0 done, 1 a run failed, 2 the input was wrong.
 pub fn main(registry: Registry) -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -118,11 +96,7 @@ pub fn main(registry: Registry) -> ExitCode {
             | Command::Trace(trace::Command::Synth(_))
             | Command::Calibrate(calibrate::Command::Measure(_))
     ) {
-        let _ = ctrlc::set_handler(|| {
-            if INTERRUPTED.swap(true, Ordering::Relaxed) {
-                std::process::exit(130);
-            }
-        });
+        terminal::stop_when_asked();
     }
     match dispatch(cli, &registry) {
         Ok(()) => ExitCode::SUCCESS,
@@ -149,7 +123,7 @@ fn dispatch(cli: Cli, registry: &Registry) -> Result<()> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(n).build_global();
         pool.map_err(|e| Diag::run(format!("no threads: {e}")))?;
     }
-    NO_CACHE.store(cli.no_cache, Ordering::Relaxed);
+    cache::without(cli.no_cache);
     match cli.command {
         Command::Run(args) => run::run(&args, registry),
         Command::Sweep(args) => sweep::run(&args, registry),
@@ -163,28 +137,6 @@ fn dispatch(cli: Cli, registry: &Registry) -> Result<()> {
         Command::List(args) => inspect::list(&args, registry),
         Command::Show(args) => inspect::show(&args),
         Command::Schema(args) => inspect::schema(&args),
-        Command::Completions(args) => inspect::completions(&args),
+        Command::Completions(args) => inspect::completions(&args, &mut Cli::command()),
     }
-}
-
-/// Prints to standard output; a closed pipe is not an error.
-fn print(text: &str) -> Result<()> {
-    use std::io::Write;
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Diag::run(format!("cannot write to standard output: {e}")))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Says something beside the results, on standard error.
-fn note(text: &str) {
-    eprintln!("note: {text}");
-}
-
-/// The command itself, for `--help` and completions.
-fn command() -> clap::Command {
-    <Cli as clap::CommandFactory>::command()
 }

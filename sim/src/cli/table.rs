@@ -1,6 +1,6 @@
 //! A summary for people.
 
-use super::run::Timing;
+use super::simulate::Timing;
 use crate::metrics::histogram::Spread;
 use crate::metrics::summary::Summary;
 use std::fmt::Write;

@@ -1,8 +1,10 @@
 //! `moesim validate`.
 
+use super::cache::routing_cache;
 use super::force::Force;
-use super::run::{Options, simulate};
-use super::{Format, note, print, progress, routing_cache};
+use super::progress;
+use super::simulate::{Options, simulate};
+use super::terminal::{Format, note, print};
 use crate::output::json;
 use crate::registry::Registry;
 use crate::validate::{Outcome, Status, experiments, files, kernel, outcome, resolve};

@@ -1,8 +1,9 @@
 //! `moesim calibrate check`.
 
-use super::{Input, cells, read};
+use super::cells::cells;
+use super::input::{Input, read};
 use crate::cli::force::Force;
-use crate::cli::{Format, note, print};
+use crate::cli::terminal::{Format, note, print};
 use crate::output::json;
 use moesim_core::output::AtomicDir;
 use moesim_core::{Diag, Result};

@@ -1,8 +1,10 @@
 //! `moesim calibrate compare`.
 
-use super::{Input, Read, read};
-use crate::cli::run::{Options, simulate};
-use crate::cli::{Format, print, progress, routing_cache};
+use super::input::{Input, Read, read};
+use crate::cli::cache::routing_cache;
+use crate::cli::progress;
+use crate::cli::simulate::{Options, simulate};
+use crate::cli::terminal::{Format, print};
 use crate::experiment::{self, Resolved};
 use crate::metrics::summary::Summary;
 use crate::output::json;

@@ -1,8 +1,10 @@
 //! `moesim calibrate fit`.
 
-use super::{Input, Read, cells, read};
+use super::cells::cells;
+use super::input::{Input, Read, read};
 use crate::cli::force::Force;
-use crate::cli::{Format, print, progress};
+use crate::cli::progress;
+use crate::cli::terminal::{Format, print};
 use crate::output::json;
 use moesim_core::output::{AtomicFile, Claim};
 use moesim_core::{Diag, Result};

@@ -1,7 +1,7 @@
 //! `moesim calibrate measure`.
 
 use crate::cli::force::Force;
-use crate::cli::{Format, interrupted, print};
+use crate::cli::terminal::{Format, interrupted, print};
 use crate::output::json;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use moesim_core::diag::Class;

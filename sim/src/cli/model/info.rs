@@ -1,7 +1,7 @@
 //! `moesim model info`: what a model has, what a token costs, what a device holds, what a trace activates.
 
 use super::words;
-use crate::cli::{Format, print};
+use crate::cli::terminal::{Format, print};
 use crate::output::json;
 use moesim_core::{Diag, Result};
 use moesim_hwmodels::Hardware;

@@ -4,7 +4,7 @@ mod info;
 mod words;
 
 use super::force::Force;
-use super::{Format, print};
+use super::terminal::{Format, print};
 use crate::output::json;
 use moesim_core::Result;
 use moesim_core::output::AtomicFile;

@@ -1,7 +1,7 @@
 //! What `moesim place` is told.
 
-use crate::cli::Format;
 use crate::cli::force::Force;
+use crate::cli::terminal::Format;
 use crate::registry::{Entry, Registry};
 use clap::ValueEnum;
 use moesim_core::{Bytes, Diag, Result, diag};
@@ -249,5 +249,13 @@ impl Args {
             return Err(Diag::input(format!("a speed of {x}")).place("--speed").cure("choose more than 0"));
         }
         Ok(())
+    }
+}
+
+/// A file, and the array in it that `#` names.
+pub(super) fn split(name: &str) -> (PathBuf, Option<String>) {
+    match name.rsplit_once('#') {
+        Some((path, array)) if !std::path::Path::new(name).exists() => (path.into(), Some(array.into())),
+        _ => (name.into(), None),
     }
 }

@@ -1,8 +1,9 @@
 //! What there is to place, read from what the user named.
 
-use super::args::{Args, Goal, Unit};
-use super::{Report, Row, judge};
-use crate::cli::{progress, routing_cache};
+use super::args::{Args, Goal, Unit, split};
+use super::found::{MethodRow, Report};
+use crate::cli::cache::routing_cache;
+use crate::cli::progress;
 use crate::experiment::{self, Resolved, Routing};
 use crate::placing::{self, Loads, Site};
 use crate::policy::Policies;
@@ -223,7 +224,7 @@ impl Given {
 
     /// The placement in a file, which has to be of this problem.
     pub(super) fn homes_of(&self, name: &str) -> Result<Homes> {
-        let (path, array) = judge::split(name);
+        let (path, array) = split(name);
         let options = ReadOptions {
             devices: Some(self.problem.groups),
             experts: Some(self.problem.experts),
@@ -246,7 +247,7 @@ impl Given {
         }
     }
 
-    pub(super) fn report(self, a: &Args, methods: Vec<Row>) -> Report {
+    pub(super) fn report(self, a: &Args, methods: Vec<MethodRow>) -> Report {
         let p = &self.problem;
         let mut notes = self.notes.clone();
         if let Some(site) = self.site.as_ref().filter(|_| self.in_seconds) {

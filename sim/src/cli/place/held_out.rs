@@ -1,9 +1,10 @@
 //! Placements on routing that they were not made for: loads with intervals, and a simulated run.
 
-use super::Row;
 use super::args::Args;
+use super::found::{HeldOut, MethodRow, PerToken, Simulated};
 use super::given::Given;
-use crate::cli::{interrupted, progress};
+use crate::cli::progress;
+use crate::cli::terminal::interrupted;
 use crate::experiment::Resolved;
 use crate::metrics::summary::Summary;
 use crate::metrics::tables::Tables;
@@ -17,45 +18,8 @@ use moesim_traces::arrivals::{ArrivalSpec, Length};
 use moesim_traces::{OwnedSequence, Trace};
 use rand::Rng;
 use rayon::prelude::*;
-use serde::Serialize;
 use std::ops::Range;
 use std::sync::Arc;
-
-/// What a placement does on sequences that it has not seen.
-#[derive(Debug, Serialize)]
-pub(super) struct HeldOut {
-    /// Time of the busiest device of each layer, summed, in an iteration with their loads.
-    load: f64,
-    /// What iterations take in batches of their rows, where that is the objective.
-    time: Option<f64>,
-    /// The time, or the load without one, over that of the method named in `against`: the ratio, and how 95 % of bootstrap samples of the sequences (of the
-    /// batches, for the time) spread about it.
-    ratio: Option<f64>,
-    interval: Option<[f64; 2]>,
-    against: Option<&'static str>,
-    /// Copies of a token, each counted as sent from a home in turn.
-    copies_per_token: PerToken,
-    simulated: Option<Simulated>,
-}
-
-#[derive(Debug, Serialize)]
-struct PerToken {
-    between_devices: f64,
-    between_nodes: f64,
-}
-
-/// A run with the placement, on those sequences.
-#[derive(Debug, Serialize)]
-pub(super) struct Simulated {
-    pub(super) output_tokens_per_s: f64,
-    pub(super) imbalance_mean: Option<f64>,
-    pub(super) imbalance_p99: Option<f64>,
-    /// Dispatch and combine, between devices.
-    pub(super) cross_device_bytes: u64,
-    /// Of these, between nodes.
-    pub(super) cross_node_bytes: u64,
-    pub(super) simulated_s: f64,
-}
 
 /// What all are compared with, if it placed anything.
 const AGAINST: [&str; 2] = ["eplb", "contiguous"];
@@ -64,24 +28,12 @@ const SAMPLES: usize = 1000;
 /// Sequences of the simulated run.
 const SEQUENCES: usize = 4096;
 
-impl HeldOut {
-    pub(super) fn simulated(&self) -> Option<&Simulated> {
-        self.simulated.as_ref()
-    }
-    pub(super) fn against(&self) -> Option<&'static str> {
-        self.against
-    }
-    pub(super) fn words(&self) -> (f64, Option<f64>, Option<[f64; 2]>) {
-        (self.time.unwrap_or(self.load), self.ratio, self.interval)
-    }
-}
-
 /// Fills in what each placement does on the held-out part.
 pub(super) fn measure(
     given: &Given,
     a: &Args,
     registry: &Registry,
-    rows: &mut [Row],
+    rows: &mut [MethodRow],
     line: &progress::Line,
 ) -> Result<()> {
     let (Some(trace), Some(resolved)) = (&given.trace, &given.resolved) else { return Ok(()) };

@@ -1,23 +1,14 @@
 //! Placements that are there already.
 
-use super::args::Args;
+use super::args::{Args, split};
 use super::given::Given;
-use crate::cli::{Format, print};
+use crate::cli::terminal::{Format, print};
 use crate::output::json;
 use moesim_core::Result;
 use moesim_solver::file::{self, Placed, ReadOptions};
 use moesim_solver::{Homes, moves};
 use serde::Serialize;
 use std::fmt::Write;
-use std::path::PathBuf;
-
-/// A file, and the array in it that `#` names.
-pub(super) fn split(name: &str) -> (PathBuf, Option<String>) {
-    match name.rsplit_once('#') {
-        Some((path, array)) if !std::path::Path::new(name).exists() => (path.into(), Some(array.into())),
-        _ => (name.into(), None),
-    }
-}
 
 /// The placements to judge beside those that are computed.
 pub(super) fn files(a: &Args, given: &Given) -> Result<Vec<(String, Homes)>> {

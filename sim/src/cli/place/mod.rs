@@ -1,6 +1,7 @@
 //! `moesim place`: where experts should be, how far from the best that can be, and how good it is on routing not seen.
 
 mod args;
+mod found;
 mod given;
 mod held_out;
 mod judge;
@@ -9,77 +10,17 @@ mod searched;
 
 pub(super) use args::Args;
 
-use super::{interrupted, print, progress};
+use super::progress;
+use super::terminal::{interrupted, print};
 use crate::registry::{Entry, Registry};
+use found::{Found, MethodRow};
 use given::Given;
 use moesim_core::{Diag, Result};
 use moesim_solver::file::{self, Placed, PlacementFile};
 use moesim_solver::{Homes, Needs, Placement, Problem, bound};
 use searched::Searched;
-use serde::Serialize;
 use std::sync::Arc;
 use std::time::Instant;
-
-/// What a method found.
-#[derive(Debug, Serialize)]
-pub(super) struct Row {
-    /// The method, or the file that was judged.
-    method: String,
-    /// Why there is nothing more.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    refused: Option<String>,
-    #[serde(flatten)]
-    found: Option<Found>,
-    #[serde(skip)]
-    homes: Option<Homes>,
-}
-
-/// A placement in figures.
-#[derive(Debug, Serialize)]
-struct Found {
-    /// The objective on the training part.
-    objective: f64,
-    /// What no placement beats.
-    bound: f64,
-    /// Objective over bound, less one.
-    gap: Option<f64>,
-    /// Time of the busiest device of each layer, summed.
-    load: f64,
-    load_bound: f64,
-    /// Cost of copies, where rows are known.
-    traffic: Option<f64>,
-    /// Replicas beyond one for each expert, over all layers.
-    redundant: u64,
-    /// What ran, where the method's name does not say it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ran: Option<String>,
-    /// The same input gives the same placement.
-    reproducible: bool,
-    /// Replicas that move from the placement of `--from`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    moves: Option<u64>,
-    /// Wall time of the search.
-    seconds: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    held_out: Option<held_out::HeldOut>,
-}
-
-/// Everything that is printed.
-#[derive(Debug, Serialize)]
-struct Report {
-    objective: String,
-    unit: &'static str,
-    layers: usize,
-    experts: usize,
-    devices: usize,
-    nodes: usize,
-    redundant: usize,
-    iteration_tokens: f64,
-    trained_on: String,
-    held_out_on: Option<String>,
-    notes: Vec<String>,
-    methods: Vec<Row>,
-}
 
 pub(super) fn run(a: &Args, registry: &Registry) -> Result<()> {
     if a.judges_alone() {
@@ -91,7 +32,7 @@ pub(super) fn run(a: &Args, registry: &Registry) -> Result<()> {
     let given = Given::read(a, registry, &line)?;
     line.say("bounds".into());
     let bounds = Bounds { objective: bound::objective(&given.problem), load: bound::load(&given.problem) };
-    let mut rows: Vec<Row> = Vec::new();
+    let mut rows: Vec<MethodRow> = Vec::new();
     for entry in methods {
         line.say(format!("placing: {}", entry.name));
         let row = place(&given, entry, a, bounds, &line);
@@ -103,7 +44,7 @@ pub(super) fn run(a: &Args, registry: &Registry) -> Result<()> {
     for (name, homes) in judge::files(a, &given)? {
         let mut row = figures(&given.problem, &homes, bounds, false, 0.0);
         row.ran = Some("judged, not placed".into());
-        rows.push(Row { method: name, refused: None, found: Some(row), homes: Some(homes) });
+        rows.push(MethodRow { method: name, refused: None, found: Some(row), homes: Some(homes) });
     }
     if rows.iter().all(|r| r.found.is_none()) {
         let why = rows.first().and_then(|r| r.refused.clone()).unwrap_or_default();
@@ -122,8 +63,8 @@ pub(super) fn run(a: &Args, registry: &Registry) -> Result<()> {
 }
 
 /// The placement that is written: the one asked for, or the best of a comparison.
-fn best(rows: &[Row]) -> Option<&Row> {
-    let value = |r: &Row| r.found.as_ref().map_or(f64::INFINITY, |f| f.objective);
+fn best(rows: &[MethodRow]) -> Option<&MethodRow> {
+    let value = |r: &MethodRow| r.found.as_ref().map_or(f64::INFINITY, |f| f.objective);
     rows.iter().filter(|r| r.found.is_some()).reduce(|a, b| if value(b) < value(a) { b } else { a })
 }
 
@@ -140,9 +81,10 @@ fn place(
     a: &Args,
     mut bounds: Bounds,
     line: &progress::Line,
-) -> Result<Row> {
+) -> Result<MethodRow> {
     let method = (entry.make)(&given.policies);
-    let refused = |why: String| Ok(Row { method: entry.name.into(), refused: Some(why), found: None, homes: None });
+    let refused =
+        |why: String| Ok(MethodRow { method: entry.name.into(), refused: Some(why), found: None, homes: None });
     if method.needs() == Needs::Rows && given.problem.traffic.is_none() {
         return refused("needs rows, which counts do not have".into());
     }
@@ -162,7 +104,7 @@ fn place(
     bounds.objective = bounds.objective.max(solution.bound.unwrap_or(0.0));
     let mut found = figures(&problem, &solution.homes, bounds, solution.cut, seconds);
     found.ran = solution.ran;
-    Ok(Row { method: entry.name.into(), refused: None, found: Some(found), homes: Some(solution.homes) })
+    Ok(MethodRow { method: entry.name.into(), refused: None, found: Some(found), homes: Some(solution.homes) })
 }
 
 fn figures(p: &Problem, homes: &Homes, bounds: Bounds, cut: bool, seconds: f64) -> Found {
@@ -208,7 +150,7 @@ fn fill(p: &Problem, homes: &mut Homes) {
     }
 }
 
-fn write(given: &Given, row: &Row, a: &Args, out: &std::path::Path) -> Result<()> {
+fn write(given: &Given, row: &MethodRow, a: &Args, out: &std::path::Path) -> Result<()> {
     let (Some(homes), Some(f)) = (&row.homes, &row.found) else {
         return Err(Diag::run("a placement was lost").cure("report this"));
     };

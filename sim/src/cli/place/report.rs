@@ -1,8 +1,8 @@
 //! What `moesim place` prints.
 
 use super::args::Args;
-use super::{Found, Report};
-use crate::cli::Format;
+use super::found::{Found, Report};
+use crate::cli::terminal::Format;
 use crate::output::json;
 use moesim_core::Result;
 use std::fmt::Write;
@@ -31,10 +31,10 @@ fn table(r: &Report, a: &Args) -> String {
     let rows: Vec<&Found> = r.methods.iter().filter_map(|m| m.found.as_ref()).collect();
     let (held, simulated, traffic) = (
         rows.iter().any(|f| f.held_out.is_some()),
-        rows.iter().any(|f| f.held_out.as_ref().is_some_and(|h| h.simulated().is_some())),
+        rows.iter().any(|f| f.held_out.as_ref().is_some_and(|h| h.simulated.is_some())),
         rows.iter().any(|f| f.traffic.is_some()),
     );
-    let against = rows.iter().find_map(|f| f.held_out.as_ref()?.against());
+    let against = rows.iter().find_map(|f| f.held_out.as_ref()?.against);
     let _ = write!(
         t,
         "{:<width$} {:>11} {:>11} {:>9} {:>11} {:>11} {:>9}",
@@ -83,7 +83,7 @@ fn table(r: &Report, a: &Args) -> String {
             if against.is_some() {
                 let _ = write!(t, " {words:>23}");
             }
-            if let Some(s) = h.simulated() {
+            if let Some(s) = &h.simulated {
                 let n = |x: Option<f64>| x.map_or("-".into(), |x| format!("{x:.3}"));
                 let _ = write!(
                     t,

@@ -1,6 +1,7 @@
 //! How far a search is, and how good what it has.
 
-use crate::cli::{interrupted, progress};
+use crate::cli::progress;
+use crate::cli::terminal::interrupted;
 use moesim_solver::{Watch, bound};
 use std::sync::{Mutex, PoisonError};
 

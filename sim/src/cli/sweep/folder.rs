@@ -2,8 +2,8 @@
 //!
 //! `sweep.toml` says which sweep it is of, `points/NNNN` are run directories, `sweep.csv` and the pictures come at the end.
 
-use super::Args;
-use crate::cli::note;
+use super::args::Args;
+use crate::cli::terminal::note;
 use crate::sweep::Sweep;
 use moesim_core::output::{AtomicFile, Claim, Manifest, clear_partials, create_folders};
 use moesim_core::{Diag, Result, config};

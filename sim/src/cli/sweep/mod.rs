@@ -1,54 +1,21 @@
 //! `moesim sweep`.
 
+mod args;
 mod folder;
 mod point;
 mod report;
 
-use super::force::Force;
-use super::{Format, interrupted, note, print, progress, routing_cache};
+pub(super) use args::Args;
+
+use super::cache::routing_cache;
+use super::progress;
+use super::terminal::{interrupted, note, print};
 use crate::registry::Registry;
 use crate::sweep::Sweep;
 use moesim_core::{Diag, Result, diag};
-use point::{Cells, Done, Fate};
+use point::{Done, Fate};
 use rayon::prelude::*;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-
-#[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    /// Sweep file, or a preset's name (machines)
-    sweep: String,
-    /// Write every point's run directory, the table and the plot here; points have plots of their own if the sweep sets
-    /// output.plots
-    #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
-    #[command(flatten)]
-    force: Force,
-    /// Points at a time [default: one a core]
-    #[arg(long, value_name = "N")]
-    jobs: Option<usize>,
-    /// Go on where an earlier call of the same sweep into the same folder stopped
-    #[arg(long, requires = "out", conflicts_with = "force")]
-    resume: bool,
-    /// Only every N-th point, from the I-th on: shards share one --out; collect them with --resume
-    #[arg(long, value_name = "I/N", requires = "out", conflicts_with = "force", value_parser = shard)]
-    shard: Option<(usize, usize)>,
-    /// The one or two axes of the plot [default: all, if there are no more]
-    #[arg(long, value_name = "KEY[,KEY]", requires = "out", value_delimiter = ',')]
-    plot: Vec<String>,
-    /// How to print the table
-    #[arg(long, value_enum, default_value = "table")]
-    format: Format,
-    /// No progress on standard error
-    #[arg(long)]
-    quiet: bool,
-}
-
-/// Reads `I/N`.
-fn shard(text: &str) -> std::result::Result<(usize, usize), String> {
-    let parts = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
-    parts.filter(|&(i, n)| 1 <= i && i <= n).ok_or_else(|| "write it as 1/4, 2/4, 3/4 or 4/4".to_string())
-}
 
 pub(super) fn run(args: &Args, registry: &Registry) -> Result<()> {
     let mut sweep = Sweep::load(&args.sweep)?;

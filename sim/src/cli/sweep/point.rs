@@ -1,8 +1,10 @@
 //! One point of a sweep.
 
-use super::Args;
-use crate::cli::run::{Options, Ran, simulate};
-use crate::cli::{interrupted, progress};
+use super::args::Args;
+use super::folder;
+use crate::cli::progress;
+use crate::cli::simulate::{Options, Ran, simulate};
+use crate::cli::terminal::interrupted;
 use crate::output::{self, MARKER};
 use crate::registry::Registry;
 use crate::sweep::Sweep;
@@ -96,7 +98,7 @@ pub(super) fn run(sweep: &Sweep, index: usize, args: &Args, registry: &Registry,
         Ok(resolved) => resolved,
         Err(d) => return failed(d),
     };
-    let dir = args.out.as_ref().map(|out| super::folder::point(out, index));
+    let dir = args.out.as_ref().map(|out| folder::point(out, index));
     let shared = args.resume || args.shard.is_some();
     if let (true, Some(dir)) = (shared, &dir) {
         // Only a point of the same experiment counts, and only whole.

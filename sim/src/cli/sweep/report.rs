@@ -1,7 +1,9 @@
 //! The table of a sweep, and its plot.
 
-use super::{Args, Cells, Done, Fate, folder};
-use crate::cli::{Format, note, print};
+use super::args::Args;
+use super::folder;
+use super::point::{Cells, Done, Fate};
+use crate::cli::terminal::{Format, note, print};
 use crate::output;
 use crate::sweep::{Point, Sweep};
 use moesim_core::{Diag, Result};

@@ -1,7 +1,12 @@
 //! `moesim trace`.
 
+mod counts;
+mod stats;
+mod synth;
+mod written;
+
 use super::force::Force;
-use super::{Format, print};
+use super::terminal::{Format, print};
 use crate::output::json;
 use moesim_core::{Diag, Result};
 use moesim_traces::Trace;
@@ -9,9 +14,9 @@ use moesim_traces::edit::{Selection, merge, slice};
 use moesim_traces::export::exporter;
 use moesim_traces::import::{self, Options, Phase, importers};
 use moesim_traces::stats::info;
-use moesim_traces::trace::Summary;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use written::written;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -20,11 +25,11 @@ pub(super) enum Command {
     /// Say what a trace holds
     Info(InfoArgs),
     /// Say how often each expert was selected, out of other tools' counts or a trace
-    Counts(super::counts::Args),
+    Counts(counts::Args),
     /// Say what a trace's routing is like, beside independent draws
-    Stats(super::stats::Args),
+    Stats(stats::Args),
     /// Draw a synthetic trace, like a recorded one or for a model
-    Synth(super::synth::Args),
+    Synth(synth::Args),
     /// Write a trace in a form that other tools read
     Export(ExportArgs),
     /// Write some of a trace's sequences to a trace of their own
@@ -137,12 +142,6 @@ fn range(text: &str) -> std::result::Result<Range<u32>, String> {
     ends.filter(|r: &Range<u32>| !r.is_empty()).ok_or_else(|| rule.to_string())
 }
 
-/// What was written, in one line.
-pub(super) fn written(out: &Path, s: &Summary, note: &str) -> Result<()> {
-    let (sequences, rows, megabytes) = (s.sequences, s.rows, s.bytes as f64 / 1e6);
-    print(&format!("{}: {sequences} sequences{note}, {rows} rows, {megabytes:.1} MB\n", out.display()))
-}
-
 /// What a trace holds: its figures, and what of them is known by the trace alone.
 fn describe(trace: &Trace, format: Format) -> Result<String> {
     let info = info(trace)?;
@@ -217,8 +216,8 @@ pub(super) fn run(command: &Command) -> Result<()> {
                 exporter.loses()
             ))
         }
-        Command::Stats(a) => super::stats::run(a),
-        Command::Synth(a) => super::synth::run(a),
+        Command::Stats(a) => stats::run(a),
+        Command::Synth(a) => synth::run(a),
         Command::Slice(a) => {
             let _claim = a.force.file(Some(&a.out))?;
             let s = &a.selection;
@@ -232,7 +231,7 @@ pub(super) fn run(command: &Command) -> Result<()> {
             let summary = merge(&traces, &a.out)?;
             written(&a.out, &summary, &format!(" renumbered 0 to {}", summary.sequences.saturating_sub(1)))
         }
-        Command::Counts(a) => super::counts::run(a),
+        Command::Counts(a) => counts::run(a),
         Command::Info(a) => {
             let trace = Trace::open(&a.trace)?;
             print(&describe(&trace, a.format)?)

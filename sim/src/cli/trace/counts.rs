@@ -1,6 +1,6 @@
 //! `moesim trace counts`.
 
-use super::{Format, print};
+use crate::cli::terminal::{Format, print};
 use crate::output::json;
 use moesim_core::Result;
 use moesim_traces::counts::{self, ExpertCounts};
@@ -12,7 +12,7 @@ use std::path::PathBuf;
 const TOP: usize = 4;
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(in crate::cli) struct Args {
     /// A file or folder with counts, or a trace in moesim's container
     source: PathBuf,
     /// Its format: trace, imatrix, tensorrt-llm, sglang, coactivation or eplb [default: detected]

@@ -1,7 +1,9 @@
 //! `moesim trace synth`.
 
-use super::force::Force;
-use super::{Format, interrupted, print, progress};
+use super::written::written;
+use crate::cli::force::Force;
+use crate::cli::progress;
+use crate::cli::terminal::{Format, interrupted, print};
 use crate::output::json;
 use moesim_core::{Diag, Result};
 use moesim_traces::counts::read;
@@ -41,7 +43,7 @@ pub(super) struct KindArgs {
 }
 
 #[derive(Clone, Debug, clap::Args)]
-pub(super) struct Args {
+pub(in crate::cli) struct Args {
     #[command(flatten)]
     kind: KindArgs,
     /// The container to write [default: none, the comparison alone]
@@ -103,7 +105,7 @@ pub(super) fn run(a: &Args) -> Result<()> {
     let summary = write(&router, meta, (sequences, &length), a.seed, out, &mut watch)?;
     line.done();
     match a.format {
-        Format::Table => super::trace::written(out, &summary, ""),
+        Format::Table => written(out, &summary, ""),
         Format::Json => Ok(()),
     }
 }

@@ -1,7 +1,7 @@
 //! `moesim trace stats`.
 
-use super::force::Force;
-use super::{Format, note, print};
+use crate::cli::force::Force;
+use crate::cli::terminal::{Format, note, print};
 use crate::output::json;
 use moesim_core::output::AtomicDir;
 use moesim_core::{Diag, Result};
@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(in crate::cli) struct Args {
     /// A trace in moesim's container
     trace: PathBuf,
     /// A CSV file with the columns `sequence` (its number) and `topic` [default: topics are found in the routing]
