@@ -78,8 +78,8 @@ impl Run {
     pub fn summary(&self) -> Value {
         serde_json::from_str(&self.text("summary.json")).unwrap()
     }
-    pub fn table(&self, name: &str) -> Table {
-        Table::new(&self.text(name))
+    pub fn table(&self, name: &str) -> Csv {
+        Csv::new(&self.text(name))
     }
     /// Every file by its name in the folder, but what differs from host to host.
     pub fn files(&self) -> BTreeMap<String, Vec<u8>> {
@@ -106,12 +106,12 @@ pub fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 /// A CSV table.
-pub struct Table {
+pub struct Csv {
     header: Vec<String>,
     pub rows: Vec<Vec<String>>,
 }
 
-impl Table {
+impl Csv {
     pub fn new(text: &str) -> Self {
         let mut reader = csv::Reader::from_reader(text.as_bytes());
         let header = reader.headers().unwrap().iter().map(str::to_string).collect();

@@ -1,6 +1,6 @@
 //! Is a folder with the final name complete, whatever ends the process: Ctrl-C, a kill, a full disk?
 
-use crate::common::{NO_CACHE, Place, Table};
+use crate::common::{Csv, NO_CACHE, Place};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -131,7 +131,7 @@ fn a_killed_run_leaves_no_folder_with_the_final_name() {
             let read = |name: &str| std::fs::read_to_string(p.path("short").join(name)).unwrap();
             let summary: serde_json::Value = serde_json::from_str(&read("summary.json")).unwrap();
             assert_eq!(summary["requests"]["finished"], 40);
-            assert_eq!(Table::new(&read("requests.csv")).rows.len(), 40);
+            assert_eq!(Csv::new(&read("requests.csv")).rows.len(), 40);
             assert!(p.path("short/timing.json").exists() && p.path("short/plots").is_dir());
         }
     }

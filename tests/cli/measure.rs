@@ -140,7 +140,7 @@ fn processors_are_measured() {
     for key in ["read_bytes_per_s", "write_bytes_per_s", "copy_bytes_per_s", "flop_per_s", "experts_bytes_per_s"] {
         assert!(number(&summary, key) > 1e6, "{summary}");
     }
-    let table = Table::new(&p.text("cpu.csv"));
+    let table = Csv::new(&p.text("cpu.csv"));
     let [low, middle, high] = ["low_us", "latency_us", "high_us"].map(|c| table.column::<f64>(c));
     assert!((0..table.rows.len()).all(|i| low[i] <= middle[i] && middle[i] <= high[i] && low[i] > 0.0));
     assert!(table.column::<u32>("repeats").iter().all(|n| *n >= 3));

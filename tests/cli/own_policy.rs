@@ -1,6 +1,6 @@
 //! Does a user's own crate get the whole command line with its policy in it?
 
-use crate::common::{Place, SMALL, Table};
+use crate::common::{Csv, Place, SMALL};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -29,7 +29,7 @@ fn a_placement_rule_of_ones_own() {
     let out = run(&args);
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     // Expert e of layer l is on device (e + l) mod 8.
-    let experts = Table::new(&std::fs::read_to_string(p.path("run/experts.csv")).unwrap());
+    let experts = Csv::new(&std::fs::read_to_string(p.path("run/experts.csv")).unwrap());
     let column = |name| experts.column::<usize>(name);
     let rows = column("layer").into_iter().zip(column("expert")).zip(column("devices"));
     assert_eq!(rows.clone().count(), 24 * 32);

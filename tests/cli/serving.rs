@@ -198,7 +198,7 @@ fn turns_follow_their_answers() {
     assert!(p.ok(&["run", "quickstart", "--quiet", "--set", &set]).contains("20 of "));
     // What is asked does not depend on the machine.
     let slow = p.run("quickstart", "slow", &[&set, "hardware.device.memory.bandwidth=0.5 TB/s"]).table("requests.csv");
-    let pairs = |t: &crate::common::Table| {
+    let pairs = |t: &crate::common::Csv| {
         let mut all: Vec<_> = t.column::<u64>("id").into_iter().zip(t.column::<u32>("prompt_tokens")).collect();
         all.sort_unstable();
         all

@@ -1,6 +1,6 @@
 //! Does a sweep show all that it found, whatever became of some of its points?
 
-use crate::common::{Place, Table};
+use crate::common::{Csv, Place};
 
 const SMALL: &str = "base = \"quickstart\"\nset = { \"workload.arrivals.requests\" = 4 }\n";
 
@@ -23,7 +23,7 @@ fn a_refused_point_is_a_row() {
     assert!(lines[0].starts_with("attention_tp  status   bottleneck  tpot p50 (ms)"), "{said}");
     assert!(lines[3].starts_with("3             refused"), "{said}");
     assert!(lines[5].starts_with("refused: [3]: deployment.attention_tp: "), "{said}");
-    let table = Table::new(&p.text("out/sweep.csv"));
+    let table = Csv::new(&p.text("out/sweep.csv"));
     let rows: Vec<&str> = table.rows.iter().map(|r| r[1].as_str()).collect();
     assert_eq!(rows, ["ok", "ok", "refused"]);
     assert!(table.rows[2][4].contains("attention_tp"), "{:?}", table.rows[2]);

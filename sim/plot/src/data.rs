@@ -65,18 +65,18 @@ impl RunData {
     ///
     /// # Errors
     /// An input error if the file cannot be read or lacks one of `columns`.
-    pub fn table(&self, file: &str, columns: &[&str]) -> Result<Option<Table>> {
+    pub fn table(&self, file: &str, columns: &[&str]) -> Result<Option<CsvTable>> {
         let path = self.dir.join(file);
         if path.symlink_metadata().is_err() {
             return Ok(None);
         }
-        Table::open(&path, columns).map(Some)
+        CsvTable::open(&path, columns).map(Some)
     }
 }
 
 /// A CSV table with a header, read row by row.
 #[derive(Debug)]
-pub struct Table {
+pub struct CsvTable {
     path: PathBuf,
     reader: csv::Reader<File>,
     header: csv::StringRecord,
@@ -85,7 +85,7 @@ pub struct Table {
     row: u64,
 }
 
-impl Table {
+impl CsvTable {
     /// Opens the table and finds `columns` in its header.
     ///
     /// # Errors
@@ -113,10 +113,10 @@ impl Table {
     ///
     /// # Errors
     /// An input error, with file and row, if it is not CSV, not UTF-8, or not as long as the header.
-    pub fn next_row(&mut self) -> Result<Option<Row<'_>>> {
+    pub fn next_row(&mut self) -> Result<Option<CsvRow<'_>>> {
         self.row += 1;
         match self.reader.read_record(&mut self.record) {
-            Ok(true) => Ok(Some(Row { table: self })),
+            Ok(true) => Ok(Some(CsvRow { table: self })),
             Ok(false) => Ok(None),
             Err(e) => Err(malformed(&self.path, self.row, e)),
         }
@@ -136,13 +136,13 @@ fn malformed(path: &Path, row: u64, e: csv::Error) -> Diag {
     Diag::input(problem).file(path).place(place).cure("write the run again; the file was changed or cut")
 }
 
-/// One row of a [`Table`].
+/// One row of a [`CsvTable`].
 #[derive(Debug)]
-pub struct Row<'a> {
-    table: &'a Table,
+pub struct CsvRow<'a> {
+    table: &'a CsvTable,
 }
 
-impl Row<'_> {
+impl CsvRow<'_> {
     /// The text of the `i`-th of the columns asked for.
     pub fn text(&self, i: usize) -> &str {
         self.cell(self.table.columns[i])
@@ -161,7 +161,7 @@ impl Row<'_> {
     /// The same for column `i` of the file.
     ///
     /// # Errors
-    /// As for [`Row::number`].
+    /// As for [`CsvRow::number`].
     pub fn cell_number(&self, i: usize) -> Result<Option<f64>> {
         let text = self.cell(i);
         if text.is_empty() {

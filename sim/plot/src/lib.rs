@@ -23,9 +23,9 @@ mod sweep;
 mod timeline;
 mod utilisation;
 
-pub use data::{Row, RunData, Table};
+pub use data::{CsvRow, CsvTable, RunData};
 pub use head::head;
-pub use panels::{Line, Panel, panels};
+pub use panels::{Panel, PanelLine, panels};
 pub use png::png;
 pub use scatter::{roofline, scatter};
 pub use sweep::{SweepPoint, SweepTable, sweep_plot};

@@ -6,7 +6,7 @@ use crate::palette::SERIES;
 
 /// A line of a panel.
 #[derive(Clone, Debug)]
-pub struct Line {
+pub struct PanelLine {
     /// What it is, for the legend.
     pub name: String,
     /// Its points, by ascending x; not-a-number and infinities are left out.
@@ -23,7 +23,7 @@ pub struct Panel {
     /// The y axis, which starts at 0 unless values are below.
     pub y: String,
     /// The lines.
-    pub lines: Vec<Line>,
+    pub lines: Vec<PanelLine>,
 }
 
 const HIGH: f64 = 190.0;
@@ -33,7 +33,8 @@ const DOTS: usize = 80;
 
 /// Draws panels in two columns, as SVG. Panels without points are left out.
 pub fn panels(title: &str, below: &str, all: &[Panel]) -> String {
-    let finite = |l: &Line| l.points.iter().copied().filter(|p| p.0.is_finite() && p.1.is_finite()).collect::<Vec<_>>();
+    let finite =
+        |l: &PanelLine| l.points.iter().copied().filter(|p| p.0.is_finite() && p.1.is_finite()).collect::<Vec<_>>();
     let shown: Vec<&Panel> = all.iter().filter(|p| p.lines.iter().any(|l| !finite(l).is_empty())).collect();
     let names = shown.first().map_or(&[][..], |p| &p.lines);
     let legend: Vec<(String, _)> = names.iter().zip(SERIES).map(|(l, c)| (l.name.clone(), c)).collect();
@@ -78,7 +79,7 @@ mod tests {
 
     #[test]
     fn lines_that_are_there_are_drawn() {
-        let line = |name: &str, points: Vec<(f64, f64)>| Line { name: name.into(), points };
+        let line = |name: &str, points: Vec<(f64, f64)>| PanelLine { name: name.into(), points };
         let panel = |lines| Panel { title: "title".into(), x: "size".into(), y: "rate".into(), lines };
         let full =
             panel(vec![line("trace", vec![(1.0, 2.0), (256.0, 3.0)]), line("independent", vec![(1.0, f64::NAN)])]);

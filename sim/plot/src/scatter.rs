@@ -68,12 +68,12 @@ fn clouds(title: &str, below: &str, all: &[Panel], diagonal: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::panels::Line;
+    use crate::panels::PanelLine;
 
     #[test]
     fn clouds_are_drawn_and_thinned() {
         let points: Vec<(f64, f64)> = (1..5000).map(|i| (f64::from(i), f64::from(i) * 1.1)).collect();
-        let line = Line { name: "predicted".into(), points };
+        let line = PanelLine { name: "predicted".into(), points };
         let panel = Panel { title: "kernel".into(), x: "measured, ms".into(), y: "ms".into(), lines: vec![line] };
         let svg = scatter("Check", "below", &[panel]);
         let dots = svg.matches("<circle").count();

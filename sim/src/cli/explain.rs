@@ -49,7 +49,7 @@ pub(super) fn run(args: &Args, registry: &Registry) -> Result<()> {
     let resolved = experiment::load(&args.experiment, &set)?;
     let label =
         |d: Diag| if d.file.is_some() || d.place.as_deref() == Some("--layer") { d } else { d.file(&resolved.label) };
-    let line = progress::Line::new(args.quiet);
+    let line = progress::ProgressLine::new(args.quiet);
     let cache = routing_cache()?;
     let open = || cache.open(&resolved, &|text| line.say(text)).map(|o| o.trace);
     let mut s = Simulation::new(&resolved, registry, open, Tables::default()).map_err(label)?;

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 /// A line that says how far a run is.
 #[derive(Clone, Debug)]
-pub(super) struct Line {
+pub(super) struct ProgressLine {
     bar: ProgressBar,
 }
 
-impl Line {
+impl ProgressLine {
     /// Hidden if `quiet` or if standard error is no terminal.
     pub(super) fn new(quiet: bool) -> Self {
         let bar = ProgressBar::new_spinner();

@@ -42,7 +42,7 @@ pub(super) fn run(args: &Args, registry: &Registry) -> Result<()> {
     set.extend(args.seed.map(|s| format!("seed={s}")));
     let resolved = experiment::load(&args.experiment, &set)?;
     let _claim = args.force.folder(args.out.as_deref(), MARKER)?;
-    let line = progress::Line::new(args.quiet);
+    let line = progress::ProgressLine::new(args.quiet);
     let options = Options { out: args.out.as_deref(), timeline: args.timeline };
     let cache = routing_cache()?;
     let open = || cache.open(&resolved, &|text| line.say(text));

@@ -65,7 +65,7 @@ pub(super) fn simulate(
     registry: &Registry,
     open: impl FnOnce() -> Result<Opened>,
     options: &Options,
-    line: &progress::Line,
+    line: &progress::ProgressLine,
 ) -> Result<Ran> {
     let begin = Instant::now();
     let output = resolved.experiment.output;

@@ -35,7 +35,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, registry: &Registry) -> Result<()> {
     // The folder holds folders of runs, each with a marker of its own.
     let _claim = args.force.folder(args.out.as_deref(), Manifest::NAME)?;
-    let line = progress::Line::new(args.quiet);
+    let line = progress::ProgressLine::new(args.quiet);
     let (cache, say) = (routing_cache()?, |text| line.say(text));
     let mut outcomes: Vec<Outcome> = Vec::new();
     for (label, file) in files()? {

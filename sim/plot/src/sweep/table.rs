@@ -1,6 +1,6 @@
 //! The table of a sweep.
 
-use crate::data::Table;
+use crate::data::CsvTable;
 use moesim_core::diag::{Diag, Result, unknown};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -37,7 +37,7 @@ impl SweepTable {
     pub fn from_csv(path: impl AsRef<Path>, keys: &[String]) -> Result<Self> {
         let path = path.as_ref();
         let columns: Vec<&str> = keys.iter().map(String::as_str).chain(["status"]).collect();
-        let mut table = Table::open(path, &columns)?;
+        let mut table = CsvTable::open(path, &columns)?;
         let header: Vec<String> = table.header().map(str::to_string).collect();
         let status = header.iter().position(|h| h == "status").unwrap_or(0);
         let mut metrics: Vec<(usize, String, bool)> = (status + 1..header.len())

@@ -150,7 +150,7 @@ fn pictures(dir: &Path, rows: &[Compared]) -> Result<()> {
     let of = |(family, precision): &(&str, &str)| {
         rows.iter().filter(|r| r.family == *family && r.precision == *precision).collect::<Vec<_>>()
     };
-    let line = |name: &str, points: Vec<(f64, f64)>| moesim_plot::Line { name: name.into(), points };
+    let line = |name: &str, points: Vec<(f64, f64)>| moesim_plot::PanelLine { name: name.into(), points };
     let times = |name: &(&str, &str)| {
         let own = of(name);
         let cloud = |what: &str, y: fn(&Compared) -> f64| {

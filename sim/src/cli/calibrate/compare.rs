@@ -223,7 +223,7 @@ fn price(
         set.insert(0, format!("hardware={:?}", a.input.hardware.as_deref().unwrap_or(hardware)));
     }
     let resolved = experiment::load(&a.experiment, &set)?;
-    let line = progress::Line::new(false);
+    let line = progress::ProgressLine::new(false);
     let cache = routing_cache()?;
     let ops: Vec<Op> = own.iter().map(|k| k.op).collect();
     let families: Vec<&str> = own.iter().chain(fastest).map(|k| k.family.as_str()).collect();

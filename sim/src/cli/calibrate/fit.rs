@@ -69,7 +69,7 @@ pub(super) fn run(a: &Args) -> Result<()> {
     let (mut kernels, mut tables) = (Vec::new(), Vec::new());
     match a.kind {
         Kind::Form => {
-            let line = progress::Line::new(false);
+            let line = progress::ProgressLine::new(false);
             for m in &measured {
                 let [_, family, precision] = m.names();
                 line.say(format!("fitting {family} {precision} ({} rows)", m.rows()));

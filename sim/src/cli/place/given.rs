@@ -35,7 +35,7 @@ pub(super) struct Given {
 }
 
 impl Given {
-    pub(super) fn read(a: &Args, registry: &Registry, line: &progress::Line) -> Result<Self> {
+    pub(super) fn read(a: &Args, registry: &Registry, line: &progress::ProgressLine) -> Result<Self> {
         a.check()?;
         let resolved = resolve(a)?;
         let site = resolved.as_ref().map(|r| Site::new(r, registry)).transpose()?;
@@ -123,7 +123,7 @@ impl Given {
         })
     }
 
-    fn from_trace(a: &Args, site: Option<Site>, resolved: Resolved, line: &progress::Line) -> Result<Self> {
+    fn from_trace(a: &Args, site: Option<Site>, resolved: Resolved, line: &progress::ProgressLine) -> Result<Self> {
         let site = site.ok_or_else(|| Diag::run("no site").cure("report this"))?;
         let mut trace = routing_cache()?.open(&resolved, &|text| line.say(text))?.trace;
         check_trace(&site.plan, &trace)?;

@@ -34,7 +34,7 @@ pub(super) fn measure(
     a: &Args,
     registry: &Registry,
     rows: &mut [MethodRow],
-    line: &progress::Line,
+    line: &progress::ProgressLine,
 ) -> Result<()> {
     let (Some(trace), Some(resolved)) = (&given.trace, &given.resolved) else { return Ok(()) };
     if given.held_out.is_empty() {

@@ -27,7 +27,7 @@ pub(super) fn run(a: &Args, registry: &Registry) -> Result<()> {
         return judge::alone(a);
     }
     let _claim = a.force.file(a.out.as_deref())?;
-    let line = progress::Line::new(a.quiet);
+    let line = progress::ProgressLine::new(a.quiet);
     let methods = a.methods(registry)?;
     let given = Given::read(a, registry, &line)?;
     line.say("bounds".into());
@@ -80,7 +80,7 @@ fn place(
     entry: &Entry<dyn Placement>,
     a: &Args,
     mut bounds: Bounds,
-    line: &progress::Line,
+    line: &progress::ProgressLine,
 ) -> Result<MethodRow> {
     let method = (entry.make)(&given.policies);
     let refused =

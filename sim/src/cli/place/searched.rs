@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 pub(super) struct Searched {
     method: &'static str,
     bound: f64,
-    line: progress::Line,
+    line: progress::ProgressLine,
     state: Mutex<State>,
 }
 
@@ -23,7 +23,7 @@ struct State {
 
 impl Searched {
     /// Of a method whose objective no placement makes less than `bound`.
-    pub(super) fn new(method: &'static str, bound: f64, line: progress::Line) -> Self {
+    pub(super) fn new(method: &'static str, bound: f64, line: progress::ProgressLine) -> Self {
         Self { method, bound, line, state: Mutex::default() }
     }
 }

@@ -27,7 +27,7 @@ pub(super) fn run(args: &Args, registry: &Registry) -> Result<()> {
     let (first, every) = args.shard.unwrap_or((1, 1));
     let own: Vec<usize> = (0..sweep.points.len()).filter(|i| i % every == first - 1).collect();
     // What can be refused is before the first point runs.
-    let line = progress::Line::new(args.quiet);
+    let line = progress::ProgressLine::new(args.quiet);
     line.say(format!("checking {} points", own.len()));
     let refused: Vec<Option<Fate>> = pool.install(|| {
         own.par_iter().map(|&i| if interrupted() { None } else { point::refused(&sweep, i, registry) }).collect()

@@ -117,7 +117,7 @@ pub(super) fn run(sweep: &Sweep, index: usize, args: &Args, registry: &Registry,
     let claim = dir.as_deref().filter(|_| args.shard.is_some()).map(|d| Claim::folder(d, MARKER, true)).transpose();
     let options = Options { out: dir.as_deref(), timeline: false };
     let ran = claim.and_then(|_claim| {
-        simulate(&resolved, registry, || sweep.trace(&resolved, say), &options, &progress::Line::new(true))
+        simulate(&resolved, registry, || sweep.trace(&resolved, say), &options, &progress::ProgressLine::new(true))
     });
     let Ran { summary, written, .. } = match ran {
         Ok(ran) => ran,

@@ -5,7 +5,7 @@ use crate::cli::terminal::{Format, note, print};
 use crate::output::json;
 use moesim_core::output::AtomicDir;
 use moesim_core::{Diag, Result};
-use moesim_plot::{Line, Panel, panels, png};
+use moesim_plot::{Panel, PanelLine, panels, png};
 use moesim_traces::Trace;
 use moesim_traces::stats::{BATCHES, DEVICES, EIGHTHS, Figures, LAGS, Labels, LayerFigures, Phases, Report, Topics};
 use std::fmt::Write as _;
@@ -166,7 +166,7 @@ fn table(r: &Report) -> String {
 /// Trace and independent draws, in small charts.
 fn picture(r: &Report) -> String {
     let both = |f: &dyn Fn(&Figures) -> Vec<(f64, f64)>| {
-        let line = |name: &str, figures| Line { name: name.to_string(), points: f(figures) };
+        let line = |name: &str, figures| PanelLine { name: name.to_string(), points: f(figures) };
         vec![line("trace", &r.trace), line("independent draws", &r.independent)]
     };
     let panel = |title: &str, x: &str, y: &str, f: &dyn Fn(&Figures) -> Vec<(f64, f64)>| Panel {

@@ -87,7 +87,7 @@ struct Fitted {
 
 pub(super) fn run(a: &Args) -> Result<()> {
     let _claim = a.force.file(a.out.as_deref())?;
-    let line = progress::Line::new(false);
+    let line = progress::ProgressLine::new(false);
     line.say("fitting".into());
     let wanted = a.clone();
     let Fitted { router, meta, sequences, like, text } = unless_interrupted(move || fit(&wanted))?;
