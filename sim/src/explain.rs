@@ -270,7 +270,7 @@ fn straggling(g: &Graph, own: &[usize]) -> Option<Straggling> {
     Some(Straggling { mean_s, longest_s: Picos(longest).seconds(), device })
 }
 
-fn by_link(s: &Simulation, g: &Graph, sent: &[Option<&crate::policy::network::Sent>], time_s: f64) -> Vec<ByLink> {
+fn by_link(s: &Simulation, g: &Graph, sent: &[Option<&crate::network::Sent>], time_s: f64) -> Vec<ByLink> {
     let links = s.plan.machine.topology.links();
     let mut found: BTreeMap<u32, ByLink> = BTreeMap::new();
     let new = |link: u32| ByLink {

@@ -2,30 +2,36 @@
 //!
 //! * [`experiment`]: what is simulated, in one file.
 //! * [`machine`]: the model laid out on the hardware; costs of everything but the experts.
-//! * [`calibrated`]: which calibrated kernels a run uses.
+//! * [`costs`]: which calibrated kernels a run uses.
 //! * [`routing`]: which experts each token selects, revealed layer by layer.
 //! * [`serving`]: ranks, batches, KV cache.
+//! * [`network`]: collectives, and how tokens travel to their experts.
+//! * [`lowering`]: what a layer's operations are appended with.
 //! * [`policy`]: how a layer's experts are executed; [`registry`]: every policy by name.
+//! * [`replacement`]: experts that move while a run serves; [`placing`]: where they are at its start.
 //! * [`engine`]: operations on resources, advanced by events or in one pass.
 //! * [`simulation`]: one run; [`metrics`] and [`output`]: what it reports; [`sweep`]: many runs.
 //! * [`explain`]: where the time of one iteration goes.
 //! * [`cli`]: the command line.
 
-pub mod calibrated;
+mod cache_line;
 pub mod cli;
+pub mod costs;
 pub mod engine;
 pub mod experiment;
 pub mod explain;
 #[cfg(test)]
 mod keys;
+pub mod lowering;
 pub mod machine;
 pub mod metrics;
+pub mod network;
 pub mod output;
 mod paths;
 pub mod placing;
 pub mod policy;
-mod prefetch;
 pub mod registry;
+pub mod replacement;
 pub mod routing;
 pub mod serving;
 pub mod simulation;

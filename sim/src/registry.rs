@@ -1,11 +1,8 @@
 //! Every policy by name. A user's own crate adds to [`Registry::builtin`] and gets the whole command line.
 
-use crate::policy::dispatch::{Flat, Hierarchical, PerSelection};
-use crate::policy::expert_parallel::ExpertParallel;
-use crate::policy::on_demand::OnDemand;
-use crate::policy::on_demand_belady::OnDemandBelady;
-use crate::policy::pim_split::PimSplit;
-use crate::policy::{Dispatch, Executing, ExecutionPolicy, OraclePolicy, Policies};
+use crate::network::dispatch::{Dispatch, Flat, Hierarchical, PerSelection};
+use crate::policy::execution::{ExpertParallel, OnDemand, OnDemandBelady, PimSplit};
+use crate::policy::{Executing, ExecutionPolicy, OraclePolicy, Policies};
 use crate::serving::{ChunkedPrefill, LeastLoaded, LoadBalancer, RoundRobin, Scheduler};
 use moesim_core::{Diag, Result, diag};
 use moesim_solver::Placement;

@@ -1,9 +1,9 @@
 //! Sweeps: a grid of experiments over any keys.
 
-use crate::experiment::{self, Assignment, Profiles, Resolved, Routing};
+use crate::experiment::{self, Assignment, Profiles, Resolved};
 use crate::metrics::tables::Tables;
 use crate::registry::Registry;
-use crate::routing::{Cache, Opened, Origin};
+use crate::routing::{Cache, Opened, Origin, Routing};
 use crate::simulation::Simulation;
 use moesim_core::output::content_hash;
 use moesim_core::{Diag, Result, config};
@@ -221,7 +221,7 @@ impl Sweep {
         if let Some(t) = traces.get(&key) {
             return Ok(Opened { trace: t.clone(), from: Origin::Shared });
         }
-        let opened = self.cache.open(resolved, say)?;
+        let opened = self.cache.open(resolved.routing(), say)?;
         traces.insert(key, opened.trace.clone());
         Ok(opened)
     }

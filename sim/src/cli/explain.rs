@@ -51,7 +51,7 @@ pub(super) fn run(args: &Args, registry: &Registry) -> Result<()> {
         |d: Diag| if d.file.is_some() || d.place.as_deref() == Some("--layer") { d } else { d.file(&resolved.label) };
     let line = progress::ProgressLine::new(args.quiet);
     let cache = routing_cache()?;
-    let open = || cache.open(&resolved, &|text| line.say(text)).map(|o| o.trace);
+    let open = || cache.open(resolved.routing(), &|text| line.say(text)).map(|o| o.trace);
     let mut s = Simulation::new(&resolved, registry, open, Tables::default()).map_err(label)?;
     let mut done = 0u64;
     let found = explain(&mut s, args.iteration, args.layer, &mut || {

@@ -45,7 +45,7 @@ pub(super) fn run(args: &Args, registry: &Registry) -> Result<()> {
     let line = progress::ProgressLine::new(args.quiet);
     let options = Options { out: args.out.as_deref(), timeline: args.timeline };
     let cache = routing_cache()?;
-    let open = || cache.open(&resolved, &|text| line.say(text));
+    let open = || cache.open(resolved.routing(), &|text| line.say(text));
     let Ran { summary, timing, written } = simulate(&resolved, registry, open, &options, &line)?;
     line.done();
     let out = args.out.as_deref().filter(|_| written.is_ok());

@@ -59,7 +59,7 @@ pub(super) fn run(args: &Args, registry: &Registry) -> Result<()> {
                     .map_err(|e| Diag::run(format!("cannot make the folder: {e}")).file(parent))?;
             }
             let options = Options { out: out.as_deref(), timeline: false };
-            let open = || placed.map_or_else(|| cache.open(&resolved, &say), Ok);
+            let open = || placed.map_or_else(|| cache.open(resolved.routing(), &say), Ok);
             let ran = simulate(&resolved, registry, open, &options, &line)?;
             ran.written?.iter().for_each(|n| note(n));
             let summary = serde_json::to_value(&ran.summary).map_err(|e| Diag::run(format!("no summary: {e}")))?;

@@ -1,6 +1,6 @@
 //! The pending events.
 
-use crate::prefetch::prefetch;
+use crate::cache_line::prefetch;
 
 /// A priority queue of events ordered by (time, sequence): equal times come out first in, first out.
 ///

@@ -2,8 +2,10 @@
 
 mod attention;
 mod experts;
+mod memory;
 mod plan;
 mod ranks;
+mod slots;
 
 pub use attention::Batch;
 pub(crate) use plan::work;

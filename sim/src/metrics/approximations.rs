@@ -1,7 +1,8 @@
 //! What a run approximates, each in a sentence of the summary.
 
-use crate::experiment::NetworkFidelity;
-use crate::simulation::{Simulation, replacement};
+use crate::network::NetworkFidelity;
+use crate::replacement;
+use crate::simulation::Simulation;
 use moesim_solver::traffic::Mode;
 use moesim_traces::model::Moe;
 
@@ -10,13 +11,12 @@ pub(super) fn approximations(s: &Simulation) -> Vec<String> {
     let plan = &s.plan;
     let mut out: Vec<String> = Vec::new();
     let rooflines: Vec<&str> =
-        s.costs.iter().filter(|c| c.1.starts_with(crate::calibrated::ROOFLINE)).map(|c| *c.0).collect();
+        s.costs.iter().filter(|c| c.1.starts_with(crate::costs::ROOFLINE)).map(|c| *c.0).collect();
     if !rooflines.is_empty() {
-        let all =
-            if rooflines.len() == crate::calibrated::WHAT.len() { "all operations" } else { &rooflines.join(", ") };
+        let all = if rooflines.len() == crate::costs::WHAT.len() { "all operations" } else { &rooflines.join(", ") };
         out.push(format!("costs of {all} are rooflines with assumed achievable fractions, not calibrated"));
     }
-    if s.costs.values().any(|c| c.contains(crate::calibrated::DONOR)) {
+    if s.costs.values().any(|c| c.contains(crate::costs::DONOR)) {
         out.push("some kernels take fractions of peaks, and fixed times as they are, from a device that was measured (see costs)".into());
     }
     let exchange = s.network.kernels();

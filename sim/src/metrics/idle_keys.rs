@@ -2,8 +2,9 @@
 //!
 //! A test (`sim/src/keys.rs`) changes every key of every schema: what changes no result and is not refused must be said here.
 
-use crate::experiment::{Experiment, Routing};
+use crate::experiment::Experiment;
 use crate::policy::CacheFraction;
+use crate::routing::Routing;
 use crate::simulation::Simulation;
 use moesim_traces::model::Moe;
 

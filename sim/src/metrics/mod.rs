@@ -4,6 +4,7 @@
 //! * [`series`]: time series of a fixed number of bins that double in width.
 //! * [`recorder`]: collects during the run; [`summary`]: the file at its end, with `amounts` and `approximations`.
 //! * [`rejection`]: requests that can never be served, and why.
+//! * [`timeline`]: operations for a viewer of traces.
 //! * [`tables`]: rows that stream to disk; `idle_keys`: keys that change nothing, said in the summary.
 
 mod amounts;
@@ -15,3 +16,4 @@ pub mod rejection;
 pub mod series;
 pub mod summary;
 pub mod tables;
+pub mod timeline;

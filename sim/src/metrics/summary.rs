@@ -7,9 +7,11 @@ use super::recorder::{Binding, Recorder};
 use super::rejection::Rejection;
 use crate::engine::OpKind;
 use crate::experiment::{Experiment, Fidelity};
+use crate::placing::PlacementReport;
 use crate::policy::CacheReport;
+use crate::replacement::{ReplacementReport, Replacer};
 use crate::routing::{Provenance, Selections};
-use crate::simulation::{PlacementReport, ReplacementReport, Simulation, replacement};
+use crate::simulation::Simulation;
 use moesim_core::Diag;
 use moesim_core::Sourced;
 use serde::Serialize;
@@ -337,7 +339,7 @@ impl Summary {
                 largest_multiplicity: r.multiplicity,
             },
             placement: s.placement.clone(),
-            replacement: s.replacement.as_ref().map(replacement::Replacer::report),
+            replacement: s.replacement.as_ref().map(Replacer::report),
             requests: Requests {
                 admitted: r.admitted,
                 finished: r.finished,

@@ -1,7 +1,5 @@
 //! The run directory.
 
-pub mod timeline;
-
 use crate::engine::NO_DEVICE;
 use crate::experiment::Resolved;
 use crate::metrics::summary::Summary;
@@ -68,7 +66,7 @@ pub fn experiment(resolved: &Resolved, routing: &str) -> Result<String> {
         let hash = if hashes.len() == 1 { hashes.remove(0) } else { content_hash(hashes.concat().as_bytes()) };
         out += &format!("# Arrivals: {}, hash {hash}.\n", path.display());
     }
-    if let crate::experiment::Routing::Trace { path, .. } = &mut x.workload.routing {
+    if let crate::routing::Routing::Trace { path, .. } = &mut x.workload.routing {
         let file = resolved.base.join(&*path);
         absolute(path, &file)?;
     }

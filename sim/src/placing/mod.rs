@@ -6,10 +6,10 @@
 //!   all-to-all shows them; the sum over devices, over their number.
 //! * Time is both in batches of rows: see [`moesim_solver::time`].
 
-use crate::calibrated::{Calibrated, compute_share};
+use crate::costs::{Calibrated, compute_share};
 use crate::experiment::Resolved;
 use crate::machine::{Machine, Plan};
-use crate::policy::Dispatch;
+use crate::network::Dispatch;
 use crate::registry::Registry;
 use moesim_core::{Diag, Result};
 use moesim_hwmodels::cost::grouped_mlp;
@@ -21,6 +21,13 @@ use moesim_traces::Trace;
 use moesim_traces::counts::ExpertCounts;
 use std::ops::Range;
 use std::sync::Arc;
+
+mod homes;
+
+pub use homes::PlacementReport;
+#[cfg(test)]
+pub(crate) use homes::place;
+pub(crate) use homes::placement;
 
 /// The model laid out on the machine, and how tokens travel.
 pub struct Site {

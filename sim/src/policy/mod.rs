@@ -1,35 +1,22 @@
 //! Policies: one trait a seam, one implementation a file, registered by name.
 //!
-//! * [`ExecutionPolicy`] appends a layer's operations once its gate is done: [`expert_parallel`], [`on_demand`],
-//!   [`pim_split`].
-//! * [`Dispatch`] says what of a token is sent where: [`dispatch`].
-//! * [`OraclePolicy`] does so too and sees the layers that lie ahead: [`on_demand_belady`].
+//! * [`ExecutionPolicy`] appends a layer's operations once its gate is done: [`execution`].
+//! * [`residency`]: what devices keep of experts that live elsewhere.
+//! * [`Dispatch`](crate::network::Dispatch) says what of a token is sent where.
+//! * [`OraclePolicy`] is an execution policy that sees the layers that lie ahead.
 //! * [`Scheduler`](crate::serving::Scheduler) and [`LoadBalancer`](crate::serving::LoadBalancer) form batches and choose
 //!   ranks; placement methods are in the crate `moesim-solver`.
 
-mod busiest;
-mod cache_fraction;
-pub mod dispatch;
-pub mod expert_parallel;
-pub mod layer_ops;
-mod lru;
-#[cfg(test)]
-mod mechanisms;
-pub mod network;
-pub mod on_demand;
-pub mod on_demand_belady;
-pub mod oracle;
-pub mod pim_split;
-pub mod replacement;
+pub mod execution;
+pub mod residency;
+pub mod view;
 
-pub use cache_fraction::CacheFraction;
-pub use dispatch::{Dispatch, Leg, Legs};
-pub use layer_ops::{LayerOps, Slots};
-pub use network::Network;
-pub use oracle::{Executing, FutureView, OraclePolicy};
-pub use replacement::Replacement;
+pub use residency::CacheFraction;
+pub use view::{Executing, FutureView, OraclePolicy};
 
+use crate::lowering::LayerOps;
 use crate::machine::Plan;
+use crate::replacement::Replacement;
 use crate::routing::{LayerRouting, SlotMap};
 use moesim_core::{Picos, Result};
 use schemars::JsonSchema;

@@ -7,7 +7,7 @@
 //! write the same bytes, each under a name of its own that is exchanged for the final one. Files that were used longest ago leave.
 
 use super::shipped;
-use crate::experiment::{Resolved, Routing};
+use super::spec::{Routing, Wanted};
 use moesim_core::output::content_hash;
 use moesim_core::{Bytes, Diag, Result};
 use moesim_traces::synth::{self, Fit, GroupLimit, SynthSpec, fitted, synthesize, uniform};
@@ -112,22 +112,18 @@ impl Cache {
     ///
     /// # Errors
     /// As the container's reader says; a shape that cannot be drawn.
-    pub fn open(&self, resolved: &Resolved, say: &dyn Fn(String)) -> Result<Opened> {
+    pub fn open(&self, wanted: Wanted, say: &dyn Fn(String)) -> Result<Opened> {
         let opened = |trace: Trace, from| Ok(Opened { trace: Arc::new(trace), from });
-        let routing = &resolved.experiment.workload.routing;
-        if resolved.model.moe_layers().is_empty() {
-            return opened(unrouted(&resolved.model.name)?, Origin::None);
+        if wanted.model.moe_layers().is_empty() {
+            return opened(unrouted(&wanted.model.name)?, Origin::None);
         }
-        if let Routing::Trace { path, .. } = routing {
-            return opened(Trace::open(&resolved.base.join(path))?, Origin::File);
+        if let Routing::Trace { path, .. } = wanted.spec {
+            return opened(Trace::open(&wanted.base.join(path))?, Origin::File);
         }
-        let Some(drawing) = Drawing::of(resolved)? else {
-            return Err(Diag::input(format!(
-                "{} has MoE layers and nothing says what they route",
-                resolved.model.name
-            ))
-            .place("workload.routing")
-            .cure("add kind = \"synthetic\" with sequences and decode_rows, or kind = \"trace\" with its path"));
+        let Some(drawing) = Drawing::of(wanted)? else {
+            return Err(Diag::input(format!("{} has MoE layers and nothing says what they route", wanted.model.name))
+                .place("workload.routing")
+                .cure("add kind = \"synthetic\" with sequences and decode_rows, or kind = \"trace\" with its path"));
         };
         let draw = || {
             let s = &drawing.spec;
@@ -255,9 +251,9 @@ pub(crate) struct Drawing {
 
 impl Drawing {
     /// What an experiment draws; `None` if it draws nothing.
-    pub(crate) fn of(resolved: &Resolved) -> Result<Option<Self>> {
-        let spec = |n: &u32, prompt: &u32, decode: &u32| SynthSpec::for_model(&resolved.model, *n, *prompt, *decode);
-        let (spec, uniform) = match &resolved.experiment.workload.routing {
+    pub(crate) fn of(wanted: Wanted) -> Result<Option<Self>> {
+        let spec = |n: &u32, prompt: &u32, decode: &u32| SynthSpec::for_model(wanted.model, *n, *prompt, *decode);
+        let (spec, uniform) = match wanted.spec {
             Routing::None | Routing::Trace { .. } => return Ok(None),
             Routing::Synthetic { sequences, prompt_rows, decode_rows, .. } => {
                 (spec(sequences, prompt_rows, decode_rows)?, None)
@@ -267,7 +263,7 @@ impl Drawing {
                 (spec(sequences, prompt_rows, decode_rows)?, Some(limit))
             }
         };
-        Ok(Some(Self { spec, uniform, seed: resolved.experiment.seed }))
+        Ok(Some(Self { spec, uniform, seed: wanted.seed }))
     }
 
     pub(crate) fn draw(&self) -> Result<Trace> {

@@ -3,7 +3,7 @@
 use super::replay::{MISSING, Segment};
 use super::slot_map::SlotMap;
 use super::source::{Provenance, Rows, Source};
-use crate::prefetch::prefetch;
+use crate::cache_line::prefetch;
 use moesim_core::rng;
 
 /// Rows that are counted together. A decode batch takes a row here and a row there: all are asked for before any is

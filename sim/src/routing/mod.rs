@@ -1,5 +1,6 @@
 //! Which expert selections a token replays, and their counts per layer, device and expert.
 //!
+//! * [`spec`]: what an experiment says of it.
 //! * [`binding`]: which sequence of the trace a request replays, and from which row.
 //! * [`source`]: the row of a (sequence, position): a pure function, however often it is computed.
 //! * [`slot_map`]: where the experts are.
@@ -14,12 +15,14 @@ pub mod replay;
 mod shipped;
 pub mod slot_map;
 pub mod source;
+pub mod spec;
 
 pub use binding::{Binder, Binding};
 pub use cache::{Cache, Opened, Origin};
 pub use replay::{LayerRouting, Replay, Segment, Selections};
 pub use slot_map::{Capacity, Counting, LayerShape, SlotMap};
 pub use source::{Missing, Provenance, Source};
+pub use spec::{Routing, Wanted};
 
 #[cfg(test)]
 mod tests;

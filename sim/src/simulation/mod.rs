@@ -1,36 +1,34 @@
 //! One run: requests arrive, ranks form batches, iterations are lowered and executed, everything is recorded.
 
 mod arrivals;
-mod iteration;
-mod layout;
-pub(crate) mod replacement;
+mod pass;
+mod trace;
 
-use crate::calibrated::{Calibrated, compute_share};
+use crate::costs::{Calibrated, compute_share};
 use crate::engine::Executor;
 use crate::experiment::{Fidelity, Resolved};
 use crate::machine::{Machine, Plan};
 use crate::metrics::recorder::Recorder;
 use crate::metrics::rejection::Reason;
 use crate::metrics::tables::Tables;
-use crate::policy::{Executing, Network, all_resident};
+use crate::network::Network;
+use crate::placing;
+use crate::policy::{Executing, all_resident};
 use crate::registry::Registry;
+use crate::replacement::Replacer;
 use crate::routing::{Binder, Provenance, Replay, Selections, Source};
 use crate::serving::{LoadBalancer, Rank, Scheduler, Step};
 use arrivals::Line;
 pub(crate) use arrivals::SessionCounts;
-use iteration::Iteration;
-pub(crate) use iteration::Shape;
-pub(crate) use layout::check_trace;
-#[cfg(test)]
-pub(crate) use layout::place;
-pub use layout::{PlacementReport, open_trace};
 use moesim_core::{Diag, Picos, Result};
 use moesim_solver::traffic::Mode;
 use moesim_traces::Trace;
-pub use replacement::ReplacementReport;
-use replacement::Replacer;
+use pass::Iteration;
+pub(crate) use pass::Shape;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+pub(crate) use trace::check_trace;
+pub use trace::open_trace;
 
 /// Called after every iteration, which may take microseconds or seconds; false stops the run.
 pub type Watch<'a> = &'a mut dyn FnMut(&Progress) -> bool;
@@ -63,7 +61,7 @@ pub struct Simulation {
     pub(crate) costs: BTreeMap<&'static str, String>,
     pub(crate) fidelity: Fidelity,
     /// Where the placement comes from, if from a file.
-    pub(crate) placement: Option<layout::PlacementReport>,
+    pub(crate) placement: Option<placing::PlacementReport>,
     /// What moves experts, if they move.
     pub(crate) replacement: Option<Replacer>,
     scheduler: Box<dyn Scheduler>,
@@ -107,9 +105,9 @@ impl Simulation {
             .place("deployment.tokens")
             .cure("set policy.dispatch to \"flat\" or \"per-selection\""));
         }
-        let placed = layout::placement(&plan, resolved, registry)?;
+        let placed = placing::placement(&plan, resolved, registry)?;
         let counting = way.counting(&plan);
-        let map = layout::counted(&plan, &placed.homes, &counting);
+        let map = plan.slot_map(&placed.homes, &counting);
         let policy = registry.execution(&x.policy)?;
         policy.check(&plan)?;
         let resident = policy.resident_expert_bytes(&plan, &map);
@@ -123,7 +121,7 @@ impl Simulation {
         let held = resident.into_iter().zip(plan.common_part_bytes(&map)).map(|(own, common)| own + common);
         let held = replacement.as_ref().map_or_else(|| held.max().unwrap_or(0), Replacer::resident_bytes);
         let weight_bytes = plan.common_weight_bytes() + held;
-        let kv = layout::kv_room(&plan, weight_bytes);
+        let kv = plan.kv_room(weight_bytes);
         let kv = kv.map_err(|d| match &replacement {
             Some(r) => r.does_not_fit(d),
             None if elsewhere => Diag {

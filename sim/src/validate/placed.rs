@@ -46,7 +46,7 @@ impl PlacedSpec {
         let entry = registry.placements().iter().find(|e| e.name == self.method);
         let entry = entry.ok_or_else(|| diag::unknown("placement method", &self.method, &names))?;
         let site = Site::new(resolved, registry)?;
-        let Opened { trace, from } = cache.open(resolved, say)?;
+        let Opened { trace, from } = cache.open(resolved.routing(), say)?;
         let (all, experts) = (trace.sequences(), site.experts());
         let seen = (all as f64 * self.train) as usize;
         if seen == 0 || seen == all {

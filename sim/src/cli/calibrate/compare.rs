@@ -249,7 +249,8 @@ fn price(
         }
         line.say(format!("{} with {kernels}", r.experiment.name));
         let options = Options { out: None, timeline: false };
-        let summary = simulate(&r, registry, || cache.open(&r, &|text| line.say(text)), &options, &line)?.summary;
+        let summary =
+            simulate(&r, registry, || cache.open(r.routing(), &|text| line.say(text)), &options, &line)?.summary;
         let costs: Vec<String> = costs(&summary, &ops);
         if kernels == "measured" && !costs.iter().any(|c| families.iter().any(|f| c.contains(f))) {
             let problem = format!("{} uses none of the measured kernels: {}", r.experiment.name, costs.join("; "));

@@ -4,10 +4,11 @@ use super::args::{Args, Goal, Unit, split};
 use super::found::{MethodRow, Report};
 use crate::cli::cache::routing_cache;
 use crate::cli::progress;
-use crate::experiment::{self, Resolved, Routing};
+use crate::experiment::{self, Resolved};
 use crate::placing::{self, Loads, Site};
 use crate::policy::Policies;
 use crate::registry::Registry;
+use crate::routing::Routing;
 use crate::simulation::check_trace;
 use moesim_core::{Diag, Result, config, rng};
 use moesim_solver::file::{self, ReadOptions};
@@ -125,7 +126,7 @@ impl Given {
 
     fn from_trace(a: &Args, site: Option<Site>, resolved: Resolved, line: &progress::ProgressLine) -> Result<Self> {
         let site = site.ok_or_else(|| Diag::run("no site").cure("report this"))?;
-        let mut trace = routing_cache()?.open(&resolved, &|text| line.say(text))?.trace;
+        let mut trace = routing_cache()?.open(resolved.routing(), &|text| line.say(text))?.trace;
         check_trace(&site.plan, &trace)?;
         let hash = trace.hash().to_string();
         if a.shuffles() {

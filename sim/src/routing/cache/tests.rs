@@ -1,5 +1,5 @@
 use super::*;
-use crate::experiment;
+use crate::experiment::{self, Resolved};
 use std::cell::Cell;
 use std::collections::BTreeSet;
 
@@ -12,13 +12,13 @@ fn resolved(more: &[&str]) -> Resolved {
 }
 
 fn drawing(more: &[&str]) -> Drawing {
-    Drawing::of(&resolved(more)).unwrap().unwrap()
+    Drawing::of(resolved(more).routing()).unwrap().unwrap()
 }
 
 /// The trace, where it came from, and whether something was said.
 fn open(cache: &Cache, r: &Resolved) -> (Arc<Trace>, Origin, bool) {
     let said = Cell::new(false);
-    let opened = cache.open(r, &|text| {
+    let opened = cache.open(r.routing(), &|text| {
         assert_eq!(text, "drawing routing for 24 x 32 experts");
         said.set(true);
     });
@@ -71,7 +71,7 @@ fn the_key_tells_what_is_drawn() {
     for change in changes {
         let whole = change[0].starts_with("workload.routing=");
         let d = if whole {
-            Drawing::of(&experiment::load("quickstart", &[change[0].into()]).unwrap()).unwrap().unwrap()
+            Drawing::of(experiment::load("quickstart", &[change[0].into()]).unwrap().routing()).unwrap().unwrap()
         } else {
             drawing(change)
         };

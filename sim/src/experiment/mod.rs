@@ -1,213 +1,19 @@
-//! Experiments: what is simulated, in one file.
+//! Experiments: what is simulated, in one file. [`spec`] has what it can say; here it is read, with all that it names.
 
-use crate::engine::Execution;
-use crate::machine::Deployment;
+pub mod spec;
+
+pub use spec::{Experiment, Fidelity, Output, RoutingFidelity, Slo, Window, Workload};
+
 use crate::paths;
-use crate::policy::Policies;
-use crate::routing::Missing;
-use moesim_core::{Diag, Picos, Result, config, diag, input};
+use crate::routing::Wanted;
+use moesim_core::{Diag, Result, config, diag, input};
 use moesim_hwmodels::Hardware;
 use moesim_hwmodels::calibrate::profile::Profile;
 use moesim_solver::Homes;
-use moesim_traces::arrivals::ArrivalSpec;
-use moesim_traces::model::{Model, ModelFile};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use moesim_traces::model::Model;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-
-/// An experiment file.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Experiment {
-    /// Its name, in every output.
-    pub name: String,
-    /// Seed of every random stream.
-    #[serde(default = "one")]
-    pub seed: u64,
-    /// What comes in.
-    pub workload: Workload,
-    /// Ranks and limits.
-    #[serde(default)]
-    pub deployment: Deployment,
-    /// Policies by name.
-    #[serde(default)]
-    pub policy: Policies,
-    /// How finely is simulated.
-    #[serde(default)]
-    pub fidelity: Fidelity,
-    /// What is measured.
-    #[serde(default)]
-    pub window: Window,
-    /// What is promised; without it there is no goodput.
-    #[serde(default)]
-    pub slo: Option<Slo>,
-    /// What is written.
-    #[serde(default)]
-    pub output: Output,
-    /// The model: a preset's name, a file, or a whole model table.
-    #[schemars(schema_with = "name_or::<ModelFile>")]
-    pub model: toml::Value,
-    /// The hardware: a preset's name, a file, or a whole hardware table.
-    #[schemars(schema_with = "name_or::<Hardware>")]
-    pub hardware: toml::Value,
-}
-
-fn one() -> u64 {
-    1
-}
-
-fn name_or<T: JsonSchema>(g: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    let table = g.subschema_for::<T>();
-    schemars::json_schema!({ "anyOf": [{ "type": "string" }, table] })
-}
-
-/// Requests and their routing.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Workload {
-    /// When requests come, and how long they are.
-    pub arrivals: ArrivalSpec,
-    /// Which experts their tokens select; models without MoE layers have none.
-    #[serde(default)]
-    pub routing: Routing,
-}
-
-/// Where expert selections come from.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Routing {
-    /// Nowhere: the model has no MoE layer.
-    #[default]
-    None,
-    /// A trace in moesim's container (see `moesim trace import`).
-    Trace {
-        /// The file, relative to the experiment's.
-        path: PathBuf,
-        /// What stands in for rows that it lacks.
-        #[serde(default)]
-        missing: Missing,
-    },
-    /// Generated with the popularity and the next-token overlap of a measured trace.
-    Synthetic {
-        /// Sequences.
-        sequences: u32,
-        /// Prompt rows of each.
-        #[serde(default)]
-        prompt_rows: u32,
-        /// Decode rows of each.
-        decode_rows: u32,
-        /// What stands in for rows beyond these.
-        #[serde(default)]
-        missing: Missing,
-    },
-    /// Independent uniform draws, as benchmarks of communication use them; no model routes like this.
-    Uniform {
-        /// Sequences.
-        sequences: u32,
-        /// Prompt rows of each.
-        #[serde(default)]
-        prompt_rows: u32,
-        /// Decode rows of each.
-        decode_rows: u32,
-        /// Groups of consecutive experts that a token's choice is limited by; unless told, one of all.
-        #[serde(default = "one_group")]
-        groups: u32,
-        /// Groups that a token's experts may be in.
-        #[serde(default = "one_group")]
-        top_groups: u32,
-        /// What stands in for rows beyond these.
-        #[serde(default)]
-        missing: Missing,
-    },
-}
-
-impl Routing {
-    /// What stands in for rows that are lacking.
-    pub fn missing(&self) -> Missing {
-        match self {
-            Self::None => Missing::default(),
-            Self::Trace { missing, .. } | Self::Synthetic { missing, .. } | Self::Uniform { missing, .. } => *missing,
-        }
-    }
-}
-
-fn one_group() -> u32 {
-    1
-}
-
-/// How finely is simulated.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Fidelity {
-    /// Operations: `op` or `phase`, with the same outcome.
-    pub execution: Execution,
-    /// Collectives: `bottleneck`, `flow`, `reserve` or `reserve-head-of-line`.
-    pub network: NetworkFidelity,
-    /// Selections: `exact`, every token of every layer replayed.
-    pub routing: RoutingFidelity,
-}
-
-/// Fidelity of collectives.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum NetworkFidelity {
-    /// The larger of the most loaded link and the slowest transfer: a lower bound.
-    #[default]
-    Bottleneck,
-    /// Transfers share links max-min fairly, event by event.
-    Flow,
-    /// A transfer holds all links of its path; later ones go ahead where their links are free.
-    Reserve,
-    /// As `reserve`, but none goes ahead of an earlier one with which it shares a link.
-    ReserveHeadOfLine,
-}
-
-/// Fidelity of routing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum RoutingFidelity {
-    /// Every token of every layer.
-    #[default]
-    Exact,
-}
-
-/// The measurement window: requests that arrive in it count for percentiles, tokens that appear in it for rates.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Window {
-    /// Warm-up before it.
-    pub start: Picos,
-    /// Its end; without it, the end of the run (drain included).
-    pub end: Option<Picos>,
-}
-
-/// A service-level objective.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Slo {
-    /// Most time to the first token.
-    pub ttft: Option<Picos>,
-    /// Most time per output token after the first.
-    pub tpot: Option<Picos>,
-}
-
-/// What is written to the run directory beside the summary.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Output {
-    /// One row an iteration in `iterations.csv`.
-    pub iterations: bool,
-    /// Draw the plots.
-    pub plots: bool,
-}
-
-impl Default for Output {
-    fn default() -> Self {
-        Self { iterations: true, plots: true }
-    }
-}
 
 /// An experiment with everything that it names read in.
 #[derive(Clone, Debug)]
@@ -229,6 +35,12 @@ pub struct Resolved {
 }
 
 impl Resolved {
+    /// The routing that it asks for.
+    pub fn routing(&self) -> Wanted<'_> {
+        let x = &self.experiment;
+        Wanted { spec: &x.workload.routing, model: &self.model, base: &self.base, seed: x.seed }
+    }
+
     /// The file that `policy.placement` names, if it is no plain word: those are methods.
     pub fn placement_file(&self) -> Option<PathBuf> {
         let name = &self.experiment.policy.placement;
@@ -237,7 +49,7 @@ impl Resolved {
 }
 
 /// Experiments that ship inside the binary.
-pub const PRESETS: &[(&str, &str)] = &[("quickstart", include_str!("../presets/quickstart.toml"))];
+pub const PRESETS: &[(&str, &str)] = &[("quickstart", include_str!("../../presets/quickstart.toml"))];
 
 /// Reads an experiment by preset name or path, as a tree for overrides: its label, tree and base folder.
 ///

@@ -1,6 +1,5 @@
 //! `policy.cache_fraction`: how much of the experts a device keeps.
 
-use crate::machine::Plan;
 use moesim_core::{Diag, Result};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -9,7 +8,7 @@ use std::borrow::Cow;
 /// The share of a group's experts that each of its devices caches.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum CacheFraction {
-    /// What memory is left beside all other weights, a staging buffer and a KV cache for one full batch (see [`left`]).
+    /// What memory is left beside all other weights, a staging buffer and a KV cache for one full batch (see [`Plan::room_for_experts`](crate::machine::Plan::room_for_experts)).
     #[default]
     Auto,
     /// This fraction, above 0 and at most 1.
@@ -29,13 +28,6 @@ impl CacheFraction {
             _ => Ok(()),
         }
     }
-}
-
-/// Bytes of `device` that experts may take where `other` bytes go to other weights and buffers: what the KV cache of a
-/// sequence as long as a full batch (`deployment.max_batched_tokens`) leaves, and at least half of the room.
-pub(super) fn left(plan: &Plan, other: u64) -> u64 {
-    let room = plan.machine.hardware.usable_memory().get().saturating_sub(other);
-    room - plan.kv_peak_bytes(plan.deployment.max_batched_tokens).min(room / 2)
 }
 
 const AUTO: &str = "auto";

@@ -1,7 +1,7 @@
 //! `timeline.json`: operations in Chrome's trace format, which Perfetto opens.
 
+use super::recorder::Kept;
 use crate::machine::Plan;
-use crate::metrics::recorder::Kept;
 use moesim_core::{Diag, Picos, Result};
 use serde_json::json;
 use std::fs::File;

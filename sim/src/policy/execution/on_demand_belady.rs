@@ -13,8 +13,9 @@
 //! Everything else (size, access order, overlap) is as in `on-demand`.
 
 use super::on_demand::OnDemand;
-use super::{CacheFraction, CacheReport, ExecutionPolicy, FutureView, LayerOps, OraclePolicy, StateView};
+use crate::lowering::LayerOps;
 use crate::machine::Plan;
+use crate::policy::{CacheFraction, CacheReport, ExecutionPolicy, FutureView, OraclePolicy, StateView};
 use crate::routing::{LayerRouting, SlotMap};
 use moesim_core::Result;
 
@@ -48,11 +49,11 @@ impl OraclePolicy for OnDemandBelady {
 
 #[cfg(test)]
 mod tests {
+    use crate::lowering::Picked;
     use crate::metrics::tables::Tables;
     use crate::policy::CacheReport;
-    use crate::policy::layer_ops::Picked;
-    use crate::policy::lru::Lru;
-    use crate::policy::on_demand::{Wanted, look_up};
+    use crate::policy::execution::on_demand::{Wanted, look_up};
+    use crate::policy::residency::Lru;
     use crate::registry::Registry;
     use crate::simulation::{Simulation, open_trace};
     use proptest::prelude::*;

@@ -1,11 +1,19 @@
-//! Dispatch and combine on the network, with the bytes that they really move.
+//! Collectives on the network, with the bytes that they really move.
+//!
+//! * [`dispatch`]: how tokens travel to the devices of their experts and back, one file a way.
+//! * [`fidelity`]: how finely a collective is simulated.
 
-use super::busiest::Busiest;
-use super::dispatch::{Dispatch, Leg, Legs};
+mod busiest;
+pub mod dispatch;
+pub mod fidelity;
+
+pub use dispatch::{Dispatch, Leg, Legs};
+pub use fidelity::NetworkFidelity;
+
 use crate::engine::{Bound, Work};
-use crate::experiment::NetworkFidelity;
 use crate::machine::Plan;
 use crate::routing::LayerRouting;
+use busiest::Busiest;
 use moesim_core::Picos;
 use moesim_hwmodels::cost::{ExchangeKernels, Exchanged};
 use moesim_hwmodels::network::{self, Bottleneck, Collective, Effort, Flow, Phase, Reserve, Ring, Transfer};
@@ -171,7 +179,7 @@ impl Network {
         self.most_tokens = tokens.iter().copied().max().unwrap_or(0);
         self.experts = plan.moe(routing.moe_layer).experts;
         let (legs, bytes) = (self.legs.of_dispatch(), plan.dispatch_token_bytes);
-        let mut transfers = Kept::new(&mut self.transfers, legs.len());
+        let mut transfers = Crossing::new(&mut self.transfers, legs.len());
         for leg in legs {
             transfers.push(leg.src, leg.dst, u64::from(leg.copies) * bytes);
         }
@@ -190,7 +198,7 @@ impl Network {
     /// Expert outputs of the last dispatch back.
     pub fn combine(&mut self, plan: &Plan) -> Option<Work> {
         let ((reversed, own), bytes) = (self.legs.of_combine(), plan.combine_token_bytes);
-        let mut transfers = Kept::new(&mut self.transfers, reversed.len() + own.len());
+        let mut transfers = Crossing::new(&mut self.transfers, reversed.len() + own.len());
         for leg in reversed {
             transfers.push(leg.dst, leg.src, u64::from(leg.copies) * bytes);
         }
@@ -323,13 +331,13 @@ fn sent(phase: Phase, seen: &mut [u64], now: &[u64]) -> Sent {
 }
 
 /// Writes transfers one after the other, those that stay on their device left out without a branch.
-struct Kept<'a> {
+struct Crossing<'a> {
     transfers: &'a mut Vec<Transfer>,
     len: usize,
     bytes: u64,
 }
 
-impl<'a> Kept<'a> {
+impl<'a> Crossing<'a> {
     /// Instead of what is in `transfers`, at most `most` others.
     fn new(transfers: &'a mut Vec<Transfer>, most: usize) -> Self {
         transfers.resize(most, Transfer { src: 0, dst: 0, bytes: 0 });

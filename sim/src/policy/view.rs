@@ -3,7 +3,8 @@
 //! Only an [`OraclePolicy`] is handed a [`FutureView`], it is registered apart from the others, and the summary of its run
 //! says `"oracle": true`.
 
-use super::{CacheReport, ExecutionPolicy, LayerOps, StateView, all_resident};
+use super::{CacheReport, ExecutionPolicy, StateView, all_resident};
+use crate::lowering::LayerOps;
 use crate::machine::Plan;
 use crate::routing::{LayerRouting, Replay, SlotMap};
 use moesim_core::Result;

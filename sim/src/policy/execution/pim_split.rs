@@ -7,9 +7,9 @@
 //! one grouped GEMM. Approximations: attention always runs on the cores (Duplex moves decode attention to PIM), and
 //! conflicts between the two sides over a memory region are not modelled.
 
-use super::layer_ops::Picked;
-use super::{ExecutionPolicy, LayerOps, Slots, StateView};
+use crate::lowering::{LayerOps, Picked, Slots};
 use crate::machine::Plan;
+use crate::policy::{ExecutionPolicy, StateView};
 use crate::routing::LayerRouting;
 use moesim_core::{Diag, Result};
 

@@ -1,58 +1,15 @@
-//! The trace against the model, and the experts where a placement rule puts them.
+//! Where an experiment says that experts are: a rule's placement, or a file's.
 
 use crate::experiment::Resolved;
 use crate::machine::Plan;
 use crate::registry::Registry;
-use crate::routing::{Cache, Capacity, Counting, LayerShape, SlotMap};
+#[cfg(test)]
+use crate::routing::{Counting, SlotMap};
 use moesim_core::output::content_hash;
-use moesim_core::{Bytes, Diag, Result};
-use moesim_solver::traffic::Mode;
+use moesim_core::{Diag, Result};
 use moesim_solver::{Homes, Needs, Placement, Problem, file};
-use moesim_traces::Trace;
-use moesim_traces::model::Moe;
 use serde::Serialize;
 use std::path::Path;
-use std::sync::Arc;
-
-/// Opens or draws the trace of an experiment, without a cache (see [`Cache`]).
-///
-/// # Errors
-/// As the container's reader says.
-pub fn open_trace(resolved: &Resolved) -> Result<Arc<Trace>> {
-    Ok(Cache::none().open(resolved, &|_| {})?.trace)
-}
-
-/// Refuses a trace that is not of the plan's model, or has nothing to replay.
-pub(crate) fn check_trace(plan: &Plan, trace: &Trace) -> Result<()> {
-    if plan.moe_layers.is_empty() {
-        return Ok(());
-    }
-    let moe: Vec<_> = plan.moe_layers.iter().filter_map(|&l| plan.model.decoder[l].moe()).collect();
-    let most = |of: fn(&Moe) -> u32| moe.iter().map(|m| of(m)).max().unwrap_or(0);
-    let (e, k) = (most(|m| m.ids()), most(|m| m.top_k));
-    if moe.len() != trace.layers() || e as usize != trace.experts() || (k as usize) < trace.k() {
-        return Err(Diag::input(format!(
-            "the trace (of {}) has {} MoE layers of {} experts, top-{}; {} has {} of {e}, top-{k}",
-            trace.meta().model,
-            trace.layers(),
-            trace.experts(),
-            trace.k(),
-            plan.model.name,
-            moe.len()
-        ))
-        .place("workload.routing")
-        .cure("name the trace's model, or a trace of this model"));
-    }
-    if trace.sequences() == 0 || trace.rows() == 0 {
-        return Err(Diag::input("the trace has no rows").place("workload.routing").cure("import it again"));
-    }
-    if (0..trace.sequences()).any(|i| trace.sequence(i).decode.is_empty() && trace.sequence(i).prefill.is_empty()) {
-        return Err(Diag::input("a sequence of the trace has no rows")
-            .place("workload.routing")
-            .cure("import it again"));
-    }
-    Ok(())
-}
 
 /// A placement that came from a file.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -118,22 +75,10 @@ fn from_file(plan: &Plan, path: &Path) -> Result<Placed> {
     Ok(Placed { homes, report: Some(report) })
 }
 
-/// The slots of a placement, with what the dispatch wants counted.
-pub(crate) fn counted(plan: &Plan, homes: &Homes, counting: &Counting) -> SlotMap {
-    let map = slots(plan, homes).counting(counting);
-    if plan.deployment.tokens == Mode::TokenFollows { map.following() } else { map }
-}
-
 /// The experts of `plan` where `rule` puts them.
 #[cfg(test)]
 pub(crate) fn place(plan: &Plan, rule: &dyn Placement, name: &str) -> Result<SlotMap> {
-    Ok(slots(plan, &ruled(plan, rule, name)?))
-}
-
-fn slots(plan: &Plan, homes: &Homes) -> SlotMap {
-    let moe = plan.moe_layers.iter().filter_map(|&l| plan.model.decoder[l].moe());
-    let shapes: Vec<_> = moe.map(shape).collect();
-    SlotMap::shaped(homes, &shapes, plan.ranks.ep, plan.machine.devices())
+    Ok(plan.slot_map(&ruled(plan, rule, name)?, &Counting::Groups))
 }
 
 fn ruled(plan: &Plan, rule: &dyn Placement, name: &str) -> Result<Homes> {
@@ -154,16 +99,6 @@ fn ruled(plan: &Plan, rule: &dyn Placement, name: &str) -> Result<Homes> {
     Ok(homes)
 }
 
-/// What the replay must know of a layer beside its experts' homes.
-fn shape(m: &Moe) -> LayerShape {
-    let per_token = |factor: f64| factor * f64::from(m.top_k) / f64::from(m.experts);
-    LayerShape {
-        zero_compute: m.zero_compute() as usize,
-        expert_groups: m.groups as usize,
-        capacity: m.capacity_factor.map(|c| Capacity { per_token: per_token(c), padded: m.capacity_padding }),
-    }
-}
-
 fn check_homes(homes: &Homes, layers: usize, experts: usize, groups: usize, name: &str) -> Result<()> {
     let fine = homes.len() == layers
         && homes.iter().all(|l| l.len() == experts)
@@ -181,27 +116,4 @@ fn check_homes(homes: &Homes, layers: usize, experts: usize, groups: usize, name
     ))
     .place("policy.placement")
     .cure("mend the placement, or choose another"))
-}
-
-/// Bytes of KV cache on each device once the weights are in; an error if they do not fit.
-pub(crate) fn kv_room(plan: &Plan, weights: u64) -> Result<u64> {
-    let usable = plan.machine.hardware.usable_memory().get();
-    let least = plan.kv_bytes(plan.deployment.kv_block_tokens);
-    match usable.checked_sub(weights) {
-        Some(room) if room >= least => Ok(room),
-        _ => {
-            let missing = Bytes(weights + least - usable);
-            Err(Diag::does_not_fit(format!(
-                "{} does not fit: weights of {:.2} GiB a device on {} with {:.2} GiB usable; {} bytes ({:.2} GiB) are missing",
-                plan.model.name,
-                Bytes(weights).gib(),
-                plan.machine.hardware.name,
-                Bytes(usable).gib(),
-                missing.get(),
-                missing.gib()
-            ))
-            .place("deployment")
-            .cure("use more devices, more tensor or expert parallelism, or narrower weights"))
-        }
-    }
 }

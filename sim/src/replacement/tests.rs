@@ -90,7 +90,7 @@ fn collectives_have_the_rest_of_the_links() {
     for fidelity in ["bottleneck", "flow", "reserve"] {
         let (mut s, _) = run(&experiment(1, 2, &[&format!("fidelity.network={fidelity}")]), &[1]);
         s.network =
-            Network::new(&s.plan, s.fidelity.network, Box::new(crate::policy::dispatch::Flat), Default::default());
+            Network::new(&s.plan, s.fidelity.network, Box::new(crate::network::dispatch::Flat), Default::default());
         let routing = s.replay.reveal(0);
         let copies = f64::from(routing.tokens_between(0, 1));
         let bytes = copies * s.plan.dispatch_token_bytes as f64;

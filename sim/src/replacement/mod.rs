@@ -13,23 +13,26 @@
 //!   for one layer.
 
 use self::forecast::Forecast;
-use super::layout;
 use crate::experiment::Resolved;
 use crate::machine::Plan;
 use crate::metrics::recorder::Recorder;
+use crate::network::Network;
 use crate::placing::Site;
-use crate::policy::replacement::{Interval, place};
-use crate::policy::{Network, Policies};
+use crate::policy::Policies;
 use crate::registry::Registry;
 use crate::routing::{Counting, Replay};
 use moesim_core::{Bytes, Diag, Picos, Result};
 use moesim_hwmodels::network::Transfer;
 use moesim_solver::{Homes, Needs, Placement, Problem, moves};
 use serde::Serialize;
+use settings::{Interval, place};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+pub use settings::Replacement;
+
 mod forecast;
+pub mod settings;
 #[cfg(test)]
 mod tests;
 
@@ -235,7 +238,7 @@ impl Replacer {
             changed |= self.next(now, plan, network);
         }
         if changed {
-            replay.place(layout::counted(plan, &self.homes, &self.counting));
+            replay.place(plan.slot_map(&self.homes, &self.counting));
         }
         if let Some(m) = &self.under_way {
             network.leave(1.0 - self.share, m.begin + m.took);

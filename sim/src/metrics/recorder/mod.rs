@@ -1,14 +1,14 @@
 //! Collects what a run does, iteration by iteration.
 
-use super::histogram::Histogram;
-use super::rejection::{Reason, Rejection};
-use super::series::Series;
-use super::tables::Tables;
 use crate::engine::critical::{self, Breakdown};
 use crate::engine::{Bound, Executor, LaneId, OpKind};
 use crate::experiment::{Experiment, Slo, Window};
 use crate::machine::Plan;
-use crate::policy::Network;
+use crate::metrics::histogram::Histogram;
+use crate::metrics::rejection::{Reason, Rejection};
+use crate::metrics::series::Series;
+use crate::metrics::tables::Tables;
+use crate::network::Network;
 use crate::routing::LayerRouting;
 use crate::serving::Live;
 use crate::simulation::Shape;
@@ -149,7 +149,7 @@ pub struct Recorder {
     /// Number of that iteration, from 1.
     pub kept_iteration: u64,
     /// The most operations that `timeline.json` gets.
-    pub timeline: Option<crate::output::timeline::Timeline>,
+    pub timeline: Option<super::timeline::Timeline>,
     /// Utilisation over time: lanes of cores, memory channels, links.
     pub series: Series,
     lanes: Vec<usize>,

@@ -1,54 +1,11 @@
 //! What an execution policy appends operations with.
 
-use super::Network;
+use super::Slots;
 use crate::engine::{Graph, LaneId, NO_DEVICE, OpId, OpKind, SharedId};
 use crate::machine::Plan;
+use crate::network::Network;
 use crate::routing::{LayerRouting, SlotMap};
 use moesim_hwmodels::cost::{Cost, Engine, GroupedMlp, grouped_mlp, grouped_mlp_sized};
-
-/// Which slots of a layer a list of token counts belongs to.
-#[derive(Clone, Copy, Debug)]
-pub enum Slots<'a> {
-    /// Consecutive ones, from this one on.
-    From(usize),
-    /// One a count.
-    Each(&'a [u32]),
-}
-
-impl Slots<'_> {
-    fn at(&self, i: usize) -> usize {
-        match self {
-            Self::From(first) => first + i,
-            Self::Each(list) => list[i] as usize,
-        }
-    }
-}
-
-/// Experts that a policy picked to run together.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Picked {
-    slots: Vec<u32>,
-    /// Tokens of each.
-    pub(super) tokens: Vec<u32>,
-}
-
-impl Picked {
-    pub(super) fn clear(&mut self) {
-        self.slots.clear();
-        self.tokens.clear();
-    }
-    pub(super) fn push(&mut self, slot: usize, tokens: u32) {
-        self.slots.push(slot as u32);
-        self.tokens.push(tokens);
-    }
-    pub(super) fn slots(&self) -> Slots<'_> {
-        Slots::Each(&self.slots)
-    }
-    /// (Slot, tokens) of each.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, u32)> {
-        self.slots.iter().zip(&self.tokens).map(|(&s, &n)| (s as usize, n))
-    }
-}
 
 /// An expert that runs alone has each of its tokens once, however many experts of a group a token selects in the mean.
 fn alone(mlp: GroupedMlp, counts: &[u32]) -> GroupedMlp {

@@ -14,11 +14,10 @@
 //! * **Overlap.** Hits run at once as one grouped GEMM; each missing expert runs when its own load is done. Loads write
 //!   to the device memory that kernels read from, and share its bandwidth with them.
 
-use super::cache_fraction::left;
-use super::layer_ops::Picked;
-use super::lru::Lru;
-use super::{CacheFraction, CacheReport, ExecutionPolicy, LayerOps, Slots, StateView};
+use crate::lowering::{LayerOps, Picked, Slots};
 use crate::machine::Plan;
+use crate::policy::residency::{CacheFraction, Lru};
+use crate::policy::{CacheReport, ExecutionPolicy, StateView};
 use crate::routing::{LayerRouting, SlotMap};
 use moesim_core::{Diag, Result};
 
@@ -57,7 +56,7 @@ impl OnDemand {
             let held: usize = layers.map(|l| placement.group_slots(l, group).len()).sum();
             let kept = match self.fraction {
                 CacheFraction::Of(fraction) => (held as f64 * fraction) as u64,
-                CacheFraction::Auto => (left(plan, other()) / each.max(1)).min(held as u64),
+                CacheFraction::Auto => (plan.room_for_experts(other()) / each.max(1)).min(held as u64),
             };
             return kept.max(1) * each;
         }
@@ -66,7 +65,7 @@ impl OnDemand {
         let (held, largest) = bytes.fold((0, 0), |(sum, most), b| (sum + b, b.max(most)));
         let kept = match self.fraction {
             CacheFraction::Of(fraction) => (held as f64 * fraction) as u64,
-            CacheFraction::Auto => left(plan, other()).min(held),
+            CacheFraction::Auto => plan.room_for_experts(other()).min(held),
         };
         kept.max(largest)
     }

@@ -1,9 +1,11 @@
 //! One iteration: attention and gates by the framework, experts by the execution policy, layer after layer.
 
 use crate::engine::{Executor, Graph, NO_DEVICE, OpId, OpKind, Work};
+use crate::lowering::LayerOps;
 use crate::machine::{Batch, Plan, work};
 use crate::metrics::recorder::Recorder;
-use crate::policy::{Executing, FutureView, LayerOps, Network, StateView};
+use crate::network::Network;
+use crate::policy::{Executing, FutureView, StateView};
 use crate::routing::{Provenance, Replay, Segment, Selections, Source};
 use crate::serving::{Rank, Step};
 use moesim_core::{Diag, Picos, Result};

@@ -5,7 +5,7 @@
 
 use crate::experiment::Resolved;
 use crate::machine::Deployment;
-use crate::policy::Dispatch;
+use crate::network::Dispatch;
 use moesim_core::{Diag, Result, diag};
 use moesim_hwmodels::Hardware;
 use moesim_hwmodels::calibrate::profile::{FormName, Kernel, KernelForm, Op, Profile, Table};

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::machine::{Deployment, Machine};
+use crate::placing::place;
 use crate::routing::{Binding, Missing, Replay, Segment, Source};
-use crate::simulation::place;
 use moesim_core::rng::{Stream, below, stream};
 use moesim_hwmodels::Hardware;
 use moesim_solver::method::round_robin::RoundRobin;

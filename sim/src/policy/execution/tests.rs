@@ -1,14 +1,15 @@
 //! What the mechanisms of a model file do to tokens, bytes and FLOP, on layers small enough to count by hand.
 
-use super::dispatch::Flat;
-use super::expert_parallel::ExpertParallel;
-use super::on_demand::OnDemand;
-use super::pim_split::PimSplit;
-use super::{CacheFraction, ExecutionPolicy, LayerOps, Network, StateView};
+use super::{ExpertParallel, OnDemand, PimSplit};
 use crate::engine::{Graph, OpKind};
+use crate::lowering::LayerOps;
 use crate::machine::{Deployment, Machine, Plan};
+use crate::network::Network;
+use crate::network::dispatch::Flat;
+use crate::placing::place;
+use crate::policy::{CacheFraction, ExecutionPolicy, StateView};
 use crate::routing::{Binding, Missing, Replay, Segment, Selections, Source};
-use crate::simulation::{check_trace, place};
+use crate::simulation::check_trace;
 use moesim_core::Picos;
 use moesim_hwmodels::Hardware;
 use moesim_solver::method::contiguous::Contiguous;
@@ -358,7 +359,7 @@ fn rings_are_on_their_links_in_every_fidelity() {
         }
         n.link_bytes
     };
-    use crate::experiment::NetworkFidelity::{Bottleneck, Flow, Reserve, ReserveHeadOfLine};
+    use crate::network::NetworkFidelity::{Bottleneck, Flow, Reserve, ReserveHeadOfLine};
     let [a, b, c, d] = [Bottleneck, Flow, Reserve, ReserveHeadOfLine].map(of);
     assert!(a == b && b == c && c == d);
 }

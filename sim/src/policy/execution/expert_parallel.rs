@@ -5,7 +5,8 @@
 //! dispatch. Idle ranks take part in the collectives but have nothing to wait for. The same policy serves nodes, fat
 //! trees and wafers: only the links that tokens travel differ.
 
-use super::{ExecutionPolicy, LayerOps, Slots, StateView};
+use crate::lowering::{LayerOps, Slots};
+use crate::policy::{ExecutionPolicy, StateView};
 use crate::routing::LayerRouting;
 
 /// See the module's documentation.
