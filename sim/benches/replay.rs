@@ -67,6 +67,7 @@ fn count(bencher: Bencher, source: &Source, rows: u32, devices: usize, groups: u
     let mut replay = Replay::new(SlotMap::new(&homes, groups, devices));
     let segments: Vec<Segment> = (0..rows)
         .map(|i| Segment {
+            request: u64::from(i),
             // 2,749 is prime to the number of sequences: neighbours in the batch are far apart in the trace.
             binding: Binding { sequence: i * 2749 % SEQUENCES, offset: 0 },
             prompt: 0,

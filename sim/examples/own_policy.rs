@@ -27,6 +27,6 @@ fn main() -> std::process::ExitCode {
     moesim::cli::main(Registry::builtin().with(Extension::Placement(Entry {
         name: "staggered",
         about: "experts dealt out one by one, from the next group on in every layer",
-        make: |_| Box::new(Staggered),
+        make: |_| Ok(Box::new(Staggered)),
     })))
 }

@@ -147,12 +147,12 @@ pub fn explain(
     }
     s.network.keep_log();
     let mut now = Picos::ZERO;
-    while s.recorder.iterations < number && s.step(&mut now)? {
+    while s.recorder.iterations() < number && s.step(&mut now)? {
         if !watch() {
             return Err(Diag::run("interrupted").cure("run it again"));
         }
     }
-    if s.recorder.iterations == 0 {
+    if s.recorder.iterations() == 0 {
         return Err(Diag::input("no request runs, so that there is no iteration")
             .place("workload.arrivals")
             .cure("give requests that fit the machine"));
@@ -176,7 +176,7 @@ fn outside(kind: OpKind) -> bool {
 
 fn read(s: &Simulation, number: u64, layer: Option<u16>, end: Picos) -> Explanation {
     let g = &s.executor.graph;
-    let (shape, begin) = s.last_iteration();
+    let (size, begin) = (s.last.size, s.last.begin);
     let links = s.plan.machine.topology.links();
     let mut on_path = vec![0u64; g.len()];
     critical::path(g, begin, |i, took| on_path[i] += took.0);
@@ -239,16 +239,16 @@ fn read(s: &Simulation, number: u64, layer: Option<u16>, end: Picos) -> Explanat
     };
     let time_s = end.since(begin).seconds();
     Explanation {
-        iteration: s.recorder.iterations,
-        last: s.recorder.iterations < number,
+        iteration: s.recorder.iterations(),
+        last: s.recorder.iterations() < number,
         begin_s: begin.seconds(),
         time_s,
-        sequences: shape.sequences,
-        prefill_tokens: shape.prefill_tokens,
-        decode_tokens: shape.decode_tokens,
+        sequences: size.sequences,
+        prefill_tokens: size.prefill_tokens,
+        decode_tokens: size.decode_tokens,
         model: s.plan.model.name.clone(),
         hardware: s.plan.machine.hardware.name.clone(),
-        fidelity: s.fidelity,
+        fidelity: s.experiment.fidelity,
         costs: s.costs.clone(),
         bound_by: by_bound(&mut real.iter().copied()),
         operations,

@@ -2,7 +2,7 @@
 //! summary names in a sentence.
 
 use crate::experiment::{self, Experiment, Resolved};
-use crate::metrics::summary::Summary;
+use crate::metrics::Summary;
 use crate::metrics::tables::Tables;
 use crate::registry::Registry;
 use crate::simulation::{Simulation, open_trace};
@@ -127,7 +127,13 @@ window = { start = \"2 ms\", end = \"6 ms\" }\nhardware.topology.link.per_messag
         name: "host memory",
         hardware: "rtx4090-offload",
         model: PLAIN,
-        set: "policy.execution = \"on-demand\"\npolicy.cache_fraction = 0.2\nhardware.host.memory.capacity = { value = \"60 MB\", origin = \"t\" }",
+        set: "policy.execution = { kind = \"on-demand\", cache_fraction = 0.2 }\nhardware.host.memory.capacity = { value = \"60 MB\", origin = \"t\" }",
+    },
+    Base {
+        name: "host memory, as older files say it",
+        hardware: "rtx4090-offload",
+        model: PLAIN,
+        set: "policy.execution = \"on-demand\"\npolicy.cache_fraction = 0.2",
     },
     Base {
         name: "long prompts",
@@ -247,7 +253,7 @@ fn every_key_counts() {
     for (key, sentence) in IDLE {
         assert!(counted[key].notes.iter().any(|n| n.contains(sentence)), "{key}: {:?}", counted[key].notes);
     }
-    let schema = serde_json::to_value(schemars::schema_for!(Experiment)).unwrap();
+    let schema = Registry::builtin().schema(schemars::schema_for!(Experiment)).unwrap().to_value();
     let mut paths = BTreeSet::new();
     properties(&schema, &schema, String::new(), &mut paths, 0);
     let has = |p: &String| counted.keys().any(|k| k == p || k.starts_with(&format!("{p}.")));
@@ -327,7 +333,7 @@ fn resolve(base: &Base, table: Table) -> Result<Resolved> {
 fn run(resolved: &Resolved) -> Result<(Json, Vec<String>)> {
     let mut s = Simulation::new(resolved, &Registry::builtin(), || open_trace(resolved), Tables::default())?;
     s.run(&mut |_| true)?;
-    let summary = Summary::new(&resolved.experiment, &s);
+    let summary = Summary::new(&s.ended());
     let notes = summary.notes.clone();
     let mut json = serde_json::to_value(summary).unwrap();
     json.as_object_mut().unwrap().remove("notes");
@@ -468,7 +474,7 @@ fn what_one_run_ignores_is_said() {
     for fraction in ["nan", "-1", "0", "1.5"] {
         let base = Base { name: "one", hardware: "h100-8", model: PLAIN, set: "" };
         let mut table = tree(&base, dir.path());
-        table["policy"]["cache_fraction"] = fraction.parse().unwrap();
+        table["policy"].as_table_mut().unwrap().insert("cache_fraction".into(), fraction.parse().unwrap());
         let problem = resolve(&base, table).unwrap_err();
         assert!(problem.to_string().contains("policy.cache_fraction"), "{problem}");
     }

@@ -103,10 +103,13 @@ fn hits_and_loads_of_one_user() {
         }
         assert_eq!(iteration, iterations.rows.len());
         let s = run.summary();
-        assert_eq!((number(&s, "cache.hits"), number(&s, "cache.loads")), (lru.hits as f64, lru.loads as f64));
+        assert_eq!(
+            (number(&s, "counters.on-demand.hits"), number(&s, "counters.on-demand.loads")),
+            (lru.hits as f64, lru.loads as f64)
+        );
         assert!(lru.loads > 0 && (lru.hits > 0 || fraction < 0.02), "{} {}", lru.hits, lru.loads);
         let expert = 3 * u64::from(model.hidden) * 2880;
-        assert!(number(&s, "cache.bytes") / lru.loads as f64 / expert as f64 > 0.5);
+        assert!(number(&s, "counters.on-demand.loaded_bytes") / lru.loads as f64 / expert as f64 > 0.5);
     }
 }
 

@@ -120,14 +120,17 @@ fn the_expert_cache_takes_what_memory_is_left() {
     let offload = ["hardware=rtx4090-offload", "policy.execution=on-demand"];
     let s = p.run("quickstart", "run", &[&SMALL[..], &offload].concat()).summary();
     // 24 layers of 32 experts of 3 x 2880^2 weights at 4.25 bits, and their biases.
-    let loads = number(&s, "cache.loads");
+    let loads = number(&s, "counters.on-demand.loads");
     assert!(loads <= 24.0 * 32.0 && loads > 24.0 * 31.0, "{loads}");
-    let room = number(&s, "cache.capacity_bytes");
+    let room = number(&s, "counters.on-demand.capacity_bytes");
     assert!((10.1e9..10.4e9).contains(&room), "{room}");
     let set = ["--set", "model=mixtral-8x7b", "--set", "policy.cache_fraction=1", "--set", "hardware=rtx4090-offload"];
     let args = [&["run", "quickstart", "--set", "policy.execution=on-demand"][..], &set].concat();
     let err = String::from_utf8(p.command(&args).output().unwrap().stderr).unwrap();
-    assert!(err.contains("policy.cache_fraction") && err.contains("does not fit"), "{err}");
+    assert!(
+        err.contains("keep less on devices (policy.execution.cache_fraction)") && err.contains("does not fit"),
+        "{err}"
+    );
 }
 
 /// A profile with collectives serves a machine of one device, and one whose links differ.

@@ -74,7 +74,7 @@ fn every_selection_is_accounted_for() {
     let loaded = with("m", &["hardware=rtx4090-offload", "policy.execution=on-demand"]);
     selections(&loaded);
     let s = loaded.summary();
-    let mean = number(&s, "cache.bytes") / number(&s, "cache.loads");
+    let mean = number(&s, "counters.on-demand.loaded_bytes") / number(&s, "counters.on-demand.loads");
     // Factors of rank 64: 3 x 64 (4096 + width) weights of 2 bytes, widths from 512 to 1,472.
     let bytes = |width: f64| 2.0 * 3.0 * 64.0 * (4096.0 + width);
     assert!(bytes(512.0) < mean && mean < bytes(1472.0), "{mean}");

@@ -10,7 +10,7 @@ const KEYS: &str = "name seed versions model hardware requests.admitted requests
     throughput.output_tokens_per_s throughput.output_tokens_per_s_per_device throughput.requests_per_s \
     throughput.goodput_requests_per_s breakdown.attention breakdown.gate breakdown.dispatch breakdown.experts \
     breakdown.shared breakdown.combine breakdown.load breakdown.idle utilisation.compute utilisation.memory \
-    utilisation.links bottleneck traffic_bytes imbalance.mean imbalance.p99 cache device_memory_peak_bytes energy_j \
+    utilisation.links bottleneck traffic_bytes imbalance.mean imbalance.p99 cache counters device_memory_peak_bytes energy_j \
     cost_usd_per_million_output_tokens";
 
 #[test]
@@ -36,9 +36,14 @@ fn a_summary_has_what_it_promises() {
     }
     let offload = [&SMALL[..], &["hardware=rtx4090-offload", "policy.execution=on-demand"]].concat();
     let s = p.run("quickstart", "offload", &offload).summary();
-    for key in ["cache.hit_rate", "cache.loads", "cache.prefetch_precision"] {
-        at(&s, key);
+    assert_eq!(s["counters"].as_object().unwrap().keys().collect::<Vec<_>>(), ["on-demand"]);
+    for key in ["hit_rate", "hits", "loads", "loaded_bytes", "capacity_bytes"] {
+        at(&s, &format!("counters.on-demand.{key}"));
     }
+    for key in ["hit_rate", "loads"] {
+        assert_eq!(at(&s, &format!("cache.{key}")), at(&s, &format!("counters.on-demand.{key}")));
+    }
+    at(&s, "cache.prefetch_precision");
 }
 
 #[test]

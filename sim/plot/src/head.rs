@@ -22,7 +22,8 @@ const SECONDS: [&str; 2] = ["breakdown", "bound_by"];
 fn split(key: &str) -> (String, String) {
     let known = |word: &str| UNITS.iter().find(|u| u.0 == word).map(|u| u.1);
     let (mut name, mut unit) = (Vec::<&str>::new(), String::new());
-    for part in key.split('.') {
+    // Counters are named by their policy.
+    for part in key.strip_prefix("counters.").unwrap_or(key).split('.') {
         let words: Vec<&str> = part.split('_').collect();
         let last = words.len() - 1;
         match words.iter().position(|w| *w == "per").filter(|&i| i > 0 && i < last) {
@@ -67,6 +68,7 @@ mod tests {
             ("throughput.requests_per_s", "throughput (requests/s)"),
             ("imbalance.mean", "imbalance mean"),
             ("cache.hit_rate", "cache hit rate"),
+            ("counters.on-demand.loaded_bytes", "on-demand loaded (bytes)"),
             ("simulated_s", "simulated (s)"),
             ("breakdown.load", "breakdown load (s)"),
             ("device_memory_peak_bytes", "device memory peak (bytes)"),

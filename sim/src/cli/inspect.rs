@@ -32,7 +32,7 @@ pub(super) struct ListArgs {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ShowArgs {
-    /// A hardware, profile, model or experiment preset, or a hardware file
+    /// A hardware, profile, model or experiment preset, a policy, or a hardware file
     preset: String,
     /// Draw the topology of the hardware
     #[arg(long, value_name = "FILE")]
@@ -98,7 +98,7 @@ pub(super) fn list(args: &ListArgs, registry: &Registry) -> Result<()> {
             }
             What::Models => model::presets().iter().map(|p| (p.name.into(), key(p.text, p.name, "source"))).collect(),
             What::Policies => {
-                registry.list().iter().map(|(k, n, a)| (format!("{k} = \"{n}\""), (*a).to_string())).collect()
+                registry.list()?.iter().map(|p| (format!("{} = \"{}\"", p.seam, p.name), p.about.into())).collect()
             }
             What::Experiments => PRESETS
                 .iter()
@@ -157,7 +157,24 @@ fn calibrated(hardware: &Hardware) -> Result<String> {
     Ok(text + "# all others: rooflines with the fractions of device.achievable\n")
 }
 
-pub(super) fn show(args: &ShowArgs) -> Result<()> {
+/// What a policy does and can be told; a name may be that of several.
+fn policy(name: &str, registry: &Registry) -> Result<Option<String>> {
+    let mut text = String::new();
+    for p in registry.list()?.iter().filter(|p| p.name == name) {
+        text += &format!("# {}\n[policy.{}]\nkind = \"{}\"\n", p.about, p.seam, p.name);
+        for s in &p.settings {
+            text += &format!("# {}: {}\n{} = {}\n", s.about, s.range(), s.key, s.default);
+        }
+        // A placement is named without a table: it has no settings in a run.
+        if p.seam == "placement" {
+            text = text
+                .replace(&format!("[policy.placement]\nkind = \"{name}\""), &format!("policy.placement = \"{name}\""));
+        }
+    }
+    Ok((!text.is_empty()).then_some(text))
+}
+
+pub(super) fn show(args: &ShowArgs, registry: &Registry) -> Result<()> {
     let experiments: Vec<(&str, &str)> = PRESETS.iter().chain(crate::sweep::PRESETS).copied().collect();
     let all = hardware::presets()
         .iter()
@@ -167,6 +184,7 @@ pub(super) fn show(args: &ShowArgs) -> Result<()> {
         .chain(experiments);
     let all: Vec<(&str, &str)> = all.collect();
     let preset = all.iter().find(|p| p.0 == args.preset).map(|p| p.1.to_string());
+    let preset = if preset.is_some() { preset } else { policy(&args.preset, registry)? };
     let is_hardware = hardware::preset_text(&args.preset).is_some();
     let is_file = preset.is_none() && Path::new(&args.preset).is_file();
     if !is_hardware && !is_file {
@@ -176,7 +194,11 @@ pub(super) fn show(args: &ShowArgs) -> Result<()> {
         }
         return match preset {
             Some(text) => print(&text),
-            None => Err(diag::unknown("preset", &args.preset, &all.iter().map(|p| p.0).collect::<Vec<_>>())),
+            None => {
+                let policies = registry.list()?;
+                let names: Vec<&str> = all.iter().map(|p| p.0).chain(policies.iter().map(|p| p.name)).collect();
+                Err(diag::unknown("preset or policy", &args.preset, &names))
+            }
         };
     }
     let hardware = Hardware::load(&args.preset)?;
@@ -193,9 +215,9 @@ pub(super) fn show(args: &ShowArgs) -> Result<()> {
     print(&format!("{}\n\n{facts}{}", text.trim_end(), calibrated(&hardware)?))
 }
 
-pub(super) fn schema(args: &SchemaArgs) -> Result<()> {
+pub(super) fn schema(args: &SchemaArgs, registry: &Registry) -> Result<()> {
     let schema = match args.kind {
-        Kind::Experiment => schemars::schema_for!(Experiment),
+        Kind::Experiment => registry.schema(schemars::schema_for!(Experiment))?,
         Kind::Sweep => schemars::schema_for!(crate::sweep::SweepFile),
         Kind::Hardware => schemars::schema_for!(hardware::Hardware),
         Kind::Model => schemars::schema_for!(model::ModelFile),

@@ -135,8 +135,8 @@ fn dispatch(cli: Cli, registry: &Registry) -> Result<()> {
         Command::Validate(args) => validate::run(&args, registry),
         Command::Plot(args) => inspect::plot(&args),
         Command::List(args) => inspect::list(&args, registry),
-        Command::Show(args) => inspect::show(&args),
-        Command::Schema(args) => inspect::schema(&args),
+        Command::Show(args) => inspect::show(&args, registry),
+        Command::Schema(args) => inspect::schema(&args, registry),
         Command::Completions(args) => inspect::completions(&args, &mut Cli::command()),
     }
 }

@@ -1,9 +1,9 @@
 //! One experiment from its input to its directory: what `run`, `sweep`, `validate` and `calibrate compare` share.
 
 use super::progress;
-use super::terminal::interrupted;
+use super::terminal::{interrupted, note};
 use crate::experiment::Resolved;
-use crate::metrics::summary::Summary;
+use crate::metrics::Summary;
 use crate::metrics::tables::Tables;
 use crate::metrics::timeline::Timeline;
 use crate::output::{self, MARKER};
@@ -14,6 +14,7 @@ use moesim_core::Result;
 use moesim_core::output::AtomicDir;
 use serde::Serialize;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Wall time and memory: what differs from host to host.
@@ -42,6 +43,9 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// Operations in a timeline: some tens of megabytes.
 const TIMELINE_OPERATIONS: usize = 200_000;
+
+/// Whether it was said how settings were read.
+static NOTED: AtomicBool = AtomicBool::new(false);
 
 /// What became of a run.
 pub(super) struct Ran {
@@ -87,7 +91,13 @@ pub(super) fn simulate(
         Ok(trace)
     };
     let mut s = Simulation::new(resolved, registry, timed, tables).map_err(label)?;
-    s.recorder.timeline = options.timeline.then(|| Timeline::new(TIMELINE_OPERATIONS));
+    // Points of a sweep have the same to say.
+    if !NOTED.swap(true, Ordering::Relaxed) {
+        s.notes().iter().for_each(|n| note(n));
+    }
+    if options.timeline {
+        s.recorder.keep_timeline(Timeline::new(TIMELINE_OPERATIONS));
+    }
     let mut memory = Memory::default();
     let mut next = begin;
     s.run(&mut |p| {
@@ -101,7 +111,8 @@ pub(super) fn simulate(
     })
     .map_err(label)?;
     memory.sample();
-    let summary = Summary::new(&resolved.experiment, &s);
+    let ended = s.ended();
+    let summary = Summary::new(&ended);
     let wall_s = (begin.elapsed() - routing.0).as_secs_f64();
     let timing = Timing {
         wall_s,
@@ -110,7 +121,7 @@ pub(super) fn simulate(
         simulated_s_per_wall_s: summary.simulated_s / wall_s,
         iterations_per_s: summary.iterations as f64 / wall_s,
         operations_per_s: summary.events as f64 / wall_s,
-        selections_per_s: s.provenance().total() as f64 / wall_s,
+        selections_per_s: ended.provenance.total() as f64 / wall_s,
         linear_share: s.executor.linear_operations() as f64 / summary.events.max(1) as f64,
         threads: rayon::current_num_threads(),
         host: host(),
@@ -119,7 +130,7 @@ pub(super) fn simulate(
     };
     let write = |dir: AtomicDir| {
         s.recorder.unwritten().map_or(Ok(()), Err)?;
-        output::write(dir.path(), resolved, &mut s, &summary)?;
+        output::write(dir.path(), resolved, &ended, &summary)?;
         output::text(&dir.path().join(VOLATILE[0]), &(output::json(&timing)? + "\n"))?;
         if output.plots {
             moesim_plot::write(dir.path(), &[], &[moesim_plot::Format::Svg, moesim_plot::Format::Png])?;

@@ -82,12 +82,8 @@ pub(super) fn summary(s: &Summary, timing: &Timing, out: Option<&Path>) -> Strin
         let moved = format!("{} replicas ({gb:.2} GB) moved in {ms:.3} ms", r.moved_replicas);
         row("re-placement", format!("{} rounds, {} layers switched, {moved}", r.rounds, r.layers_switched));
     }
-    if let Some(c) = &s.cache {
-        let rate = c.hit_rate.map_or_else(|| "-".into(), |r| format!("{:.1} %", 100.0 * r));
-        row("expert cache", {
-            let [loaded, room] = [c.bytes, c.capacity_bytes].map(|b| b as f64 / 1e9);
-            format!("hit rate {rate}, {} loads, {loaded:.2} GB loaded, room for {room:.2} GB a device", c.loads)
-        });
+    for (policy, report) in &s.counters {
+        row(policy, report.text());
     }
     let mut parts: Vec<_> = s.breakdown.iter().filter(|p| *p.1 > 0.0).collect();
     parts.sort_by(|a, b| b.1.total_cmp(a.1));

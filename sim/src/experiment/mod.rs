@@ -2,7 +2,7 @@
 
 pub mod spec;
 
-pub use spec::{Experiment, Fidelity, Output, RoutingFidelity, Slo, Window, Workload};
+pub use spec::{Experiment, Fidelity, Output, Policies, RoutingFidelity, Slo, Window, Workload};
 
 use crate::paths;
 use crate::routing::Wanted;
@@ -161,6 +161,9 @@ pub fn resolve_sharing(
         if path.len() > 1 && (path[0] == "model" || path[0] == "hardware") {
             inline(&mut table, &path[0], &base).map_err(|d| d.file(label))?;
         }
+        if path.len() > 2 && path[0] == "policy" {
+            as_table(&mut table, &path[1]);
+        }
         config::set_path(&mut table, path, value.clone()).map_err(|d| d.file(label))?;
     }
     finish(config::from_table(table, label).map_err(example)?, label, base, profiles)
@@ -196,7 +199,6 @@ fn finish(mut experiment: Experiment, label: &str, base: PathBuf, known: &Profil
             .place("slo")
             .cure("set slo.ttft or slo.tpot, or leave the table out"));
     }
-    experiment.policy.cache_fraction.check().map_err(|d| d.file(label))?;
     let profiles = profiles(&hardware, &base, known).map_err(|d| d.place("hardware.device.profile"))?;
     Ok(Resolved { experiment, model, hardware, profiles, base, label: label.to_string(), homes: None })
 }
@@ -218,6 +220,16 @@ fn profiles(hardware: &Hardware, base: &Path, known: &Profiles) -> Result<Vec<Ar
     };
     let donors = own.donors.iter().map(donor).collect::<Result<Vec<_>>>()?;
     Ok(std::iter::once(own).chain(donors).collect())
+}
+
+/// Makes a table of a policy that is given by its name alone, so that it can get settings.
+fn as_table(experiment: &mut toml::Table, seam: &str) {
+    let policy = experiment.get_mut("policy").and_then(|p| p.get_mut(seam));
+    if let Some(policy) = policy
+        && let Some(kind) = policy.as_str().map(str::to_string)
+    {
+        *policy = toml::Value::Table([("kind".to_string(), kind.into())].into_iter().collect());
+    }
 }
 
 /// Replaces a name by the table that it names.

@@ -3,7 +3,8 @@
 use crate::engine::Execution;
 use crate::machine::Deployment;
 use crate::network::NetworkFidelity;
-use crate::policy::Policies;
+use crate::policy::{CacheFraction, Choice};
+use crate::replacement::Replacement;
 use crate::routing::Routing;
 use moesim_core::Picos;
 use moesim_hwmodels::Hardware;
@@ -26,7 +27,7 @@ pub struct Experiment {
     /// Ranks and limits.
     #[serde(default)]
     pub deployment: Deployment,
-    /// Policies by name.
+    /// Policies by name, with their settings.
     #[serde(default)]
     pub policy: Policies,
     /// How finely is simulated.
@@ -67,6 +68,44 @@ pub struct Workload {
     /// Which experts their tokens select; models without MoE layers have none.
     #[serde(default)]
     pub routing: Routing,
+}
+
+/// Which policies a run uses, by name, with their settings: `execution = "on-demand"`, or a table
+/// `[policy.execution]` with `kind = "on-demand"` and what that policy can be told (`moesim show on-demand`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Policies {
+    /// Where experts live: a method by name, or a file with a placement, relative to the experiment's: our own, or what a serving
+    /// engine loads.
+    pub placement: String,
+    /// The setting of this name of the execution policy, as older files have it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_fraction: Option<CacheFraction>,
+    /// How a layer's experts are executed.
+    pub execution: Choice,
+    /// How tokens travel to their experts and back.
+    pub dispatch: Choice,
+    /// How batches are formed.
+    pub scheduler: Choice,
+    /// Which rank a request goes to.
+    pub load_balancer: Choice,
+    /// Experts that move while the run serves; without it they stay where `placement` puts them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replacement: Option<Replacement>,
+}
+
+impl Default for Policies {
+    fn default() -> Self {
+        Self {
+            placement: "contiguous".into(),
+            cache_fraction: None,
+            execution: Choice::named("expert-parallel"),
+            dispatch: Choice::named("flat"),
+            scheduler: Choice::named("chunked-prefill"),
+            load_balancer: Choice::named("least-loaded"),
+            replacement: None,
+        }
+    }
 }
 
 /// How finely is simulated.

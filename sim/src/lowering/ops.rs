@@ -15,7 +15,7 @@ fn alone(mlp: GroupedMlp, counts: &[u32]) -> GroupedMlp {
 
 /// One layer's part of the graph, after its gate.
 #[derive(Debug)]
-pub struct LayerOps<'a> {
+pub struct Ops<'a> {
     /// The model on the machine.
     pub plan: &'a Plan,
     /// Index among the MoE layers.
@@ -35,7 +35,12 @@ pub struct LayerOps<'a> {
     pub(crate) done: &'a mut Vec<OpId>,
 }
 
-impl LayerOps<'_> {
+impl Ops<'_> {
+    /// The rendezvous of the layer's gates: from its end on it is known which experts are needed.
+    pub fn gate(&self) -> OpId {
+        self.gate
+    }
+
     /// Devices.
     pub fn devices(&self) -> usize {
         self.tokens.len()

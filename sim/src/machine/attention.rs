@@ -8,13 +8,13 @@ use moesim_traces::model::{Heads, Span};
 
 /// What the sequences of a rank ask of a layer; reused, so that nothing is allocated once it is warm.
 #[derive(Clone, Debug, Default)]
-pub struct Batch {
+pub struct AttentionDemand {
     decode: AttentionWork,
     prefill: AttentionWork,
     sequences: [Vec<AttentionClass>; 2],
 }
 
-impl Batch {
+impl AttentionDemand {
     /// Forgets all.
     pub fn clear(&mut self) {
         (self.decode, self.prefill) = Default::default();
@@ -149,8 +149,8 @@ mod tests {
         Plan::new(Model::load(model).unwrap(), machine, Deployment::default()).unwrap()
     }
 
-    fn batch(work: AttentionWork) -> Batch {
-        let mut b = Batch::default();
+    fn batch(work: AttentionWork) -> AttentionDemand {
+        let mut b = AttentionDemand::default();
         b.add(&work, false);
         b
     }

@@ -34,7 +34,8 @@ fn choices(k: u32, groups: usize) -> f64 {
 }
 
 impl Plan {
-    pub(crate) fn moe(&self, moe_layer: usize) -> &Moe {
+    /// The MoE block of MoE layer `moe_layer`.
+    pub fn moe(&self, moe_layer: usize) -> &Moe {
         self.model.decoder[self.moe_layers[moe_layer]].moe().expect("an MoE layer")
     }
 
@@ -76,6 +77,21 @@ impl Plan {
                 let bases = u64::from(!placement.group_slots(l, group).is_empty());
                 for device in self.ranks.group_devices(group) {
                     bytes[device] += parts * part.div_ceil(etp) + bases * base.div_ceil(etp);
+                }
+            }
+        }
+        bytes
+    }
+
+    /// Bytes of routed experts on each device where every expert is on the devices of its groups.
+    pub fn all_resident(&self, placement: &SlotMap) -> Vec<u64> {
+        let mut bytes = vec![0; self.ranks.devices()];
+        for layer in 0..self.moe_layers.len() {
+            for group in 0..placement.groups() {
+                let slots = placement.group_slots(layer, group);
+                let held: u64 = slots.map(|s| self.expert_bytes(layer, placement.expert(layer, s))).sum();
+                for device in self.ranks.group_devices(group) {
+                    bytes[device] += held;
                 }
             }
         }

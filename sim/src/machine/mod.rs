@@ -7,7 +7,7 @@ mod plan;
 mod ranks;
 mod slots;
 
-pub use attention::Batch;
+pub use attention::AttentionDemand;
 pub(crate) use plan::work;
 pub use plan::{AttentionClass, Plan};
 pub use ranks::{Deployment, Ranks};

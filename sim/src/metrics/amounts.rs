@@ -1,33 +1,33 @@
 //! Amounts served, and what bound: the parts of a summary that are sums of the recorder.
 
-use super::recorder::{Binding, Phase};
+use super::Ended;
+use super::recorder::{BoundBy, PhaseTotals};
 use super::summary::PhaseReport;
 use crate::engine::{LaneId, SharedId};
 use crate::machine::Plan;
-use crate::simulation::Simulation;
 use std::collections::BTreeMap;
 
 /// Seconds of the critical path by what bound it.
-pub(super) fn bound_by(bindings: &[u64; Binding::ALL.len()]) -> BTreeMap<&'static str, f64> {
-    Binding::ALL.into_iter().map(|b| (b.name(), bindings[b as usize] as f64 / 1e12)).collect()
+pub(super) fn bound_by(by: &[u64; BoundBy::ALL.len()]) -> BTreeMap<&'static str, f64> {
+    BoundBy::ALL.into_iter().map(|b| (b.name(), by[b as usize] as f64 / 1e12)).collect()
 }
 
 /// What bound most of it.
-pub(super) fn bottleneck(bindings: &[u64; Binding::ALL.len()]) -> Option<&'static str> {
-    let took = |b: &Binding| bindings[*b as usize];
-    Binding::ALL.into_iter().filter(|b| took(b) > 0).max_by_key(took).map(Binding::name)
+pub(super) fn bottleneck(by: &[u64; BoundBy::ALL.len()]) -> Option<&'static str> {
+    let took = |b: &BoundBy| by[*b as usize];
+    BoundBy::ALL.into_iter().filter(|b| took(b) > 0).max_by_key(took).map(BoundBy::name)
 }
 
 /// Iterations of one sort, if there were any.
-pub(super) fn phase(p: &Phase, plan: &Plan) -> Option<PhaseReport> {
+pub(super) fn phase(p: &PhaseTotals, plan: &Plan) -> Option<PhaseReport> {
     let m = &plan.machine;
     let whole = p.time as f64 / 1e12 * m.devices() as f64;
     let peak = m.hardware.device.memory.bandwidth.value.per_second();
     (p.time > 0).then(|| PhaseReport {
         iterations: p.iterations,
         seconds: p.time as f64 / 1e12,
-        bound_by: bound_by(&p.bindings),
-        bottleneck: bottleneck(&p.bindings),
+        bound_by: bound_by(&p.bound_by),
+        bottleneck: bottleneck(&p.bound_by),
         utilisation: BTreeMap::from([
             ("compute", p.at_peak as f64 / 1e12 * m.gpu.share() / whole),
             ("device_busy", p.busy as f64 / 1e12 / whole),
@@ -37,8 +37,8 @@ pub(super) fn phase(p: &Phase, plan: &Plan) -> Option<PhaseReport> {
 }
 
 /// Amount served over peak x simulated time, by resource; nothing where a machine lacks it.
-pub(super) fn utilisation(s: &Simulation, simulated_s: f64) -> BTreeMap<&'static str, Option<f64>> {
-    let (r, m) = (&s.recorder, &s.plan.machine);
+pub(super) fn utilisation(s: &Ended, simulated_s: f64) -> BTreeMap<&'static str, Option<f64>> {
+    let (r, m) = (&s.totals.served, &s.plan.machine);
     let over = |amount: f64, peak: f64| (simulated_s > 0.0 && peak > 0.0).then(|| amount / (peak * simulated_s));
     let devices = m.devices() as f64;
     // Each operation counts by the peak of the precision that it ran in.
@@ -62,8 +62,8 @@ pub(super) fn utilisation(s: &Simulation, simulated_s: f64) -> BTreeMap<&'static
 }
 
 /// Bytes by collective and channel.
-pub(super) fn traffic(s: &Simulation) -> BTreeMap<&'static str, u128> {
-    let (r, m, n) = (&s.recorder, &s.plan.machine, &s.network);
+pub(super) fn traffic(s: &Ended) -> BTreeMap<&'static str, u128> {
+    let (r, m, n) = (&s.totals.served, &s.plan.machine, s.network);
     let sum = |ids: &[SharedId]| ids.iter().map(|c| r.channel_bytes[c.0 as usize]).sum::<u128>();
     let mut out = BTreeMap::from([
         ("dispatch", u128::from(n.dispatch_bytes)),

@@ -1,14 +1,14 @@
 //! What a run approximates, each in a sentence of the summary.
 
+use super::Ended;
 use crate::network::NetworkFidelity;
 use crate::replacement;
-use crate::simulation::Simulation;
 use moesim_solver::traffic::Mode;
 use moesim_traces::model::Moe;
 
 /// The sentences for a run.
-pub(super) fn approximations(s: &Simulation) -> Vec<String> {
-    let plan = &s.plan;
+pub(super) fn approximations(s: &Ended) -> Vec<String> {
+    let plan = s.plan;
     let mut out: Vec<String> = Vec::new();
     let rooflines: Vec<&str> =
         s.costs.iter().filter(|c| c.1.starts_with(crate::costs::ROOFLINE)).map(|c| *c.0).collect();
@@ -21,7 +21,7 @@ pub(super) fn approximations(s: &Simulation) -> Vec<String> {
     }
     let exchange = s.network.kernels();
     let mut push = |text: &str| out.push(text.to_string());
-    push(match s.fidelity.network {
+    push(match s.experiment.fidelity.network {
         NetworkFidelity::Bottleneck => "collectives take their bottleneck bound: a lower bound on contention",
         NetworkFidelity::Flow => "transfers of a collective are fluids that share links max-min fairly",
         NetworkFidelity::Reserve | NetworkFidelity::ReserveHeadOfLine => {

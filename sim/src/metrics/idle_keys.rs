@@ -2,19 +2,18 @@
 //!
 //! A test (`sim/src/keys.rs`) changes every key of every schema: what changes no result and is not refused must be said here.
 
-use crate::experiment::Experiment;
+use super::Ended;
 use crate::policy::CacheFraction;
 use crate::routing::Routing;
-use crate::simulation::Simulation;
 use moesim_traces::model::Moe;
 
-/// The sentences for a run of `x`.
-pub(super) fn sentences(x: &Experiment, s: &Simulation) -> Vec<String> {
+/// The sentences for a run.
+pub(super) fn sentences(s: &Ended) -> Vec<String> {
     let mut out = Vec::new();
     out.extend(achievable(s));
     out.extend(units(s));
-    let (plan, hardware) = (&s.plan, &s.plan.machine.hardware);
-    if s.policy.cache().is_some() && hardware.host.memory.is_some() {
+    let (x, plan, hardware) = (&s.experiment, s.plan, &s.plan.machine.hardware);
+    if s.offloads && hardware.host.memory.is_some() {
         out.push("hardware.host.memory.bandwidth is not used: each device's own link bounds its copies".into());
     }
     if plan.model.mtp_layers > 0 {
@@ -23,7 +22,7 @@ pub(super) fn sentences(x: &Experiment, s: &Simulation) -> Vec<String> {
             plan.model.mtp_layers
         ));
     }
-    if s.policy.cache().is_none() && x.policy.cache_fraction != CacheFraction::Auto {
+    if x.policy.cache_fraction.is_some_and(|f| f != CacheFraction::Auto) {
         out.push(format!("policy.cache_fraction is not used by {}", x.policy.execution));
     }
     if plan.moe_layers.is_empty() && !matches!(x.workload.routing, Routing::None) {
@@ -33,7 +32,7 @@ pub(super) fn sentences(x: &Experiment, s: &Simulation) -> Vec<String> {
 }
 
 /// Fractions of peaks that rooflines take, where calibrated kernels stand in for all of them.
-fn achievable(s: &Simulation) -> Option<String> {
+fn achievable(s: &Ended) -> Option<String> {
     let (model, kernels) = (&s.plan.model, &s.plan.machine.gpu.kernels);
     let p = &model.precision;
     let gemms = [p.attention, p.router, p.shared, p.dense, p.head];
@@ -53,7 +52,7 @@ fn achievable(s: &Simulation) -> Option<String> {
 }
 
 /// Where the run's device has other processors than the one whose name it bears, with which its profile was measured.
-fn units(s: &Simulation) -> Option<String> {
+fn units(s: &Ended) -> Option<String> {
     let device = &s.plan.machine.hardware.device;
     let measured = moesim_hwmodels::calibrate::device::hardware(&device.name).ok()?.device;
     let (own, theirs) = (device.units.as_ref()?.value, measured.units.as_ref()?.value);

@@ -20,7 +20,7 @@ impl Reason {
         match self {
             Self::KvCache => {
                 "use devices with more memory, more tensor parallelism, narrower weights or keys and values, fewer cached experts \
-                 (policy.cache_fraction), or shorter requests"
+                 (policy.execution.cache_fraction), or shorter requests"
             }
             Self::Context => "use shorter requests, or a model whose `context` is longer",
         }

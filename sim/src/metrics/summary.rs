@@ -1,19 +1,18 @@
 //! `summary.json`: what a run found.
 
+use super::Ended;
 use super::amounts::{bottleneck, bound_by, phase, traffic, utilisation};
 use super::approximations::approximations;
 use super::histogram::{Spread, VALUE_ERROR};
-use super::recorder::{Binding, Recorder};
+use super::recorder::BoundBy;
 use super::rejection::Rejection;
 use crate::engine::OpKind;
-use crate::experiment::{Experiment, Fidelity};
+use crate::experiment::{Fidelity, Policies};
 use crate::placing::PlacementReport;
-use crate::policy::CacheReport;
-use crate::replacement::{ReplacementReport, Replacer};
+use crate::policy::Report;
+use crate::replacement::ReplacementReport;
 use crate::routing::{Provenance, Selections};
-use crate::simulation::Simulation;
-use moesim_core::Diag;
-use moesim_core::Sourced;
+use moesim_core::{Diag, Sourced};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -32,8 +31,8 @@ pub struct Summary {
     pub hardware: String,
     /// Devices.
     pub devices: usize,
-    /// Policies by name.
-    pub policy: crate::policy::Policies,
+    /// Policies by name, with their settings.
+    pub policy: Policies,
     /// Whether the execution policy saw routing that no gate had produced yet.
     pub oracle: bool,
     /// Where the routing came from.
@@ -92,8 +91,10 @@ pub struct Summary {
     pub traffic_bytes: BTreeMap<&'static str, u128>,
     /// Largest over mean load of an expert group, over layers and iterations.
     pub imbalance: Option<Imbalance>,
-    /// The expert cache, if the policy has one.
+    /// The cache of the execution policy in the terms that caches share, if it counts loads: of its `counters`.
     pub cache: Option<Cache>,
+    /// What policies counted, by their name.
+    pub counters: BTreeMap<String, Report>,
     /// Positions computed again after preemptions, and how often that happened.
     pub recomputed: Recomputed,
     /// The KV cache while anything ran.
@@ -228,21 +229,22 @@ pub struct Imbalance {
     pub p99: f64,
 }
 
-/// What the expert cache did.
-#[derive(Clone, Debug, Serialize)]
+/// What a cache did, in the terms that caches share.
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct Cache {
     /// Hits over look-ups.
     pub hit_rate: Option<f64>,
-    /// Look-ups that hit.
-    pub hits: u64,
     /// Experts loaded.
     pub loads: u64,
-    /// Bytes loaded.
-    pub bytes: u64,
-    /// Bytes of experts that the fullest cache of a device can hold.
-    pub capacity_bytes: u64,
     /// Prefetched experts that were used, over all prefetched.
     pub prefetch_precision: Option<f64>,
+}
+
+impl Cache {
+    fn of(report: &Report) -> Option<Self> {
+        let [hit_rate, prefetch_precision] = ["hit_rate", "prefetch_precision"].map(|name| report.ratio_of(name));
+        report.get("loads").map(|loads| Self { hit_rate, loads, prefetch_precision })
+    }
 }
 
 /// The KV cache, summed over one device of each attention rank.
@@ -265,23 +267,17 @@ pub struct Recomputed {
     pub preemptions: u64,
 }
 
-fn cache(c: CacheReport) -> Cache {
-    let ratio = |a: u64, b: u64| (b > 0).then(|| a as f64 / b as f64);
-    Cache {
-        hit_rate: ratio(c.hits, c.hits + c.loads),
-        hits: c.hits,
-        loads: c.loads,
-        bytes: c.bytes,
-        capacity_bytes: c.capacity,
-        prefetch_precision: ratio(c.prefetches_used, c.prefetches),
-    }
+/// What the execution policy counted, if anything.
+fn counters(s: &Ended) -> BTreeMap<String, Report> {
+    let own = (s.experiment.policy.execution.kind.clone(), s.report.clone());
+    std::iter::once(own).filter(|(_, report)| !report.is_empty()).collect()
 }
 
 impl Summary {
     /// Of a run that has ended.
-    pub fn new(x: &Experiment, s: &Simulation) -> Self {
-        let r: &Recorder = &s.recorder;
-        let (plan, m) = (&s.plan, &s.plan.machine);
+    pub fn new(s: &Ended) -> Self {
+        let (x, plan, m) = (&s.experiment, s.plan, &s.plan.machine);
+        let (r, q, served) = (s.totals, &s.totals.requests, &s.totals.served);
         let simulated_s = r.end.seconds();
         let start = x.window.start.min(r.end);
         let end = x.window.end.unwrap_or(r.end).min(r.end);
@@ -291,7 +287,7 @@ impl Summary {
         not_reported.insert("energy_j", "the hardware has no power model");
         let price_per_device_hour = plan.machine.hardware.price_per_device_hour.clone();
         let price = price_per_device_hour.as_ref().map(|p| p.value);
-        let output_per_s = per_s(r.window_tokens[1]);
+        let output_per_s = per_s(q.window_tokens[1]);
         let cost = price.filter(|_| output_per_s > 0.0).map(|p| p * m.devices() as f64 / 3600.0 / output_per_s * 1e6);
         if cost.is_none() {
             let why = if price.is_none() { "the hardware has no price" } else { "no output token in the window" };
@@ -303,53 +299,47 @@ impl Summary {
         if x.slo.is_none() {
             not_reported.insert("goodput_requests_per_s", "no SLO was asked for");
         }
-        let cache = s.policy.cache().map(cache);
+        let cache = Cache::of(&s.report);
         if cache.is_none() {
             not_reported.insert("cache", "the execution policy has no cache");
         }
-        let sessions = s.sessions().map(|c| Sessions {
-            begun: c.begun,
-            cut: c.cut,
-            requests_per_session: c.requests as f64 / c.begun.max(1) as f64,
-            most_requests: c.most,
-        });
-        if sessions.is_none() {
+        if s.sessions.is_none() {
             not_reported.insert("sessions", "requests do not belong to sessions");
         }
         let breakdown = OpKind::ALL
             .into_iter()
             .filter(|&k| k != OpKind::Join)
-            .map(|k| (k.name(), r.breakdown.kinds[k as usize] as f64 / 1e12))
-            .chain([("idle", r.breakdown.idle as f64 / 1e12)])
+            .map(|k| (k.name(), served.breakdown.kinds[k as usize] as f64 / 1e12))
+            .chain([("idle", served.breakdown.idle as f64 / 1e12)])
             .collect();
-        let [prompts, decode] = &r.phases;
-        let bindings: [u64; Binding::ALL.len()] = std::array::from_fn(|b| prompts.bindings[b] + decode.bindings[b]);
+        let [prompts, decode] = &served.phases;
+        let by: [u64; BoundBy::ALL.len()] = std::array::from_fn(|b| prompts.bound_by[b] + decode.bound_by[b]);
         Self {
             name: x.name.clone(),
             seed: x.seed,
-            versions: Versions { moesim: env!("CARGO_PKG_VERSION"), summary: 1 },
+            versions: Versions { moesim: env!("CARGO_PKG_VERSION"), summary: 2 },
             model: plan.model.name.clone(),
             hardware: m.hardware.name.clone(),
             devices: m.devices(),
             policy: x.policy.clone(),
-            oracle: s.policy.is_oracle(),
+            oracle: s.oracle,
             routing: RoutingReport {
-                source: s.source.trace().meta().source.clone(),
-                hash: s.source.trace().hash().to_string(),
-                largest_multiplicity: r.multiplicity,
+                source: s.trace.meta().source.clone(),
+                hash: s.trace.hash().to_string(),
+                largest_multiplicity: q.multiplicity,
             },
-            placement: s.placement.clone(),
-            replacement: s.replacement.as_ref().map(Replacer::report),
+            placement: s.placement.cloned(),
+            replacement: s.replacement,
             requests: Requests {
-                admitted: r.admitted,
-                finished: r.finished,
-                rejected: r.rejected,
-                rejections: r.rejections.clone(),
+                admitted: q.admitted,
+                finished: q.finished,
+                rejected: q.rejected,
+                rejections: q.rejections.clone(),
             },
-            sessions,
-            tokens: Tokens { prompt: r.tokens[0], output: r.tokens[1] },
-            assignments: *s.provenance(),
-            selections: Some(*s.selections()).filter(|t| t.routed() != t.computed || t.absent > 0),
+            sessions: s.sessions.clone(),
+            tokens: Tokens { prompt: q.tokens[0], output: q.tokens[1] },
+            assignments: s.provenance,
+            selections: Some(s.selections).filter(|t| t.routed() != t.computed || t.absent > 0),
             fidelity: x.fidelity,
             costs: s.costs.clone(),
             window: WindowReport {
@@ -360,28 +350,29 @@ impl Summary {
             },
             simulated_s,
             iterations: r.iterations,
-            events: s.executor.operations(),
+            events: s.operations,
             percentile_error: VALUE_ERROR,
-            ttft_ms: r.ttft.spread(1e9),
-            tpot_ms: r.tpot.spread(1e9),
-            itl_ms: r.itl.spread(1e9),
-            e2e_ms: r.e2e.spread(1e9),
+            ttft_ms: q.ttft.spread(1e9),
+            tpot_ms: q.tpot.spread(1e9),
+            itl_ms: q.itl.spread(1e9),
+            e2e_ms: q.e2e.spread(1e9),
             throughput: Throughput {
-                prompt_tokens_per_s: per_s(r.window_tokens[0]),
+                prompt_tokens_per_s: per_s(q.window_tokens[0]),
                 output_tokens_per_s: output_per_s,
                 output_tokens_per_s_per_device: output_per_s / m.devices() as f64,
-                requests_per_s: per_s(r.window_finished),
-                goodput_requests_per_s: x.slo.map(|_| per_s(r.window_good)),
+                requests_per_s: per_s(q.window_finished),
+                goodput_requests_per_s: x.slo.map(|_| per_s(q.window_good)),
             },
             breakdown,
-            bound_by: bound_by(&bindings),
-            bottleneck: bottleneck(&bindings),
+            bound_by: bound_by(&by),
+            bottleneck: bottleneck(&by),
             phases: Phases { with_prompts: phase(prompts, plan), decode_only: phase(decode, plan) },
             utilisation: utilisation(s, simulated_s),
             traffic_bytes: traffic(s),
             imbalance: r.imbalance.spread(1000.0).map(|i| Imbalance { mean: i.mean, p99: i.p99 }),
             cache,
-            recomputed: Recomputed { tokens: r.recomputed, preemptions: r.preemptions },
+            counters: counters(s),
+            recomputed: Recomputed { tokens: q.recomputed, preemptions: q.preemptions },
             kv_cache: (r.running_time > 0).then(|| KvCache {
                 capacity_bytes: s.ranks.iter().map(|r| r.kv.capacity()).sum(),
                 mean_bytes: r.kv_time as f64 / r.running_time as f64,
@@ -393,7 +384,7 @@ impl Summary {
             price_per_device_hour,
             not_reported,
             approximations: approximations(s),
-            notes: s.arrival_notes().into_iter().chain(super::idle_keys::sentences(x, s)).collect(),
+            notes: s.arrival_notes.iter().cloned().chain(super::idle_keys::sentences(s)).collect(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `timeline.json`: operations in Chrome's trace format, which Perfetto opens.
 
-use super::recorder::Kept;
+use super::recorder::TimedOp;
 use crate::machine::Plan;
 use moesim_core::{Diag, Picos, Result};
 use serde_json::json;
@@ -11,7 +11,7 @@ use std::path::Path;
 /// Operations of the first iterations, up to a limit.
 #[derive(Clone, Debug)]
 pub struct Timeline {
-    operations: Vec<(u64, Kept)>,
+    operations: Vec<(u64, TimedOp)>,
     limit: usize,
     cut: bool,
 }
@@ -23,7 +23,7 @@ impl Timeline {
     }
 
     /// Takes in an iteration.
-    pub fn add(&mut self, iteration: u64, operations: impl Iterator<Item = Kept>) {
+    pub fn add(&mut self, iteration: u64, operations: impl Iterator<Item = TimedOp>) {
         if self.operations.len() >= self.limit {
             self.cut = true;
             return;

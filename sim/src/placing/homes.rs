@@ -35,12 +35,11 @@ pub(crate) fn placement(plan: &Plan, resolved: &Resolved, registry: &Registry) -
     if let Some(homes) = &resolved.homes {
         return Ok(Placed { homes: homes.to_vec(), report: None });
     }
-    let policies = &resolved.experiment.policy;
-    let name = &policies.placement;
+    let name = &resolved.experiment.policy.placement;
     if let Some(path) = resolved.placement_file() {
         return from_file(plan, &path).map_err(|d| d.place("policy.placement"));
     }
-    let rule = registry.placement(policies)?;
+    let rule = registry.placement(name)?;
     if rule.needs() != Needs::Nothing {
         return Err(Diag::input(format!("{name} places by loads, which a run does not know before it"))
             .place("policy.placement")

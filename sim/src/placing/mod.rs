@@ -44,7 +44,7 @@ impl Site {
     /// # Errors
     /// What a run would refuse; experts of several sizes or numbers, which no placement method knows.
     pub fn new(resolved: &Resolved, registry: &Registry) -> Result<Self> {
-        let way = registry.dispatch(&resolved.experiment.policy)?;
+        let way = registry.dispatch(&resolved.experiment.policy)?.policy;
         let costs = Calibrated::new(resolved, &*way)?;
         let machine = Machine::calibrated(resolved.hardware.clone(), costs.kernels, compute_share(resolved)?)?;
         let plan = Plan::new(resolved.model.clone(), machine, resolved.experiment.deployment.clone())?;

@@ -87,7 +87,7 @@ fn bytes_of_a_run_are_those_of_the_objective() {
             r.homes = Some(Arc::new(homes.clone()));
             let mut s = Simulation::new(&r, &Registry::builtin(), || Ok(trace.clone()), Tables::default()).unwrap();
             s.run(&mut |_| true).unwrap();
-            assert_eq!(s.provenance().traced, (24 * 4 * SEQUENCES as usize * (PROMPT + DECODE)) as u64);
+            assert_eq!(s.ended().provenance.traced, (24 * 4 * SEQUENCES as usize * (PROMPT + DECODE)) as u64);
             // Requests go round the ranks, in the order in which they are bound.
             let mut home = vec![0u32; SEQUENCES as usize];
             for id in 0..SEQUENCES {

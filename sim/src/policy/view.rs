@@ -1,22 +1,45 @@
-//! Policies that may see routing which no gate has produced yet: bounds to compare real policies with.
-//!
-//! Only an [`OraclePolicy`] is handed a [`FutureView`], it is registered apart from the others, and the summary of its run
-//! says `"oracle": true`.
+//! What a policy may know when it decides: nothing that lies ahead of the simulated time, unless it is an oracle.
 
-use super::{CacheReport, ExecutionPolicy, StateView, all_resident};
-use crate::lowering::LayerOps;
-use crate::machine::Plan;
-use crate::routing::{LayerRouting, Replay, SlotMap};
-use moesim_core::Result;
+use crate::routing::{LayerRouting, Replay, Revealed, SlotMap};
+use moesim_core::Picos;
+
+/// What a policy may know when it decides.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// Simulated time: the end of the layer's last gate.
+    pub now: Picos,
+    /// Iterations completed before this one.
+    pub iterations: u64,
+    /// (token, expert) assignments of completed iterations by (MoE layer, slot), layer-major; of a replica that came during the run,
+    /// since then.
+    pub history: &'a [u64],
+    /// Where the experts are; with re-placement, in this iteration.
+    pub placement: &'a SlotMap,
+    /// Requests in line and running, per attention rank, when the iteration began.
+    pub queued: &'a [u32],
+    /// Bytes of KV cache in use, per attention rank, when the iteration began.
+    pub kv_used: &'a [u64],
+    /// Tokens of the iteration, their sequences, and what gates of this layer and of those before it selected for them.
+    pub rows: Revealed<'a>,
+    pub(crate) future: Option<Future<'a>>,
+}
+
+impl<'a> View<'a> {
+    /// The layers that lie ahead in this iteration: for oracles (see [`ExecutionPolicy::oracle`](super::ExecutionPolicy::oracle)),
+    /// nothing for others.
+    pub fn future(&self) -> Option<Future<'a>> {
+        self.future
+    }
+}
 
 /// The routing of the current iteration's MoE layers after the one being lowered. Later iterations are not in it.
 #[derive(Clone, Copy, Debug)]
-pub struct FutureView<'a> {
+pub struct Future<'a> {
     replay: &'a Replay,
     moe_layer: usize,
 }
 
-impl<'a> FutureView<'a> {
+impl<'a> Future<'a> {
     /// What lies ahead of `moe_layer`.
     pub(crate) fn new(replay: &'a Replay, moe_layer: usize) -> Self {
         Self { replay, moe_layer }
@@ -28,72 +51,5 @@ impl<'a> FutureView<'a> {
     /// The routing of `moe_layer`; nothing if it does not lie ahead.
     pub fn routing(&self, moe_layer: usize) -> Option<LayerRouting<'a>> {
         self.layers().contains(&moe_layer).then(|| self.replay.reveal(moe_layer))
-    }
-}
-
-/// An [`ExecutionPolicy`] that also sees the future; the other methods are as there.
-pub trait OraclePolicy: Send {
-    /// As [`ExecutionPolicy::check`].
-    ///
-    /// # Errors
-    /// What is missing, and what to choose instead.
-    fn check(&self, _plan: &Plan) -> Result<()> {
-        Ok(())
-    }
-    /// As [`ExecutionPolicy::resident_expert_bytes`].
-    fn resident_expert_bytes(&self, plan: &Plan, placement: &SlotMap) -> Vec<u64> {
-        all_resident(plan, placement)
-    }
-    /// As [`ExecutionPolicy::lower`], with the routing of the layers that lie ahead.
-    fn lower(&mut self, view: &StateView, future: &FutureView, routing: &LayerRouting, ops: &mut LayerOps);
-    /// As [`ExecutionPolicy::cache`].
-    fn cache(&self) -> Option<CacheReport> {
-        None
-    }
-}
-
-/// The execution policy of a run, of either kind.
-pub enum Executing {
-    /// It sees what gates have produced.
-    Causal(Box<dyn ExecutionPolicy>),
-    /// It sees the future too.
-    Oracle(Box<dyn OraclePolicy>),
-}
-
-impl Executing {
-    /// Whether it sees the future.
-    pub fn is_oracle(&self) -> bool {
-        matches!(self, Self::Oracle(_))
-    }
-    /// See [`ExecutionPolicy::check`].
-    ///
-    /// # Errors
-    /// What is missing, and what to choose instead.
-    pub fn check(&self, plan: &Plan) -> Result<()> {
-        match self {
-            Self::Causal(p) => p.check(plan),
-            Self::Oracle(p) => p.check(plan),
-        }
-    }
-    /// See [`ExecutionPolicy::resident_expert_bytes`].
-    pub fn resident_expert_bytes(&self, plan: &Plan, placement: &SlotMap) -> Vec<u64> {
-        match self {
-            Self::Causal(p) => p.resident_expert_bytes(plan, placement),
-            Self::Oracle(p) => p.resident_expert_bytes(plan, placement),
-        }
-    }
-    /// See [`ExecutionPolicy::cache`].
-    pub fn cache(&self) -> Option<CacheReport> {
-        match self {
-            Self::Causal(p) => p.cache(),
-            Self::Oracle(p) => p.cache(),
-        }
-    }
-    /// Appends the operations of one layer; `future` goes to oracles only.
-    pub(crate) fn lower(&mut self, view: &StateView, future: &FutureView, routing: &LayerRouting, ops: &mut LayerOps) {
-        match self {
-            Self::Causal(p) => p.lower(view, routing, ops),
-            Self::Oracle(p) => p.lower(view, future, routing, ops),
-        }
     }
 }

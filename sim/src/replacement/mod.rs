@@ -13,17 +13,12 @@
 //!   for one layer.
 
 use self::forecast::Forecast;
-use crate::experiment::Resolved;
 use crate::machine::Plan;
-use crate::metrics::recorder::Recorder;
 use crate::network::Network;
-use crate::placing::Site;
-use crate::policy::Policies;
-use crate::registry::Registry;
 use crate::routing::{Counting, Replay};
 use moesim_core::{Bytes, Diag, Picos, Result};
 use moesim_hwmodels::network::Transfer;
-use moesim_solver::{Homes, Needs, Placement, Problem, moves};
+use moesim_solver::{Curve, Homes, Needs, Placement, Problem, moves};
 use serde::Serialize;
 use settings::{Interval, place};
 use std::collections::VecDeque;
@@ -101,29 +96,52 @@ struct Move {
     sent: Vec<u64>,
 }
 
+/// A run's machine and where its experts are at the start.
+pub(crate) struct Laid<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) homes: &'a Homes,
+    /// What is counted over them.
+    pub(crate) counting: Counting,
+    pub(crate) seed: u64,
+}
+
+/// Makes the placement method.
+pub(crate) type MakeMethod<'a> = &'a dyn Fn() -> Result<Box<dyn Placement>>;
+
+/// Seconds of an expert's part by its tokens, for so many slots a device and up to so many tokens, and the node of each group.
+pub(crate) type Price<'a> = &'a dyn Fn(usize, f64) -> Result<(Curve, Vec<u32>)>;
+
+/// An iteration boundary, or the end of the run.
+pub(crate) struct Boundary<'a> {
+    pub(crate) now: Picos,
+    /// Nothing ran since.
+    pub(crate) since: Picos,
+    /// Iterations so far.
+    pub(crate) iterations: u64,
+    /// The run ends here.
+    pub(crate) last: bool,
+    pub(crate) plan: &'a Plan,
+}
+
 impl Replacer {
-    /// For a run of `resolved` that starts with `homes`, if it asks for re-placement. The method is tried on even loads, so that
-    /// what it refuses is refused before the run.
-    pub(super) fn new(
-        resolved: &Resolved,
-        registry: &Registry,
-        plan: &Plan,
-        homes: &Homes,
-        counting: Counting,
-    ) -> Result<Option<Self>> {
-        let policies = &resolved.experiment.policy;
-        let Some(settings) = policies.replacement.clone() else { return Ok(None) };
+    /// For a run that asks for re-placement. The method is tried on even loads, so that what it refuses is refused before the run.
+    pub(crate) fn new(settings: &Replacement, method: MakeMethod, price: Price, laid: Laid) -> Result<Self> {
+        let Laid { plan, homes, counting, seed } = laid;
         let interval = settings.interval()?;
-        let name = settings.method;
+        let name = settings.method.clone();
         let at_method = |d: Diag| Diag { place: Some(place("method")), ..d };
-        let named = Policies { placement: name.clone(), ..policies.clone() };
-        let method = registry.placement(&named).map_err(at_method)?;
+        let method = method().map_err(at_method)?;
         if method.needs() == Needs::Rows {
             return Err(Diag::input(format!("{name} places by rows, and re-placement knows loads alone"))
                 .place(place("method"))
                 .cure("choose a method that places by loads, as longest-first"));
         }
         let (layers, groups) = (plan.moe_layers.len(), plan.ranks.ep);
+        if layers == 0 {
+            return Err(Diag::input(format!("{} has no experts to move", plan.model.name))
+                .place("policy.replacement")
+                .cure("leave it out"));
+        }
         let experts = plan.moe(0).experts as usize;
         let unlike = (0..layers).find(|&l| plan.moe(l).experts as usize != experts);
         let common = (0..layers).any(|l| plan.common_parts(l) != (None, None));
@@ -148,7 +166,7 @@ impl Replacer {
             }
         }
         let mut problem = Problem::even(layers, experts, groups).with_redundant(redundant);
-        problem.seed = resolved.experiment.seed;
+        problem.seed = seed;
         problem.check().map_err(|d| Diag { place: Some(place("redundant")), ..d })?;
         if settings.max_moves.is_some() {
             // A group that starts with more may keep them.
@@ -156,11 +174,8 @@ impl Replacer {
                 slots.iter_mut().enumerate().for_each(|(g, n)| *n = (*n).max(on(&homes[l], g).count() as u32));
             }
         }
-        // Costs of a site of its own, so that what is asked here is not counted among the calls of the run.
-        let site = Site::new(resolved, registry)?;
         let most = (f64::from(plan.deployment.max_batched_tokens) * plan.ranks.dp as f64).min(MOST_TOKENS);
-        problem.curve = site.curve(problem.slots[0][0] as usize, most);
-        problem.node_of = site.node_of();
+        (problem.curve, problem.node_of) = price(problem.slots[0][0] as usize, most)?;
         let (resident, staging) = memory(plan, homes, &problem, settings.max_moves);
         let mut homes = homes.clone();
         homes.iter_mut().flatten().for_each(|on| on.sort_unstable());
@@ -183,16 +198,16 @@ impl Replacer {
         };
         new.is_due(Picos::ZERO, 0);
         new.place()?;
-        Ok(Some(new))
+        Ok(new)
     }
 
     /// Bytes that every device needs for experts, those on their way included.
-    pub(super) fn resident_bytes(&self) -> u64 {
+    pub(crate) fn resident_bytes(&self) -> u64 {
         self.resident + self.report.staging_bytes
     }
 
     /// Weights that do not fit, with what re-placement keeps of the memory.
-    pub(super) fn does_not_fit(&self, d: Diag) -> Diag {
+    pub(crate) fn does_not_fit(&self, d: Diag) -> Diag {
         let staging = Bytes(self.report.staging_bytes).gib();
         let problem = format!("{} (re-placement keeps {staging:.2} GiB of them for weights that come)", d.problem);
         let cure = "use more devices, more tensor or expert parallelism, narrower weights, fewer redundant experts or a lower \
@@ -205,36 +220,36 @@ impl Replacer {
         ReplacementReport { moving_s: self.moving.seconds(), ..self.report }
     }
 
-    /// An iteration is about to begin at `now`, or the run to end (`last`): what has arrived is taken, and rounds that are due begin.
-    pub(super) fn boundary(
+    /// An iteration is about to begin, or the run to end: what has arrived is taken, and rounds that are due begin. `idle` is told
+    /// every time in which nothing but weights moved, when the network has counted them.
+    pub(crate) fn boundary(
         &mut self,
-        now: Picos,
-        last: bool,
-        plan: &Plan,
+        at: &Boundary,
         replay: &mut Replay,
         network: &mut Network,
-        recorder: &mut Recorder,
+        idle: &mut dyn FnMut(Picos, Picos, &Network),
     ) -> Result<()> {
+        let (now, plan) = (at.now, at.plan);
         let mut changed = false;
         // Nothing ran since the last iteration: a layer follows the other as soon as that has arrived.
-        let mut at = recorder.end;
+        let mut reached = at.since;
         while let Some(end) = self.under_way.as_ref().map(|m| m.begin + m.took).filter(|end| *end <= now) {
             self.send(end, network);
-            recorder.idle(at, end.max(at), network);
-            at = end.max(at);
+            idle(reached, end.max(reached), network);
+            reached = end.max(reached);
             if let Some(m) = self.under_way.take() {
                 self.report.moved_replicas += m.replicas;
                 self.report.moved_bytes += m.sent.iter().sum::<u64>();
                 self.switch(m.layer, m.homes);
             }
-            self.next(at, plan, network);
+            self.next(reached, plan, network);
             changed = true;
         }
         self.send(now, network);
-        recorder.idle(at, now, network);
+        idle(reached, now, network);
         let free = self.under_way.is_none() && self.queue.is_empty();
-        if !last && free && self.is_due(now, recorder.iterations) {
-            self.round(replay, recorder.iterations)?;
+        if !at.last && free && self.is_due(now, at.iterations) {
+            self.round(replay, at.iterations)?;
             changed |= self.next(now, plan, network);
         }
         if changed {
@@ -247,7 +262,7 @@ impl Replacer {
     }
 
     /// Counts what has been sent by `now`.
-    pub(super) fn send(&mut self, now: Picos, network: &mut Network) {
+    pub(crate) fn send(&mut self, now: Picos, network: &mut Network) {
         let Some(m) = &mut self.under_way else { return };
         let passed = now.since(m.begin).min(m.took);
         for (t, sent) in m.transfers.iter().zip(&mut m.sent) {

@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::experiment::{self, Resolved};
-use crate::metrics::summary::Summary;
+use crate::metrics::Summary;
 use crate::metrics::tables::Tables;
+use crate::registry::Registry;
 use crate::simulation::Simulation;
 use moesim_core::config;
 use moesim_traces::{Meta, OwnedSequence, Trace};
@@ -48,7 +49,7 @@ fn simulation(r: &Resolved, row: &[u16]) -> Result<Simulation> {
 fn run(r: &Resolved, row: &[u16]) -> (Simulation, Summary) {
     let mut s = simulation(r, row).unwrap();
     s.run(&mut |_| true).unwrap();
-    let summary = Summary::new(&r.experiment, &s);
+    let summary = Summary::new(&s.ended());
     (s, summary)
 }
 
@@ -79,7 +80,7 @@ fn a_move_takes_its_bytes_over_its_share_and_the_latency() {
         assert!(faster.replacement.unwrap().moving_s < r.moving_s && summary.breakdown["dispatch"] > 0.0);
         assert_eq!(faster.breakdown["dispatch"], summary.breakdown["dispatch"]);
         let stays = run(&experiment(1, 2, &[&network]), &[0]).0;
-        assert_eq!(s.weight_bytes - stays.weight_bytes, EXPERT + 2 * EXPERT);
+        assert_eq!(s.ended().weight_bytes - stays.ended().weight_bytes, EXPERT + 2 * EXPERT);
         assert_eq!(s.replay.totals(), stays.replay.totals());
     }
 }
@@ -89,8 +90,12 @@ fn a_move_takes_its_bytes_over_its_share_and_the_latency() {
 fn collectives_have_the_rest_of_the_links() {
     for fidelity in ["bottleneck", "flow", "reserve"] {
         let (mut s, _) = run(&experiment(1, 2, &[&format!("fidelity.network={fidelity}")]), &[1]);
-        s.network =
-            Network::new(&s.plan, s.fidelity.network, Box::new(crate::network::dispatch::Flat), Default::default());
+        s.network = Network::new(
+            &s.plan,
+            s.experiment.fidelity.network,
+            Box::new(crate::network::dispatch::Flat),
+            Default::default(),
+        );
         let routing = s.replay.reveal(0);
         let copies = f64::from(routing.tokens_between(0, 1));
         let bytes = copies * s.plan.dispatch_token_bytes as f64;

@@ -2,9 +2,8 @@
 
 use super::replay::{MISSING, Segment};
 use super::slot_map::SlotMap;
-use super::source::{Provenance, Rows, Source};
+use super::source::{Provenance, Rows, Source, drawn_row};
 use crate::cache_line::prefetch;
-use moesim_core::rng;
 
 /// Rows that are counted together. A decode batch takes a row here and a row there: all are asked for before any is
 /// counted.
@@ -148,7 +147,7 @@ impl Counts {
                         let n = (pool.len() / width) as u64;
                         drawn.clear();
                         for l in 0..map.layers {
-                            let row = rng::below(rng::draw(key, l as u64, 0, 0), n) as usize;
+                            let row = drawn_row(key, l, n);
                             drawn.extend_from_slice(&pool[row * width + l * k..row * width + (l + 1) * k]);
                         }
                         next(self, None, &drawn);

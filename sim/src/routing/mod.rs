@@ -5,6 +5,7 @@
 //! * [`source`]: the row of a (sequence, position): a pure function, however often it is computed.
 //! * [`slot_map`]: where the experts are.
 //! * [`replay`]: counts of an iteration, revealed layer by layer.
+//! * [`revealed`]: rows of an iteration, as far as its gates have spoken.
 //! * [`cache`]: drawn routing, kept for the next run.
 
 pub mod binding;
@@ -12,6 +13,7 @@ pub mod cache;
 mod counts;
 mod padded;
 pub mod replay;
+pub mod revealed;
 mod shipped;
 pub mod slot_map;
 pub mod source;
@@ -19,7 +21,8 @@ pub mod spec;
 
 pub use binding::{Binder, Binding};
 pub use cache::{Cache, Opened, Origin};
-pub use replay::{LayerRouting, Replay, Segment, Selections};
+pub use replay::{LayerRouting, MISSING, Replay, Segment, Selections};
+pub use revealed::{Revealed, Token};
 pub use slot_map::{Capacity, Counting, LayerShape, SlotMap};
 pub use source::{Missing, Provenance, Source};
 pub use spec::{Routing, Wanted};

@@ -91,7 +91,7 @@ mod tests {
         #[test]
         fn parts_sum_and_tokens_are_dealt(count in 0u32..50, spread in 1u32..6, turn in 0u32..6, limit in 0u32..100) {
             let binding = Binding { sequence: 0, offset: 0 };
-            let s = Segment { binding, prompt: 1, from: 0, count, device: 1, spread, turn: turn % spread };
+            let s = Segment { request: 0, binding, prompt: 1, from: 0, count, device: 1, spread, turn: turn % spread };
             let devices = spread as usize + 2;
             let before = before(devices, &[s]);
             let mut dealt = vec![0u64; devices];

@@ -14,6 +14,8 @@ pub const MISSING: u16 = u16::MAX;
 /// Tokens of one request in an iteration.
 #[derive(Clone, Copy, Debug)]
 pub struct Segment {
+    /// Number of the request, in order of arrival.
+    pub request: u64,
     /// Its binding.
     pub binding: Binding,
     /// Prompt tokens of the request.

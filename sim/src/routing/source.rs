@@ -3,7 +3,7 @@
 use super::binding::Binding;
 use super::replay::MISSING;
 use moesim_core::{Diag, Result, rng};
-use moesim_traces::trace::Trace;
+use moesim_traces::trace::{Sequence, Trace};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -148,40 +148,89 @@ impl Source {
         let mut at = from;
         let end = from + count;
         while at < end {
-            // Own rows of this phase first; without any, the other phase's rows by the rule.
-            let (own, other, first, limit) = if at < prompt {
-                (s.prefill, s.decode, at, end.min(prompt))
-            } else {
-                (s.decode, s.prefill, at - prompt, end)
-            };
-            let (pool, is_own) = if own.is_empty() { (other, false) } else { (own, true) };
-            let rows = (pool.len() / width) as u32;
-            let wanted = limit - at;
-            let has_row = is_own && first < rows;
-            if !has_row && self.missing == Missing::Draw {
-                let entity = u64::from(binding.sequence) << 32 | u64::from(binding.offset);
-                for p in at..limit {
-                    each(Rows::Drawn(pool, rng::draw(self.seed, self.key, entity, u64::from(p))));
+            let run = self.run(&s, binding, prompt, at, end);
+            let pool = if run.decode { s.decode } else { s.prefill };
+            match run.row {
+                None => {
+                    (at..at + run.count).for_each(|p| each(Rows::Drawn(pool, self.drawn(binding, p))));
+                    out.drawn += u64::from(run.count);
                 }
-                out.drawn += u64::from(wanted);
-                at = limit;
-                continue;
+                Some(row) => {
+                    let n = u64::from(run.count);
+                    if run.traced {
+                        out.traced += n
+                    } else {
+                        out.wrapped += n
+                    }
+                    each(Rows::Slice(&pool[row as usize * width..(row + run.count) as usize * width]));
+                }
             }
-            // Prompts with rows of their own start at the first; everything else at the offset, and goes round.
-            let shift = if is_own && at < prompt { 0 } else { binding.offset };
-            let row = ((u64::from(first) + u64::from(shift)) % u64::from(rows)) as u32;
-            let mut n = wanted.min(rows - row);
-            if has_row {
-                n = n.min(rows - first);
-                out.traced += u64::from(n);
-            } else {
-                out.wrapped += u64::from(n);
-            }
-            each(Rows::Slice(&pool[row as usize * width..(row + n) as usize * width]));
-            at += n;
+            at += run.count;
         }
         out
     }
+
+    /// What MoE layer `layer` selects for position `position` of a request with a prompt of `prompt` tokens: ids, and the
+    /// gate's weights if the trace has any.
+    pub fn selected(&self, binding: Binding, prompt: u32, position: u32, layer: usize) -> (&[u16], Option<&[f32]>) {
+        let (width, k) = (self.trace.width(), self.trace.k());
+        let s = self.trace.sequence(binding.sequence as usize);
+        let run = self.run(&s, binding, prompt, position, position + 1);
+        let (pool, weights) = if run.decode { (s.decode, s.decode_weights) } else { (s.prefill, s.prefill_weights) };
+        let row = run.row.map_or_else(
+            || drawn_row(self.drawn(binding, position), layer, (pool.len() / width) as u64),
+            |row| row as usize,
+        );
+        let at = row * width + layer * k..row * width + (layer + 1) * k;
+        (&pool[at.clone()], weights.map(|w| &w[at]))
+    }
+
+    /// Positions from `at` on, before `end`, that replay consecutive rows, or are all drawn.
+    fn run(&self, s: &Sequence, binding: Binding, prompt: u32, at: u32, end: u32) -> Run {
+        // Own rows of this phase first; without any, the other phase's rows by the rule.
+        let in_prompt = at < prompt;
+        let (own, other, first, limit) = if in_prompt {
+            (s.prefill, s.decode, at, end.min(prompt))
+        } else {
+            (s.decode, s.prefill, at - prompt, end)
+        };
+        let is_own = !own.is_empty();
+        let decode = in_prompt != is_own;
+        let rows = ((if is_own { own } else { other }).len() / self.trace.width()) as u32;
+        let wanted = limit - at;
+        let traced = is_own && first < rows;
+        if !traced && self.missing == Missing::Draw {
+            return Run { decode, row: None, count: wanted, traced };
+        }
+        // Prompts with rows of their own start at the first; everything else at the offset, and goes round.
+        let shift = if is_own && in_prompt { 0 } else { binding.offset };
+        let row = ((u64::from(first) + u64::from(shift)) % u64::from(rows)) as u32;
+        let count = wanted.min(rows - row);
+        Run { decode, row: Some(row), count: if traced { count.min(rows - first) } else { count }, traced }
+    }
+
+    /// The key of the draws of a position.
+    fn drawn(&self, binding: Binding, position: u32) -> u64 {
+        let entity = u64::from(binding.sequence) << 32 | u64::from(binding.offset);
+        rng::draw(self.seed, self.key, entity, u64::from(position))
+    }
+}
+
+/// Consecutive positions of a sequence, and what they replay.
+struct Run {
+    /// Of the decode rows; else of the prompt rows.
+    decode: bool,
+    /// The first row; none where each layer of each position is drawn.
+    row: Option<u32>,
+    /// Positions.
+    count: u32,
+    /// The rows are those of the positions.
+    traced: bool,
+}
+
+/// The row of a pool of `rows` rows that stands in for layer `layer` of a drawn position.
+pub(super) fn drawn_row(key: u64, layer: usize, rows: u64) -> usize {
+    rng::below(rng::draw(key, layer as u64, 0, 0), rows) as usize
 }
 
 #[cfg(test)]
@@ -213,7 +262,7 @@ mod tests {
         let mut out = Vec::new();
         let p = s.rows(Binding { sequence: 0, offset }, prompt, from, count, |rows| match rows {
             Rows::Slice(ids) => out.extend_from_slice(ids),
-            Rows::Drawn(pool, key) => out.push(pool[rng::below(key, pool.len() as u64) as usize]),
+            Rows::Drawn(pool, key) => out.push(pool[drawn_row(key, 0, pool.len() as u64)]),
         });
         (out, p)
     }
@@ -256,6 +305,8 @@ mod tests {
             prop_assert_eq!(&whole.0, &parts);
             prop_assert_eq!(whole.1, sum);
             prop_assert_eq!(sum.total(), u64::from(total));
+            let each: Vec<u16> = (0..total).map(|p| s.selected(Binding { sequence: 0, offset }, prompt, p, 0).0[0]).collect();
+            prop_assert_eq!(whole.0, each);
         }
     }
 }

@@ -23,6 +23,7 @@ fn drawn_rows_are_counted_in_the_order_of_the_batch() {
     let shape = LayerShape { capacity: Some(Capacity { per_token: 0.5, padded: false }), ..LayerShape::default() };
     let mut replay = Replay::new(SlotMap::shaped(&[vec![vec![0], vec![1]]], &[shape], 2, 2));
     let part = |from, device| Segment {
+        request: 0,
         binding: Binding { sequence: 0, offset: 0 },
         prompt: 1,
         from,
@@ -148,6 +149,7 @@ proptest! {
         let mut replay = Replay::new(map(&before));
         let (n, cut) = (rows.len() as u32, (cut % rows.len()) as u32);
         let part = |from, count, device, spread| Segment {
+            request: 0,
             binding: Binding { sequence: 0, offset: 0 }, prompt: n, from, count, device, spread, turn: 0,
         };
         // The first tokens on device 0, the others dealt over devices 1 and 2.

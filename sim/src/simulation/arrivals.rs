@@ -1,5 +1,6 @@
 //! Requests on their way in, one looked ahead.
 
+use crate::metrics::summary::Sessions;
 use moesim_core::{Picos, Result};
 use moesim_traces::arrivals::{Arrivals, Request, Session, Turn};
 use std::collections::BTreeMap;
@@ -18,15 +19,26 @@ pub(super) struct Line {
 
 /// Sessions so far.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct SessionCounts {
+pub(super) struct SessionCounts {
     /// Their first turn came.
-    pub(crate) begun: u64,
+    begun: u64,
     /// They ended early, because a turn was rejected.
-    pub(crate) cut: u64,
+    cut: u64,
     /// Turns that came.
-    pub(crate) requests: u64,
+    requests: u64,
     /// Most turns of a session.
-    pub(crate) most: u32,
+    most: u32,
+}
+
+impl From<SessionCounts> for Sessions {
+    fn from(c: SessionCounts) -> Self {
+        Self {
+            begun: c.begun,
+            cut: c.cut,
+            requests_per_session: c.requests as f64 / c.begun.max(1) as f64,
+            most_requests: c.most,
+        }
+    }
 }
 
 impl Line {

@@ -2,31 +2,25 @@
 
 mod arrivals;
 mod pass;
+mod setup;
 mod trace;
 
-use crate::costs::{Calibrated, compute_share};
 use crate::engine::Executor;
-use crate::experiment::{Fidelity, Resolved};
-use crate::machine::{Machine, Plan};
-use crate::metrics::recorder::Recorder;
+use crate::experiment::Experiment;
+use crate::machine::Plan;
 use crate::metrics::rejection::Reason;
-use crate::metrics::tables::Tables;
+use crate::metrics::summary::Sessions;
+use crate::metrics::{Ended, Outcome, Recorder};
 use crate::network::Network;
-use crate::placing;
-use crate::policy::{Executing, all_resident};
-use crate::registry::Registry;
-use crate::replacement::Replacer;
-use crate::routing::{Binder, Provenance, Replay, Selections, Source};
-use crate::serving::{LoadBalancer, Rank, Scheduler, Step};
+use crate::placing::PlacementReport;
+use crate::policy::{ExecutionPolicy, Report};
+use crate::replacement::{Boundary, Replacer};
+use crate::routing::{Binder, Replay, Source};
+use crate::serving::{Batch, LoadBalancer, Rank, Scheduler, Step};
 use arrivals::Line;
-pub(crate) use arrivals::SessionCounts;
 use moesim_core::{Diag, Picos, Result};
-use moesim_solver::traffic::Mode;
-use moesim_traces::Trace;
-use pass::Iteration;
-pub(crate) use pass::Shape;
+use pass::{Begin, Parts, Pass};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 pub(crate) use trace::check_trace;
 pub use trace::open_trace;
 
@@ -48,20 +42,23 @@ pub struct Progress {
 
 /// A run that is set up.
 pub struct Simulation {
+    /// What is simulated, with the settings of policies as they are, defaults included.
+    pub(crate) experiment: Experiment,
     pub(crate) plan: Plan,
     pub(crate) executor: Executor,
     pub(crate) replay: Replay,
     pub(crate) source: Source,
     pub(crate) network: Network,
-    pub(crate) policy: Executing,
+    policy: Box<dyn ExecutionPolicy>,
     pub(crate) recorder: Recorder,
     /// Bytes of weights on the fullest device.
-    pub(crate) weight_bytes: u64,
+    weight_bytes: u64,
+    /// The execution policy keeps experts elsewhere than on devices.
+    offloads: bool,
     /// Where the costs of operations come from.
     pub(crate) costs: BTreeMap<&'static str, String>,
-    pub(crate) fidelity: Fidelity,
     /// Where the placement comes from, if from a file.
-    pub(crate) placement: Option<placing::PlacementReport>,
+    placement: Option<PlacementReport>,
     /// What moves experts, if they move.
     pub(crate) replacement: Option<Replacer>,
     scheduler: Box<dyn Scheduler>,
@@ -69,112 +66,22 @@ pub struct Simulation {
     pub(crate) ranks: Vec<Rank>,
     binder: Binder,
     line: Line,
-    iteration: Iteration,
+    batch: Batch,
+    pass: Pass,
+    /// What came of the last iteration.
+    pub(crate) last: Outcome,
     queued: Vec<u32>,
     /// Ids and top_k of each MoE layer, if they differ; sequences that were checked against them.
     limits: Vec<(u32, u32)>,
     checked: Vec<bool>,
+    /// How settings were read, where the user should know.
+    notes: Vec<String>,
 }
 
 /// Where the clock ends, 106 days: half of what 64 bits of picoseconds hold, so that sums on the way do not wrap.
 const CLOCK: Picos = Picos(1 << 63);
 
 impl Simulation {
-    /// Sets up a run of `resolved`. Its routing trace comes from `open` ([`open_trace`], or one that points of a sweep share), which
-    /// is asked last, because routing may have to be drawn: what does not fit is refused at once.
-    ///
-    /// # Errors
-    /// Wrong input: what does not fit, does not match, or cannot be read.
-    pub fn new(
-        resolved: &Resolved,
-        registry: &Registry,
-        open: impl FnOnce() -> Result<Arc<Trace>>,
-        tables: Tables,
-    ) -> Result<Self> {
-        let x = &resolved.experiment;
-        let way = registry.dispatch(&x.policy)?;
-        let costs = Calibrated::new(resolved, &*way)?;
-        let machine = Machine::calibrated(resolved.hardware.clone(), costs.kernels, compute_share(resolved)?)?;
-        let plan = Plan::new(resolved.model.clone(), machine, x.deployment.clone())?;
-        way.check(&plan)?;
-        if plan.deployment.tokens == Mode::TokenFollows && !way.follows() {
-            return Err(Diag::input(format!(
-                "policy.dispatch {:?} has no rule for tokens that follow",
-                x.policy.dispatch
-            ))
-            .place("deployment.tokens")
-            .cure("set policy.dispatch to \"flat\" or \"per-selection\""));
-        }
-        let placed = placing::placement(&plan, resolved, registry)?;
-        let counting = way.counting(&plan);
-        let map = plan.slot_map(&placed.homes, &counting);
-        let policy = registry.execution(&x.policy)?;
-        policy.check(&plan)?;
-        let resident = policy.resident_expert_bytes(&plan, &map);
-        let replacement = Replacer::new(resolved, registry, &plan, &placed.homes, counting)?;
-        let elsewhere = resident != all_resident(&plan, &map);
-        if replacement.is_some() && elsewhere {
-            return Err(Diag::input(format!("{} keeps experts elsewhere than on devices", x.policy.execution))
-                .place("policy.replacement")
-                .cure("set policy.execution to \"expert-parallel\", or leave policy.replacement out"));
-        }
-        let held = resident.into_iter().zip(plan.common_part_bytes(&map)).map(|(own, common)| own + common);
-        let held = replacement.as_ref().map_or_else(|| held.max().unwrap_or(0), Replacer::resident_bytes);
-        let weight_bytes = plan.common_weight_bytes() + held;
-        let kv = plan.kv_room(weight_bytes);
-        let kv = kv.map_err(|d| match &replacement {
-            Some(r) => r.does_not_fit(d),
-            None if elsewhere => Diag {
-                cure: "set policy.cache_fraction lower or to \"auto\", use more devices, or narrower weights".into(),
-                ..d.place("policy.cache_fraction")
-            },
-            None if !plan.machine.copy.is_empty() && !plan.moe_layers.is_empty() => {
-                let cure = format!("{}, or keep experts in host memory: policy.execution = \"on-demand\"", d.cure);
-                Diag { cure, ..d }
-            }
-            None => d,
-        })?;
-        let trace = open()?;
-        check_trace(&plan, &trace)?;
-        let width = trace.width();
-        let rows = (0..trace.sequences())
-            .map(|i| {
-                let s = trace.sequence(i);
-                (if s.decode.is_empty() { s.prefill.len() } else { s.decode.len() } / width) as u32
-            })
-            .collect();
-        let source = Source::new(trace, x.workload.routing.missing(), x.seed);
-        let limits = plan.moe_layers.iter().filter_map(|&l| plan.model.decoder[l].moe().map(|m| (m.ids(), m.top_k)));
-        let mut limits: Vec<(u32, u32)> = limits.collect();
-        if limits.windows(2).all(|l| l[0] == l[1]) {
-            limits.clear();
-        }
-        let executor = Executor::new(plan.machine.resources.clone(), x.fidelity.execution);
-        Ok(Self {
-            network: Network::new(&plan, x.fidelity.network, way, costs.exchange),
-            recorder: Recorder::new(&plan, x, tables)?,
-            scheduler: registry.scheduler(&x.policy)?,
-            balancer: registry.balancer(&x.policy)?,
-            ranks: (0..plan.ranks.dp).map(|_| Rank::new(kv)).collect(),
-            binder: Binder::new(rows, x.seed),
-            line: x.workload.arrivals.open(x.seed, &resolved.base).and_then(Line::new).map_err(in_arrivals)?,
-            iteration: Iteration::new(&plan),
-            queued: Vec::new(),
-            checked: vec![limits.is_empty(); source.trace().sequences()],
-            limits,
-            replay: Replay::new(map),
-            executor,
-            source,
-            policy,
-            costs: costs.words,
-            fidelity: x.fidelity,
-            placement: placed.report,
-            replacement,
-            weight_bytes,
-            plan,
-        })
-    }
-
     /// Runs to the end of the last request.
     ///
     /// # Errors
@@ -188,7 +95,7 @@ impl Simulation {
         }
         self.executor.begin();
         self.replace(now, true)?;
-        let r = &self.recorder;
+        let r = &self.recorder.totals().requests;
         if r.admitted != r.finished + r.rejected {
             return Err(Diag::run("requests are not conserved").cure("report this with the experiment"));
         }
@@ -202,7 +109,7 @@ impl Simulation {
     pub(crate) fn step(&mut self, now: &mut Picos) -> Result<bool> {
         loop {
             self.admit(*now)?;
-            if self.batch() {
+            if self.batch.schedule(&mut *self.scheduler, &self.plan, &mut self.ranks) {
                 break;
             }
             match self.line.next_arrival() {
@@ -218,28 +125,25 @@ impl Simulation {
             }
         }
         self.replace(*now, false)?;
+        self.batch.gather(&self.plan, &self.ranks);
         self.queued.clear();
         self.queued.extend(self.ranks.iter().map(|r| r.load() as u32));
-        let end = self.iteration.run(
-            *now,
-            self.recorder.iterations,
-            &self.plan,
-            &mut self.executor,
-            &mut self.replay,
-            &self.source,
-            &mut self.network,
-            &mut self.policy,
-            &mut self.recorder,
-            &self.ranks,
-            &self.queued,
-        )?;
+        let begin = Begin { now: *now, batch: &self.batch, ranks: &self.ranks, queued: &self.queued };
+        let mut parts = Parts {
+            plan: &self.plan,
+            executor: &mut self.executor,
+            network: &mut self.network,
+            replay: &mut self.replay,
+            source: &self.source,
+            policy: &mut *self.policy,
+            recorder: &mut self.recorder,
+        };
+        self.last = self.pass.run(&begin, &mut parts)?;
+        let end = self.last.end;
         on_the_clock(end)?;
         self.replacement.iter_mut().for_each(|r| r.send(end, &mut self.network));
-        let waiting = self.ranks.iter().map(|r| r.waiting.len()).sum();
-        // Before requests that are done give theirs back.
-        let kv = self.ranks.iter().map(|r| r.kv.used()).sum();
-        self.complete(end)?;
-        self.recorder.iteration(&self.executor, &self.network, *now, end, &self.iteration.shape(), waiting, kv)?;
+        self.complete()?;
+        self.recorder.iteration(&self.executor, &self.network, &self.last)?;
         *now = end;
         Ok(true)
     }
@@ -247,42 +151,54 @@ impl Simulation {
     /// Experts that have arrived by `now` are taken, at an iteration boundary or at the end of the run.
     fn replace(&mut self, now: Picos, last: bool) -> Result<()> {
         let Some(r) = &mut self.replacement else { return Ok(()) };
-        r.boundary(now, last, &self.plan, &mut self.replay, &mut self.network, &mut self.recorder)
-    }
-
-    /// What the last iteration computed, and when it began.
-    pub(crate) fn last_iteration(&self) -> (Shape, Picos) {
-        (self.iteration.shape(), self.iteration.begin)
+        let (iterations, since) = (self.recorder.iterations(), self.recorder.totals().end);
+        let at = Boundary { now, since, iterations, last, plan: &self.plan };
+        r.boundary(&at, &mut self.replay, &mut self.network, &mut |from, to, network| {
+            self.recorder.idle(from, to, network);
+        })
     }
 
     fn progress(&self, now: Picos) -> Progress {
-        let r = &self.recorder;
-        Progress { now, admitted: r.admitted, finished: r.finished, iterations: r.iterations }
+        let r = &self.recorder.totals().requests;
+        Progress { now, admitted: r.admitted, finished: r.finished, iterations: self.recorder.iterations() }
     }
 
-    /// Where assignments came from so far.
-    pub fn provenance(&self) -> &Provenance {
-        &self.iteration.provenance
+    /// How settings were read, where the user should know.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
-    /// What became of them.
-    pub fn selections(&self) -> &Selections {
-        &self.iteration.selections
-    }
-
-    /// What the reader of the summary should know of the requests that came.
-    pub fn arrival_notes(&self) -> Vec<String> {
-        self.line.notes()
-    }
-
-    pub(crate) fn sessions(&self) -> Option<SessionCounts> {
-        self.line.sessions()
+    /// The run as its outputs read it, once it is over.
+    pub fn ended(&self) -> Ended<'_> {
+        let mut report = Report::default();
+        self.policy.report(&mut report);
+        Ended {
+            experiment: self.experiment.clone(),
+            plan: &self.plan,
+            totals: self.recorder.totals(),
+            network: &self.network,
+            replay: &self.replay,
+            trace: self.source.trace(),
+            provenance: self.pass.provenance,
+            selections: self.pass.selections,
+            costs: &self.costs,
+            oracle: self.policy.oracle(),
+            offloads: self.offloads,
+            report,
+            placement: self.placement.as_ref(),
+            replacement: self.replacement.as_ref().map(Replacer::report),
+            sessions: self.line.sessions().map(Sessions::from),
+            arrival_notes: self.line.notes(),
+            operations: self.executor.operations(),
+            weight_bytes: self.weight_bytes,
+            ranks: &self.ranks,
+        }
     }
 
     /// Takes in every request that has arrived by `now`.
     fn admit(&mut self, now: Picos) -> Result<()> {
         while let Some(request) = self.line.take(now).map_err(in_arrivals)? {
-            self.recorder.admitted += 1;
+            self.recorder.admit();
             // A session's turns have their history in common, and so their routing.
             let binding = self.binder.bind(request.turn.map_or(request.id, |t| t.session));
             // Positions computed: the last output token is never fed back.
@@ -330,31 +246,19 @@ impl Simulation {
         Ok(())
     }
 
-    /// Forms the batch of every rank; whether there is anything to compute.
-    fn batch(&mut self) -> bool {
-        let mut any = false;
-        for (rank, steps) in self.ranks.iter_mut().zip(&mut self.iteration.steps) {
-            steps.clear();
-            if rank.load() > 0 {
-                self.scheduler.plan(&self.plan, rank, steps);
-                any |= !steps.is_empty();
-            }
-        }
-        any
-    }
-
     /// The iteration ended: positions are computed, tokens sampled, requests done.
-    fn complete(&mut self, end: Picos) -> Result<()> {
-        for (r, (rank, steps)) in self.ranks.iter_mut().zip(&self.iteration.steps).enumerate() {
+    fn complete(&mut self) -> Result<()> {
+        let end = self.last.end;
+        for (r, (rank, steps)) in self.ranks.iter_mut().zip(&self.batch.steps).enumerate() {
             let mut done = false;
             for &Step { index, count } in steps {
                 let live = &mut rank.running[index as usize];
                 let again = live.high_water.saturating_sub(live.computed).min(count);
                 live.recomputed += again;
-                self.recorder.recomputed += u64::from(again);
+                self.recorder.recomputed(u64::from(again));
                 live.computed += count;
                 live.high_water = live.high_water.max(live.computed);
-                live.first_scheduled.get_or_insert(self.iteration.begin);
+                live.first_scheduled.get_or_insert(self.last.begin);
                 if live.computed == live.target() {
                     self.recorder.token(live, end);
                     live.generated += 1;

@@ -1,53 +1,44 @@
-//! One iteration: attention and gates by the framework, experts by the execution policy, layer after layer.
+//! One pass of a batch through the model: attention and gates by the framework, experts by the execution policy, layer after
+//! layer.
 
-use crate::engine::{Executor, Graph, NO_DEVICE, OpId, OpKind, Work};
-use crate::lowering::LayerOps;
-use crate::machine::{Batch, Plan, work};
-use crate::metrics::recorder::Recorder;
+use crate::engine::{Executor, NO_DEVICE, OpId, OpKind, Work};
+use crate::lowering::{Lowering, Ops, Priced};
+use crate::machine::{AttentionDemand, Plan};
+use crate::metrics::{Outcome, Recorder};
 use crate::network::Network;
-use crate::policy::{Executing, FutureView, StateView};
-use crate::routing::{Provenance, Replay, Segment, Selections, Source};
-use crate::serving::{Rank, Step};
+use crate::policy::{ExecutionPolicy, Future, View};
+use crate::routing::{Provenance, Replay, Revealed, Selections, Source};
+use crate::serving::{Batch, Rank, Step};
 use moesim_core::{Diag, Picos, Result};
 use moesim_hwmodels::cost::Cost;
 use moesim_solver::traffic::Mode;
 
-/// A cost on the clock with the bytes that it draws from device memory.
-#[derive(Clone, Copy)]
-struct Priced {
-    work: Work,
-    bytes: u64,
+/// The parts of a run that an iteration works with.
+pub(super) struct Parts<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) executor: &'a mut Executor,
+    pub(super) network: &'a mut Network,
+    pub(super) replay: &'a mut Replay,
+    pub(super) source: &'a Source,
+    pub(super) policy: &'a mut dyn ExecutionPolicy,
+    pub(super) recorder: &'a mut Recorder,
 }
 
-impl Priced {
-    /// On a device of `plan`, whose memories are all alike.
-    fn new(plan: &Plan, cost: Cost) -> Self {
-        Self { work: work(cost), bytes: plan.machine.drawn(plan.machine.memory[0], &cost) }
-    }
+/// What an iteration finds when it begins.
+pub(super) struct Begin<'a> {
+    pub(super) now: Picos,
+    pub(super) batch: &'a Batch,
+    pub(super) ranks: &'a [Rank],
+    /// Requests in line and running, per rank.
+    pub(super) queued: &'a [u32],
 }
 
-/// What an iteration computed.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Shape {
-    pub(crate) sequences: u64,
-    pub(crate) prefill_tokens: u64,
-    pub(crate) decode_tokens: u64,
-}
-
-/// Buffers of the iteration being built; reused, so that nothing is allocated once they are warm.
-pub(super) struct Iteration {
-    /// Per rank: what it computes.
-    pub(super) steps: Vec<Vec<Step>>,
-    /// When it began.
-    pub(super) begin: Picos,
+/// Lowers iterations; its buffers are reused, so that nothing is allocated once they are warm.
+pub(super) struct Pass {
     /// Assignments of all iterations.
     pub(super) provenance: Provenance,
     /// What became of them.
     pub(super) selections: Selections,
-    segments: Vec<Segment>,
-    shape: Shape,
-    rank_tokens: Vec<u64>,
-    samples: Vec<u64>,
     device_tokens: Vec<u64>,
     /// Per rank and attention class.
     attention: Vec<Priced>,
@@ -55,164 +46,132 @@ pub(super) struct Iteration {
     frontier: Vec<Option<OpId>>,
     ops: Vec<OpId>,
     kv_used: Vec<u64>,
-    batch: Batch,
+    demand: AttentionDemand,
     same_gates: bool,
 }
 
-impl Iteration {
+impl Pass {
     pub(super) fn new(plan: &Plan) -> Self {
         let moe: Vec<_> = plan.moe_layers.iter().filter_map(|&l| plan.model.decoder[l].moe()).collect();
         Self {
-            steps: vec![Vec::new(); plan.ranks.dp],
-            begin: Picos::ZERO,
             provenance: Provenance::default(),
             selections: Selections::default(),
-            segments: Vec::new(),
-            shape: Shape::default(),
-            rank_tokens: Vec::new(),
-            samples: Vec::new(),
             device_tokens: Vec::new(),
             attention: Vec::new(),
             gates: Vec::new(),
             frontier: Vec::new(),
             ops: Vec::new(),
             kv_used: Vec::new(),
-            batch: Batch::default(),
+            demand: AttentionDemand::default(),
             same_gates: moe.windows(2).all(|m| m[0].ids() == m[1].ids()),
         }
     }
 
-    pub(super) fn shape(&self) -> Shape {
-        self.shape
-    }
-
-    /// Lowers and executes an iteration that begins at `now`; its end.
-    #[expect(clippy::too_many_arguments, reason = "the run's parts, borrowed apart")]
-    pub(super) fn run(
-        &mut self,
-        now: Picos,
-        number: u64,
-        plan: &Plan,
-        executor: &mut Executor,
-        replay: &mut Replay,
-        source: &Source,
-        network: &mut Network,
-        policy: &mut Executing,
-        recorder: &mut Recorder,
-        ranks: &[Rank],
-        queued: &[u32],
-    ) -> Result<Picos> {
-        self.begin = now;
-        self.gather(plan, ranks);
+    /// Lowers and executes an iteration; what came of it.
+    pub(super) fn run(&mut self, begin: &Begin, parts: &mut Parts) -> Result<Outcome> {
+        let (now, plan) = (begin.now, parts.plan);
         if !plan.moe_layers.is_empty() {
-            let came = replay.load(source, &self.segments);
-            self.provenance.add(&came);
-            let selections = replay.selections();
-            self.selections.add(&selections);
-            if came.total() != replay.assigned() || selections.routed() != replay.assigned() {
-                return Err(Diag::run("assignments are not conserved").cure("report this with the experiment"));
-            }
+            self.load(begin.batch, parts)?;
         }
         self.kv_used.clear();
-        self.kv_used.extend(ranks.iter().map(|r| r.kv.used()));
-        self.price(plan);
-        executor.begin();
-        network.begin(now);
-        self.start(plan, &mut executor.graph);
+        self.kv_used.extend(begin.ranks.iter().map(|r| r.kv.used()));
+        self.device_tokens.clone_from(&begin.batch.device_tokens);
+        self.price(plan, begin);
+        parts.executor.begin();
+        parts.network.begin(now);
+        self.start(&mut lowering(parts), begin.batch);
         let mut at = now;
         let mut moe_layer = 0;
         for (l, layer) in plan.model.decoder.iter().enumerate() {
-            self.attend(plan, &mut executor.graph, network, l);
-            // Who follows is where the gate of the layer before sent it.
-            if layer.moe().is_some() && replay.map().follows() {
-                self.device_tokens.clear();
-                self.device_tokens.extend(replay.held(moe_layer).iter().map(|n| u64::from(*n)));
-            }
+            self.attend(&mut lowering(parts), begin.batch, l);
             if layer.moe().is_none() {
-                self.dense(plan, &mut executor.graph, network, l);
+                self.dense(&mut lowering(parts), begin.batch, l);
                 continue;
             }
-            let gate = self.gate(plan, &mut executor.graph, l, moe_layer);
-            at = executor.advance(gate, at);
-            network.reach(at);
-            let routing = replay.reveal(moe_layer);
-            recorder.imbalance(&routing);
-            let view = StateView {
-                now: at,
-                iterations: number,
-                history: replay.history(),
-                placement: replay.map(),
-                queued,
-                kv_used: &self.kv_used,
-            };
-            let mut ops = LayerOps {
-                plan,
-                moe_layer,
-                placement: replay.map(),
-                graph: &mut executor.graph,
-                network,
-                layer: l as u16,
-                gate,
-                arrived: gate,
-                frontier: &mut self.frontier,
-                tokens: &self.device_tokens,
-                done: &mut self.ops,
-            };
-            policy.lower(&view, &FutureView::new(replay, moe_layer), &routing, &mut ops);
+            // Who follows is where the gate of the layer before sent it.
+            if parts.replay.map().follows() {
+                self.device_tokens.clear();
+                self.device_tokens.extend(parts.replay.held(moe_layer).iter().map(|n| u64::from(*n)));
+            }
+            let gate = self.gate(&mut lowering(parts), l, moe_layer);
+            at = parts.executor.advance(gate, at);
+            parts.network.reach(at);
+            self.experts(begin, parts, (l, moe_layer), (gate, at));
             moe_layer += 1;
         }
-        self.head(plan, &mut executor.graph);
-        let end = executor.finish(at);
-        replay.retire();
-        Ok(end)
+        self.head(&mut lowering(parts), begin.batch);
+        let end = parts.executor.finish(at);
+        parts.replay.retire();
+        let waiting = begin.ranks.iter().map(|r| r.waiting.len()).sum();
+        Ok(Outcome { begin: now, end, size: begin.batch.size, waiting, kv_used: self.kv_used.iter().sum() })
     }
 
-    /// The batch as segments to replay, tokens per rank and device, sequences to sample.
-    fn gather(&mut self, plan: &Plan, ranks: &[Rank]) {
-        let tp = plan.ranks.tp;
-        self.segments.clear();
-        self.rank_tokens.clear();
-        self.samples.clear();
-        self.device_tokens.clear();
-        self.attention.clear();
-        self.shape = Shape::default();
+    /// Counts what the batch selects.
+    fn load(&mut self, batch: &Batch, parts: &mut Parts) -> Result<()> {
+        let came = parts.replay.load(parts.source, &batch.segments);
+        self.provenance.add(&came);
+        let selections = parts.replay.selections();
+        self.selections.add(&selections);
+        let assigned = parts.replay.assigned();
+        if came.total() != assigned || selections.routed() != assigned {
+            return Err(Diag::run("assignments are not conserved").cure("report this with the experiment"));
+        }
+        Ok(())
+    }
+
+    /// The execution policy appends what follows `gate`, which ended at `at`, in `layer`, the MoE layer `moe_layer`.
+    fn experts(
+        &mut self,
+        begin: &Begin,
+        parts: &mut Parts,
+        (layer, moe_layer): (usize, usize),
+        (gate, at): (OpId, Picos),
+    ) {
+        let replay = &*parts.replay;
+        let routing = replay.reveal(moe_layer);
+        parts.recorder.imbalance(&routing);
+        let view = View {
+            now: at,
+            iterations: parts.recorder.iterations(),
+            history: replay.history(),
+            placement: replay.map(),
+            queued: begin.queued,
+            kv_used: &self.kv_used,
+            rows: Revealed::new(parts.source, &begin.batch.segments, moe_layer),
+            future: parts.policy.oracle().then(|| Future::new(replay, moe_layer)),
+        };
+        let mut ops = Ops {
+            plan: parts.plan,
+            moe_layer,
+            placement: replay.map(),
+            graph: &mut parts.executor.graph,
+            network: parts.network,
+            layer: layer as u16,
+            gate,
+            arrived: gate,
+            frontier: &mut self.frontier,
+            tokens: &self.device_tokens,
+            done: &mut self.ops,
+        };
+        parts.policy.lower(&view, &routing, &mut ops);
+    }
+
+    /// Attention of every rank and class; gates, which are alike in all layers, as a rule.
+    fn price(&mut self, plan: &Plan, begin: &Begin) {
         let listed = plan.machine.gpu.kernels.wants_sequences();
-        for (r, (rank, steps)) in ranks.iter().zip(&self.steps).enumerate() {
-            let (mut tokens, mut samples) = (0u64, 0u64);
-            for &Step { index, count } in steps {
-                let live = &rank.running[index as usize];
-                let (device, spread) = ((r * tp) as u32, tp as u32);
-                let turn = (tokens % tp as u64) as u32;
-                let (binding, prompt, from) = (live.binding, live.prompt, live.computed);
-                self.segments.push(Segment { binding, prompt, from, count, device, spread, turn });
-                tokens += u64::from(count);
-                samples += u64::from(live.computed + count == live.target());
-                if live.decodes() {
-                    self.shape.decode_tokens += u64::from(count);
-                } else {
-                    self.shape.prefill_tokens += u64::from(count);
-                }
-            }
-            self.shape.sequences += steps.len() as u64;
-            self.rank_tokens.push(tokens);
-            self.samples.push(samples);
-            for i in 0..tp as u64 {
-                self.device_tokens.push((tokens + tp as u64 - 1 - i) / tp as u64);
-            }
+        self.attention.clear();
+        for ((rank, steps), &tokens) in begin.ranks.iter().zip(&begin.batch.steps).zip(&begin.batch.rank_tokens) {
             for class in 0..plan.classes.len() {
-                self.batch.clear();
+                self.demand.clear();
                 for &Step { index, count } in steps {
-                    self.batch.add(&plan.attention_work(class, rank.running[index as usize].computed, count), listed);
+                    let computed = rank.running[index as usize].computed;
+                    self.demand.add(&plan.attention_work(class, computed, count), listed);
                 }
                 let none = tokens == 0;
-                let cost = if none { Cost::default() } else { plan.attention_cost(class, tokens, &self.batch.view()) };
+                let cost = if none { Cost::default() } else { plan.attention_cost(class, tokens, &self.demand.view()) };
                 self.attention.push(Priced::new(plan, cost));
             }
         }
-    }
-
-    /// Gates are alike in all layers, as a rule.
-    fn price(&mut self, plan: &Plan) {
         self.gates.clear();
         for &tokens in &self.device_tokens {
             let gated = tokens > 0 && !plan.moe_layers.is_empty();
@@ -221,64 +180,60 @@ impl Iteration {
         }
     }
 
-    fn start(&mut self, plan: &Plan, graph: &mut Graph) {
-        let host = &plan.machine.hardware.host;
-        let overhead = graph.op(OpKind::Host, 0, NO_DEVICE, Work::fixed(host.iteration_overhead.value));
-        let host = overhead.hold(plan.machine.host).id();
+    fn start(&mut self, cx: &mut Lowering, batch: &Batch) {
+        let plan = cx.plan;
+        let overhead = Work::fixed(plan.machine.hardware.host.iteration_overhead.value);
+        let host = cx.graph.op(OpKind::Host, 0, NO_DEVICE, overhead).hold(plan.machine.host).id();
         self.frontier.clear();
-        for (r, &tokens) in self.rank_tokens.iter().enumerate() {
+        for (r, &tokens) in batch.rank_tokens.iter().enumerate() {
             let cost = (tokens > 0).then(|| Priced::new(plan, plan.embed_cost(tokens)));
             for d in plan.ranks.rank_devices(r) {
-                self.frontier.push(cost.map(|c| on_device(plan, graph, OpKind::Embed, 0, d, c, host)));
+                self.frontier.push(cost.map(|c| cx.on_device(OpKind::Embed, 0, d, c, host)));
             }
         }
     }
 
-    fn attend(&mut self, plan: &Plan, graph: &mut Graph, network: &mut Network, layer: usize) {
+    fn attend(&mut self, cx: &mut Lowering, batch: &Batch, layer: usize) {
+        let plan = cx.plan;
         let class = plan.class_of[layer];
-        for r in 0..plan.ranks.dp {
-            if self.rank_tokens[r] == 0 {
-                continue;
-            }
+        for r in (0..plan.ranks.dp).filter(|&r| batch.rank_tokens[r] > 0) {
             let cost = self.attention[r * plan.classes.len() + class];
-            for d in plan.ranks.rank_devices(r) {
-                if let Some(before) = self.frontier[d] {
-                    let op = on_device(plan, graph, OpKind::Attention, layer, d, cost, before);
-                    self.frontier[d] = Some(op);
-                }
-            }
+            self.on_rank(cx, OpKind::Attention, layer, r, cost);
             // A token that follows is summed up only where it is; the others have it everywhere.
             let follows = plan.deployment.tokens == Mode::TokenFollows && plan.model.decoder[layer].moe().is_some();
-            self.reduce(plan, graph, network, layer, r, if follows { 1 } else { 2 });
+            self.reduce(cx, batch, layer, r, if follows { 1 } else { 2 });
         }
     }
 
-    fn dense(&mut self, plan: &Plan, graph: &mut Graph, network: &mut Network, layer: usize) {
-        for r in 0..plan.ranks.dp {
-            if self.rank_tokens[r] == 0 {
-                continue;
+    fn dense(&mut self, cx: &mut Lowering, batch: &Batch, layer: usize) {
+        let plan = cx.plan;
+        for r in (0..plan.ranks.dp).filter(|&r| batch.rank_tokens[r] > 0) {
+            let cost = Priced::new(plan, plan.dense_cost(layer, batch.rank_tokens[r]));
+            self.on_rank(cx, OpKind::Dense, layer, r, cost);
+            self.reduce(cx, batch, layer, r, 2);
+        }
+    }
+
+    /// Appends an operation on every device of rank `r` behind what that does now.
+    fn on_rank(&mut self, cx: &mut Lowering, kind: OpKind, layer: usize, r: usize, cost: Priced) {
+        for d in cx.plan.ranks.rank_devices(r) {
+            if let Some(before) = self.frontier[d] {
+                self.frontier[d] = Some(cx.on_device(kind, layer, d, cost, before));
             }
-            let cost = Priced::new(plan, plan.dense_cost(layer, self.rank_tokens[r]));
-            for d in plan.ranks.rank_devices(r) {
-                if let Some(before) = self.frontier[d] {
-                    let op = on_device(plan, graph, OpKind::Dense, layer, d, cost, before);
-                    self.frontier[d] = Some(op);
-                }
-            }
-            self.reduce(plan, graph, network, layer, r, 2);
         }
     }
 
     /// All-reduce (`rounds` 2) or reduce-scatter (1) over a tensor-parallel rank.
-    fn reduce(&mut self, plan: &Plan, graph: &mut Graph, network: &mut Network, layer: usize, r: usize, rounds: u64) {
+    fn reduce(&mut self, cx: &mut Lowering, batch: &Batch, layer: usize, r: usize, rounds: u64) {
+        let plan = cx.plan;
         if plan.ranks.tp == 1 {
             return;
         }
-        let Some(work) = network.rank_ring(plan, r, rounds, self.rank_tokens[r] * plan.token_bytes) else { return };
+        let Some(work) = cx.network.rank_ring(plan, r, rounds, batch.rank_tokens[r] * plan.token_bytes) else { return };
         let devices = plan.ranks.rank_devices(r);
         self.ops.clear();
         self.ops.extend(devices.clone().filter_map(|d| self.frontier[d]));
-        let op = graph.op(OpKind::AllReduce, layer as u16, devices.start as u32, work).after(&self.ops).id();
+        let op = cx.graph.op(OpKind::AllReduce, layer as u16, devices.start as u32, work).after(&self.ops).id();
         self.ops.clear();
         for d in devices {
             self.frontier[d] = Some(op);
@@ -286,7 +241,8 @@ impl Iteration {
     }
 
     /// Appends the gates of a layer; the rendezvous of all of them.
-    fn gate(&mut self, plan: &Plan, graph: &mut Graph, layer: usize, moe_layer: usize) -> OpId {
+    fn gate(&mut self, cx: &mut Lowering, layer: usize, moe_layer: usize) -> OpId {
+        let plan = cx.plan;
         self.ops.clear();
         for d in 0..self.frontier.len() {
             let Some(before) = self.frontier[d] else { continue };
@@ -299,33 +255,34 @@ impl Iteration {
                 } else {
                     Priced::new(plan, plan.gate_cost(moe_layer, tokens))
                 };
-                on_device(plan, graph, OpKind::Gate, layer, d, cost, before)
+                cx.on_device(OpKind::Gate, layer, d, cost, before)
             };
             self.frontier[d] = Some(after);
             self.ops.push(after);
         }
-        let join = graph.join(layer as u16, &self.ops);
+        let join = cx.graph.join(layer as u16, &self.ops);
         self.ops.clear();
         join
     }
 
-    fn head(&mut self, plan: &Plan, graph: &mut Graph) {
+    fn head(&mut self, cx: &mut Lowering, batch: &Batch) {
+        let plan = cx.plan;
         let last = plan.model.decoder.len() - 1;
-        for (r, &samples) in self.samples.iter().enumerate() {
+        for (r, &samples) in batch.samples.iter().enumerate() {
             if samples == 0 {
                 continue;
             }
             let cost = Priced::new(plan, plan.head_cost(samples));
             for d in plan.ranks.rank_devices(r) {
                 if let Some(before) = self.frontier[d] {
-                    on_device(plan, graph, OpKind::Head, last, d, cost, before);
+                    cx.on_device(OpKind::Head, last, d, cost, before);
                 }
             }
         }
     }
 }
 
-fn on_device(plan: &Plan, graph: &mut Graph, kind: OpKind, layer: usize, d: usize, c: Priced, after: OpId) -> OpId {
-    let m = &plan.machine;
-    graph.op(kind, layer as u16, d as u32, c.work).after(&[after]).hold(m.compute[d]).draw(m.memory[d], c.bytes).id()
+/// What the operations of the iteration are appended with.
+fn lowering<'a>(parts: &'a mut Parts) -> Lowering<'a> {
+    Lowering { plan: parts.plan, graph: &mut parts.executor.graph, network: parts.network }
 }

@@ -71,7 +71,7 @@ impl PlacedSpec {
         }
         p.traffic = Some(placing::sample(&site, &training, 0..seen, self.iteration_tokens)?);
         p.check()?;
-        let homes = (entry.make)(&resolved.experiment.policy).place(&p)?.homes;
+        let homes = entry.plain()?.place(&p)?.homes;
         p.check_homes(&homes)?;
         resolved.homes = Some(Arc::new(homes));
         Ok(Opened { trace: Arc::new(part(seen..all, false)?), from })

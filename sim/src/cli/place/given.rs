@@ -6,7 +6,6 @@ use crate::cli::cache::routing_cache;
 use crate::cli::progress;
 use crate::experiment::{self, Resolved};
 use crate::placing::{self, Loads, Site};
-use crate::policy::Policies;
 use crate::registry::Registry;
 use crate::routing::Routing;
 use crate::simulation::check_trace;
@@ -21,7 +20,6 @@ use std::sync::Arc;
 /// The problem, and what it was made of.
 pub(super) struct Given {
     pub(super) problem: Problem,
-    pub(super) policies: Policies,
     pub(super) site: Option<Site>,
     pub(super) resolved: Option<Resolved>,
     pub(super) trace: Option<Arc<Trace>>,
@@ -110,7 +108,6 @@ impl Given {
         }
         Ok(Self {
             problem,
-            policies: resolved.as_ref().map(|r| r.experiment.policy.clone()).unwrap_or_default(),
             site,
             resolved,
             trace: None,
@@ -162,7 +159,6 @@ impl Given {
             notes.push("the trace has too few sequences to hold any out".into());
         }
         Ok(Self {
-            policies: resolved.experiment.policy.clone(),
             held_out: split..all,
             model: Some(site.plan.model.name.clone()),
             layer_numbers: site.plan.moe_layers.iter().map(|l| *l as u32).collect(),

@@ -6,7 +6,7 @@ use super::given::Given;
 use crate::cli::progress;
 use crate::cli::terminal::interrupted;
 use crate::experiment::Resolved;
-use crate::metrics::summary::Summary;
+use crate::metrics::Summary;
 use crate::metrics::tables::Tables;
 use crate::placing::{self, Loads};
 use crate::registry::Registry;
@@ -193,7 +193,7 @@ fn simulate(
     }
     let mut s = Simulation::new(&r, registry, || Ok(part.clone()), Tables::default())?;
     s.run(&mut |_| !interrupted())?;
-    let summary = Summary::new(&r.experiment, &s);
+    let summary = Summary::new(&s.ended());
     Ok(Simulated {
         output_tokens_per_s: summary.throughput.output_tokens_per_s,
         imbalance_mean: summary.imbalance.as_ref().map(|i| i.mean),

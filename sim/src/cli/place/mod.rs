@@ -82,7 +82,7 @@ fn place(
     mut bounds: Bounds,
     line: &progress::ProgressLine,
 ) -> Result<MethodRow> {
-    let method = (entry.make)(&given.policies);
+    let method = entry.plain()?;
     let refused =
         |why: String| Ok(MethodRow { method: entry.name.into(), refused: Some(why), found: None, homes: None });
     if method.needs() == Needs::Rows && given.problem.traffic.is_none() {

@@ -102,7 +102,10 @@ pub(super) fn run(sweep: &Sweep, index: usize, args: &Args, registry: &Registry,
     let shared = args.resume || args.shard.is_some();
     if let (true, Some(dir)) = (shared, &dir) {
         // Only a point of the same experiment counts, and only whole.
-        let expected = sweep.trace(&resolved, say).and_then(|t| output::experiment(&resolved, t.trace.hash()));
+        let expected = registry.make(&resolved.experiment.policy).and_then(|made| {
+            let trace = sweep.trace(&resolved, say)?.trace;
+            output::experiment(&resolved, &made.settled, trace.hash())
+        });
         let expected = match expected {
             Ok(text) => text,
             Err(d) => return failed(d),
@@ -154,9 +157,9 @@ fn metric<'a>(summary: &'a Value, key: &str) -> Option<&'a Value> {
     key.split('.').try_fold(summary, |v, part| v.get(part))
 }
 
-/// Refuses metrics that no summary has; below what is `null` here, another point may have keys.
+/// Refuses metrics that no summary has; below what is `null` here, and among counters, another point may have keys.
 fn known_metrics(sweep: &Sweep, summary: &Value) -> Result<()> {
-    for m in sweep.file.metrics.iter().chain(&sweep.file.plot) {
+    for m in sweep.file.metrics.iter().chain(&sweep.file.plot).filter(|m| !m.starts_with("counters.")) {
         let mut at = summary;
         for part in m.split('.') {
             match at.get(part) {

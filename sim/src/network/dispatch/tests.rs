@@ -56,6 +56,7 @@ fn send(plan: &Plan, way: &dyn Dispatch) -> (Sent, Sent, Vec<(u32, Vec<u16>)>) {
     let map = place(plan, &RoundRobin, "round-robin").unwrap().counting(&way.counting(plan));
     let mut replay = Replay::new(map);
     let part = |device: u32| Segment {
+        request: 0,
         binding: Binding { sequence: 0, offset: 0 },
         prompt: devices * TOKENS,
         from: device * TOKENS,

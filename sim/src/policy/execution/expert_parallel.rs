@@ -5,8 +5,8 @@
 //! dispatch. Idle ranks take part in the collectives but have nothing to wait for. The same policy serves nodes, fat
 //! trees and wafers: only the links that tokens travel differ.
 
-use crate::lowering::{LayerOps, Slots};
-use crate::policy::{ExecutionPolicy, StateView};
+use crate::lowering::{Ops, Slots};
+use crate::policy::{ExecutionPolicy, View};
 use crate::routing::LayerRouting;
 
 /// See the module's documentation.
@@ -14,7 +14,7 @@ use crate::routing::LayerRouting;
 pub struct ExpertParallel;
 
 impl ExecutionPolicy for ExpertParallel {
-    fn lower(&mut self, _: &StateView, routing: &LayerRouting, ops: &mut LayerOps) {
+    fn lower(&mut self, _: &View, routing: &LayerRouting, ops: &mut Ops) {
         let arrived = ops.dispatch(routing);
         ops.shared_experts();
         for group in 0..routing.groups() {

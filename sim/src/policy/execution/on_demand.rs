@@ -1,6 +1,6 @@
 //! Experts in host memory, loaded when a gate selects them, behind a cache in device memory.
 //!
-//! * **Size.** Each device caches at most `policy.cache_fraction` of the experts of its group over all layers, at least one,
+//! * **Size.** Each device caches at most `cache_fraction` of the experts of its group over all layers, at least one,
 //!   plus a staging buffer of one expert. Where experts differ in size, that fraction of their bytes, at least the largest
 //!   expert. `auto`, the default, is what memory is left beside all other weights, the staging buffer and a KV cache for one
 //!   sequence as long as a full batch (`deployment.max_batched_tokens`); the KV cache takes at most half of what is there.
@@ -14,10 +14,10 @@
 //! * **Overlap.** Hits run at once as one grouped GEMM; each missing expert runs when its own load is done. Loads write
 //!   to the device memory that kernels read from, and share its bandwidth with them.
 
-use crate::lowering::{LayerOps, Picked, Slots};
+use crate::lowering::{Ops, Picked, Slots};
 use crate::machine::Plan;
 use crate::policy::residency::{CacheFraction, Lru};
-use crate::policy::{CacheReport, ExecutionPolicy, StateView};
+use crate::policy::{ExecutionPolicy, Report, Settings, View};
 use crate::routing::{LayerRouting, SlotMap};
 use moesim_core::{Diag, Result};
 
@@ -29,10 +29,32 @@ pub struct OnDemand {
     caches: Vec<Lru>,
     hits: Picked,
     missing: Picked,
-    report: CacheReport,
+    counted: Counted,
+}
+
+/// What a cache did.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counted {
+    /// Activated experts found in device memory, counted once a layer and iteration.
+    hits: u64,
+    /// Activated experts loaded.
+    loads: u64,
+    /// Bytes loaded.
+    bytes: u64,
+    /// Bytes of experts that the fullest cache of a device can hold.
+    capacity: u64,
 }
 
 impl OnDemand {
+    /// With the setting `cache_fraction`.
+    ///
+    /// # Errors
+    /// What is no fraction.
+    pub fn from_settings(s: &mut Settings) -> Result<Self> {
+        let about = "share of its group's experts that a device caches; auto: what memory is left";
+        Ok(Self::new(s.value("cache_fraction", about, CacheFraction::Auto)?))
+    }
+
     /// A cache of `fraction` of each device's experts.
     pub fn new(fraction: CacheFraction) -> Self {
         Self {
@@ -40,7 +62,7 @@ impl OnDemand {
             caches: Vec::new(),
             hits: Picked::default(),
             missing: Picked::default(),
-            report: CacheReport::default(),
+            counted: Counted::default(),
         }
     }
 
@@ -120,12 +142,17 @@ impl ExecutionPolicy for OnDemand {
         bytes
     }
 
-    fn lower(&mut self, view: &StateView, routing: &LayerRouting, ops: &mut LayerOps) {
+    fn lower(&mut self, view: &View, routing: &LayerRouting, ops: &mut Ops) {
         self.execute(view, routing, ops, |_, _| false);
     }
 
-    fn cache(&self) -> Option<CacheReport> {
-        Some(self.report)
+    fn report(&self, into: &mut Report) {
+        let c = &self.counted;
+        into.ratio("hit_rate", c.hits, c.hits + c.loads);
+        into.count("hits", c.hits);
+        into.count("loads", c.loads);
+        into.count("loaded_bytes", c.bytes);
+        into.count("capacity_bytes", c.capacity);
     }
 }
 
@@ -133,9 +160,9 @@ impl OnDemand {
     /// Appends the operations of one layer. An expert for whose (MoE layer, slot) `keep` holds is never evicted.
     pub(super) fn execute(
         &mut self,
-        view: &StateView,
+        view: &View,
         routing: &LayerRouting,
-        ops: &mut LayerOps,
+        ops: &mut Ops,
         keep: impl Fn(usize, usize) -> bool,
     ) {
         let plan = ops.plan;
@@ -143,7 +170,7 @@ impl OnDemand {
         let slots = view.placement.slots();
         if self.caches.is_empty() {
             let sizes: Vec<u64> = (0..routing.groups()).map(|g| self.capacity(plan, view.placement, g)).collect();
-            self.report.capacity = sizes.iter().copied().max().unwrap_or(0);
+            self.counted.capacity = sizes.iter().copied().max().unwrap_or(0);
             self.caches = sizes.into_iter().map(|size| Lru::new(layers * slots, size)).collect();
         }
         let arrived = ops.dispatch(routing);
@@ -157,16 +184,16 @@ impl OnDemand {
             let keep = |key: u32| keep(key as usize / slots, key as usize % slots);
             let wanted = Wanted { layer_key: layer * slots, first: range.start, tokens };
             look_up(&mut self.caches[group], &wanted, bytes_of, keep, &mut self.hits, &mut self.missing);
-            self.report.hits += self.hits.tokens.len() as u64;
-            self.report.loads += self.missing.tokens.len() as u64;
+            self.counted.hits += self.hits.tokens.len() as u64;
+            self.counted.loads += self.missing.tokens.len() as u64;
             for device in plan.ranks.group_devices(group) {
                 ops.experts_on_device(device, self.hits.slots(), &self.hits.tokens, arrived);
                 for (slot, n) in self.missing.iter() {
                     let bytes = bytes_of(slot);
                     // The gate, not the dispatch, tells which experts are needed.
-                    let loaded = ops.load(device, bytes, ops.gate);
-                    self.report.bytes += bytes;
-                    let ready = if arrived == ops.gate { loaded } else { ops.both(loaded, arrived) };
+                    let loaded = ops.load(device, bytes, ops.gate());
+                    self.counted.bytes += bytes;
+                    let ready = if arrived == ops.gate() { loaded } else { ops.both(loaded, arrived) };
                     ops.experts_on_device(device, Slots::From(slot), &[n], ready);
                 }
             }

@@ -13,9 +13,9 @@
 //! Everything else (size, access order, overlap) is as in `on-demand`.
 
 use super::on_demand::OnDemand;
-use crate::lowering::LayerOps;
+use crate::lowering::Ops;
 use crate::machine::Plan;
-use crate::policy::{CacheFraction, CacheReport, ExecutionPolicy, FutureView, OraclePolicy, StateView};
+use crate::policy::{ExecutionPolicy, Report, Settings, View};
 use crate::routing::{LayerRouting, SlotMap};
 use moesim_core::Result;
 
@@ -24,26 +24,33 @@ use moesim_core::Result;
 pub struct OnDemandBelady(OnDemand);
 
 impl OnDemandBelady {
-    /// A cache of `fraction` of each device's experts.
-    pub fn new(fraction: CacheFraction) -> Self {
-        Self(OnDemand::new(fraction))
+    /// With the settings of `on-demand`.
+    ///
+    /// # Errors
+    /// What those cannot be.
+    pub fn from_settings(s: &mut Settings) -> Result<Self> {
+        Ok(Self(OnDemand::from_settings(s)?))
     }
 }
 
-impl OraclePolicy for OnDemandBelady {
+impl ExecutionPolicy for OnDemandBelady {
     fn check(&self, plan: &Plan) -> Result<()> {
         self.0.check(plan)
     }
     fn resident_expert_bytes(&self, plan: &Plan, placement: &SlotMap) -> Vec<u64> {
         self.0.resident_expert_bytes(plan, placement)
     }
-    fn lower(&mut self, view: &StateView, future: &FutureView, routing: &LayerRouting, ops: &mut LayerOps) {
+    fn oracle(&self) -> bool {
+        true
+    }
+    fn lower(&mut self, view: &View, routing: &LayerRouting, ops: &mut Ops) {
+        let future = view.future();
         self.0.execute(view, routing, ops, |layer, slot| {
-            future.routing(layer).is_some_and(|later| later.slot_tokens(slot) > 0)
+            future.and_then(|f| f.routing(layer)).is_some_and(|later| later.slot_tokens(slot) > 0)
         });
     }
-    fn cache(&self) -> Option<CacheReport> {
-        self.0.cache()
+    fn report(&self, into: &mut Report) {
+        self.0.report(into);
     }
 }
 
@@ -51,7 +58,7 @@ impl OraclePolicy for OnDemandBelady {
 mod tests {
     use crate::lowering::Picked;
     use crate::metrics::tables::Tables;
-    use crate::policy::CacheReport;
+    use crate::policy::Report;
     use crate::policy::execution::on_demand::{Wanted, look_up};
     use crate::policy::residency::Lru;
     use crate::registry::Registry;
@@ -59,11 +66,11 @@ mod tests {
     use proptest::prelude::*;
 
     /// Hits and loads of the quickstart on one card with experts in host memory, and whether it says that it is an oracle.
-    fn run(policy: &str, concurrency: u32, fraction: f64) -> (CacheReport, bool) {
+    fn run(policy: &str, concurrency: u32, fraction: f64) -> (Report, bool) {
         let set = [
             "hardware=rtx4090-offload".to_string(),
-            format!("policy.execution={policy}"),
-            format!("policy.cache_fraction={fraction}"),
+            format!("policy.execution.kind={policy}"),
+            format!("policy.execution.cache_fraction={fraction}"),
             format!("workload.arrivals.concurrency={concurrency}"),
             // A quarter of the requests and half of the tokens: still thousands of look-ups, in a moment.
             "workload.arrivals.requests=32".to_string(),
@@ -73,8 +80,8 @@ mod tests {
         let mut s =
             Simulation::new(&resolved, &Registry::builtin(), || open_trace(&resolved), Tables::default()).unwrap();
         s.run(&mut |_| true).unwrap();
-        let summary = crate::metrics::summary::Summary::new(&resolved.experiment, &s);
-        (s.policy.cache().unwrap(), summary.oracle)
+        let summary = crate::metrics::Summary::new(&s.ended());
+        (summary.counters[policy].clone(), summary.oracle)
     }
 
     #[test]
@@ -84,9 +91,11 @@ mod tests {
                 let (lru, causal) = run("on-demand", concurrency, fraction);
                 let (belady, oracle) = run("on-demand-belady", concurrency, fraction);
                 assert_eq!((causal, oracle), (false, true));
-                println!("{concurrency} {fraction}: LRU {} loads, Belady {}", lru.loads, belady.loads);
-                assert_eq!(lru.hits + lru.loads, belady.hits + belady.loads, "the same look-ups");
-                assert!(belady.loads <= lru.loads, "{concurrency} {fraction}: {} > {}", belady.loads, lru.loads);
+                let [[lru_hits, lru], [hits, loads]] =
+                    [&lru, &belady].map(|r| ["hits", "loads"].map(|c| r.get(c).unwrap()));
+                println!("{concurrency} {fraction}: LRU {lru} loads, Belady {loads}");
+                assert_eq!(lru_hits + lru, hits + loads, "the same look-ups");
+                assert!(loads <= lru, "{concurrency} {fraction}: {loads} > {lru}");
             }
         }
     }

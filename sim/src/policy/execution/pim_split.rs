@@ -7,9 +7,9 @@
 //! one grouped GEMM. Approximations: attention always runs on the cores (Duplex moves decode attention to PIM), and
 //! conflicts between the two sides over a memory region are not modelled.
 
-use crate::lowering::{LayerOps, Picked, Slots};
+use crate::lowering::{Ops, Picked, Slots};
 use crate::machine::Plan;
-use crate::policy::{ExecutionPolicy, StateView};
+use crate::policy::{ExecutionPolicy, View};
 use crate::routing::LayerRouting;
 use moesim_core::{Diag, Result};
 
@@ -30,7 +30,7 @@ impl ExecutionPolicy for PimSplit {
             .cure("choose hardware with a device.pim table, for example duplex-1"))
     }
 
-    fn lower(&mut self, _: &StateView, routing: &LayerRouting, ops: &mut LayerOps) {
+    fn lower(&mut self, _: &View, routing: &LayerRouting, ops: &mut Ops) {
         let plan = ops.plan;
         let pim = plan.machine.pim.as_ref().expect("checked before the run");
         let arrived = ops.dispatch(routing);

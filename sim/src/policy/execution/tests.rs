@@ -2,13 +2,13 @@
 
 use super::{ExpertParallel, OnDemand, PimSplit};
 use crate::engine::{Graph, OpKind};
-use crate::lowering::LayerOps;
+use crate::lowering::Ops;
 use crate::machine::{Deployment, Machine, Plan};
 use crate::network::Network;
 use crate::network::dispatch::Flat;
 use crate::placing::place;
-use crate::policy::{CacheFraction, ExecutionPolicy, StateView};
-use crate::routing::{Binding, Missing, Replay, Segment, Selections, Source};
+use crate::policy::{CacheFraction, ExecutionPolicy, Report, View};
+use crate::routing::{Binding, Missing, Replay, Revealed, Segment, Selections, Source};
 use crate::simulation::check_trace;
 use moesim_core::Picos;
 use moesim_hwmodels::Hardware;
@@ -83,7 +83,8 @@ fn on_groups(
     let mut replay = Replay::new(place(&plan, &Contiguous, "contiguous").unwrap());
     let count = rows.len() as u32;
     let binding = Binding { sequence: 0, offset: 0 };
-    let part = |device, from, count| Segment { binding, prompt: count, from, count, device, spread: 1, turn: 0 };
+    let part =
+        |device, from, count| Segment { request: 0, binding, prompt: count, from, count, device, spread: 1, turn: 0 };
     let segments = [part(0, 0, on_first), part(1, on_first, count - on_first)];
     let segments = segments.map(|s| Segment { prompt: count, ..s });
     let came = replay.load(&source, &segments);
@@ -95,15 +96,17 @@ fn on_groups(
     let gate = graph.join(0, &[]);
     let mut tokens = vec![0; devices];
     tokens[..2].copy_from_slice(&[u64::from(on_first), u64::from(count - on_first)]);
-    let view = StateView {
+    let view = View {
         now: Picos::ZERO,
         iterations: 0,
         history: replay.history(),
         placement: replay.map(),
         queued: &[],
         kv_used: &[],
+        rows: Revealed::new(&source, &segments, 0),
+        future: None,
     };
-    let mut ops = LayerOps {
+    let mut ops = Ops {
         plan: &plan,
         moe_layer: 0,
         placement: replay.map(),
@@ -208,8 +211,10 @@ fn loads_and_caches_count_bytes_where_sizes_differ() {
     let mut policy = OnDemand::new(CacheFraction::Of(0.5));
     let done = on(&m, "rtx4090-offload", 2, &[&[0, 1], &[0, 3], &[2, 3]], 3, &mut policy);
     assert_eq!(done.held, [bytes(32) + bytes(64), bytes(64) + bytes(64)]);
-    let report = policy.cache().unwrap();
-    assert_eq!((report.hits, report.loads, report.bytes), (0, 4, bytes(16 + 32 + 48 + 64)));
+    let mut report = Report::default();
+    policy.report(&mut report);
+    let counted = ["hits", "loads", "loaded_bytes"].map(|name| report.get(name).unwrap());
+    assert_eq!(counted, [0, 4, bytes(16 + 32 + 48 + 64)]);
 }
 
 #[test]

@@ -1,6 +1,5 @@
-//! `policy.cache_fraction`: how much of the experts a device keeps.
+//! How much of the experts a device keeps.
 
-use moesim_core::{Diag, Result};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::borrow::Cow;
@@ -15,19 +14,12 @@ pub enum CacheFraction {
     Of(f64),
 }
 
-impl CacheFraction {
-    /// Refuses what is no fraction, whether or not a policy asks for it.
-    ///
-    /// # Errors
-    /// A number outside (0, 1].
-    pub fn check(self) -> Result<()> {
-        match self {
-            Self::Of(f) if !(f > 0.0 && f <= 1.0) => Err(Diag::input(format!("{f} is not a fraction"))
-                .place("policy.cache_fraction")
-                .cure("set it above 0 and at most 1, or to \"auto\"")),
-            _ => Ok(()),
-        }
+/// The fraction `f`, if it is one.
+fn fraction<E: de::Error>(f: f64, expected: &dyn de::Expected) -> std::result::Result<CacheFraction, E> {
+    if f > 0.0 && f <= 1.0 {
+        return Ok(CacheFraction::Of(f));
     }
+    Err(E::invalid_value(de::Unexpected::Float(f), expected))
 }
 
 const AUTO: &str = "auto";
@@ -50,13 +42,13 @@ impl<'de> Deserialize<'de> for CacheFraction {
                 f.write_str("a fraction above 0 and at most 1, or \"auto\"")
             }
             fn visit_f64<E: de::Error>(self, v: f64) -> std::result::Result<CacheFraction, E> {
-                Ok(CacheFraction::Of(v))
+                fraction(v, &self)
             }
             fn visit_i64<E: de::Error>(self, v: i64) -> std::result::Result<CacheFraction, E> {
-                Ok(CacheFraction::Of(v as f64))
+                fraction(v as f64, &self)
             }
             fn visit_u64<E: de::Error>(self, v: u64) -> std::result::Result<CacheFraction, E> {
-                Ok(CacheFraction::Of(v as f64))
+                fraction(v as f64, &self)
             }
             fn visit_str<E: de::Error>(self, v: &str) -> std::result::Result<CacheFraction, E> {
                 if v == AUTO { Ok(CacheFraction::Auto) } else { Err(E::invalid_value(de::Unexpected::Str(v), &self)) }

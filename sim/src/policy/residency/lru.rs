@@ -3,6 +3,16 @@
 const NONE: u32 = u32::MAX;
 
 /// Keys `0..keys` of which at most `capacity` bytes are held, in the order of their last use.
+///
+/// ```
+/// use moesim::policy::residency::Lru;
+///
+/// let mut cache = Lru::new(3, 2);
+/// assert!(!cache.touch(0) && cache.insert(0, 1, |_| false) && cache.insert(1, 1, |_| false));
+/// // 0 was used last, so that 1 makes room for 2.
+/// assert!(cache.touch(0) && cache.insert(2, 1, |_| false));
+/// assert!(cache.holds(0) && !cache.holds(1));
+/// ```
 #[derive(Clone, Debug)]
 pub struct Lru {
     // Doubly linked list through arrays; `held` marks membership.
@@ -33,7 +43,6 @@ impl Lru {
         }
     }
     /// Whether `key` is held.
-    #[cfg(test)]
     pub fn holds(&self, key: u32) -> bool {
         self.held[key as usize]
     }
