@@ -15,7 +15,7 @@ use moesim::policy::residency::{CacheFraction, Lru};
 use moesim::policy::{ExecutionPolicy, Report, Settings, View};
 use moesim::registry::{Entry, Extension, Registry};
 use moesim::routing::{LayerRouting, SlotMap};
-use moesim_core::{Diag, Result};
+use moesim::{Diag, Result};
 
 struct MyOnDemand {
     fraction: CacheFraction,

@@ -9,9 +9,9 @@
 //! experts which are popular under the same number in many layers do not share a device. Other seams have a trait of
 //! their own: `policy::ExecutionPolicy`, `serving::Scheduler`, `serving::LoadBalancer`.
 
+use moesim::Result;
 use moesim::registry::{Entry, Extension, Registry};
-use moesim_core::Result;
-use moesim_solver::{Homes, Placement, Problem, Solution};
+use moesim::solver::{Homes, Placement, Problem, Solution};
 
 struct Staggered;
 

@@ -37,3 +37,7 @@ pub mod serving;
 pub mod simulation;
 pub mod sweep;
 pub mod validate;
+
+/// What a user's own crate needs of the crates below.
+pub use moesim_core::{Diag, Picos, Result, rng};
+pub use moesim_solver as solver;

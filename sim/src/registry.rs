@@ -404,7 +404,7 @@ fn find<T: ?Sized>(seam: &str, list: &[Entry<T>], choice: &Choice, flat: toml::T
     let made = settings.finish()?;
     let stood_in: Vec<&String> = flat.keys().filter(|key| made.settings.contains_key(*key)).collect();
     let note = (!made.settings.is_empty() && (choice.alone || !stood_in.is_empty())).then(|| {
-        let also: String = stood_in.iter().map(|key| format!(", with policy.{key}")).collect();
+        let also: String = stood_in.iter().map(|key| format!(" with policy.{key}")).collect();
         let now: Vec<String> = made.settings.iter().map(|(key, value)| format!("{key} = {value}")).collect();
         format!(
             "policy.{seam} = \"{}\"{also} is read as [policy.{seam}] kind = \"{}\", {}",

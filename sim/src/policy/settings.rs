@@ -242,7 +242,9 @@ impl Settings {
         about: &'static str,
         default: T,
     ) -> Result<T> {
-        self.ask(key, about, default, schemars::schema_for!(T), |_| true)
+        let mut schema = schemars::schema_for!(T);
+        ["$schema", "title"].map(|key| schema.remove(key));
+        self.ask(key, about, default, schema, |_| true)
     }
 
     fn ask<T: Serialize + DeserializeOwned>(

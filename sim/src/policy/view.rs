@@ -53,3 +53,66 @@ impl<'a> Future<'a> {
         self.layers().contains(&moe_layer).then(|| self.replay.reveal(moe_layer))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiment;
+    use crate::lowering::Ops;
+    use crate::metrics::tables::Tables;
+    use crate::policy::ExecutionPolicy;
+    use crate::policy::execution::ExpertParallel;
+    use crate::registry::{Entry, Extension, Registry};
+    use crate::routing::MISSING;
+    use crate::simulation::{Simulation, open_trace};
+    use std::collections::BTreeSet;
+
+    /// Counts the rows of its view beside the routing.
+    struct Counting;
+
+    impl ExecutionPolicy for Counting {
+        fn lower(&mut self, view: &View, routing: &LayerRouting, ops: &mut Ops) {
+            assert!(view.future().is_none(), "no oracle");
+            assert_eq!(view.rows.layers(), 0..routing.moe_layer + 1);
+            let mut counts = vec![0; view.placement.slots()];
+            let mut positions = BTreeSet::new();
+            for token in view.rows.tokens(routing.moe_layer) {
+                assert!(positions.insert((token.request, token.position)) && token.weights.is_none());
+                token.experts.iter().filter(|e| **e != MISSING).for_each(|e| counts[usize::from(*e)] += 1);
+            }
+            assert_eq!(positions.len() as u64, routing.tokens);
+            (0..counts.len()).for_each(|slot| assert_eq!(counts[routing.expert(slot)], routing.slot_tokens(slot)));
+            // What an earlier gate selected stays visible, and the same.
+            if routing.moe_layer > 0 {
+                assert_eq!(view.rows.tokens(0).count() as u64, routing.tokens);
+            }
+            ExpertParallel.lower(view, routing, ops);
+        }
+    }
+
+    #[test]
+    fn rows_are_what_the_routing_counts() {
+        for missing in ["wrap", "draw"] {
+            let set = [
+                "policy.execution=counting".to_string(),
+                format!("workload.routing.missing={missing}"),
+                "deployment.attention_tp=2".to_string(),
+                "workload.arrivals.requests=6".to_string(),
+                "workload.arrivals.prompt_tokens.mean=40".to_string(),
+                "workload.arrivals.output_tokens.mean=8".to_string(),
+                "workload.routing.sequences=4".to_string(),
+                "workload.routing.decode_rows=6".to_string(),
+            ];
+            let resolved = experiment::load("quickstart", &set).unwrap();
+            let registry = Registry::builtin().with(Extension::Execution(Entry {
+                name: "counting",
+                about: "expert parallelism that looks at every row",
+                make: |_| Ok(Box::new(Counting)),
+            }));
+            let mut s = Simulation::new(&resolved, &registry, || open_trace(&resolved), Tables::default()).unwrap();
+            s.run(&mut |_| true).unwrap();
+            let assigned = s.ended().provenance;
+            assert!(assigned.traced > 0 && assigned.wrapped + assigned.drawn > 0, "{assigned:?}");
+        }
+    }
+}

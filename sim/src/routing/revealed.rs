@@ -59,3 +59,54 @@ impl<'a> Revealed<'a> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routing::{Binding, Missing};
+    use moesim_traces::{Meta, OwnedSequence, Trace};
+    use std::sync::Arc;
+
+    /// Two layers, two experts a token: the row of position p is [p, p + 1, p + 2, p + 3], its weights are a tenth of that.
+    fn source() -> Source {
+        let meta = Meta {
+            model: "t".into(),
+            layer_numbers: vec![0, 1],
+            experts: 16,
+            k: 2,
+            source: "by hand".into(),
+            licence: "none".into(),
+        };
+        let ids = |from: u16, to: u16| (from..to).flat_map(|p| p..p + 4);
+        let weights = ids(0, 5).map(|id| f32::from(id) / 10.0).collect();
+        let sequence = OwnedSequence {
+            prefill: ids(0, 3).collect(),
+            decode: ids(3, 5).collect(),
+            decode_first_position: 3,
+            weights: Some(weights),
+            ..OwnedSequence::default()
+        };
+        Source::new(Arc::new(Trace::from_sequences(meta, vec![sequence]).unwrap()), Missing::Refuse, 1)
+    }
+
+    #[test]
+    fn tokens_have_their_selections_and_weights() {
+        let source = source();
+        let binding = Binding { sequence: 0, offset: 0 };
+        let part = |from, count| Segment { request: 7, binding, prompt: 3, from, count, device: 2, spread: 1, turn: 0 };
+        let segments = [part(0, 3), part(4, 1)];
+        let rows = Revealed::new(&source, &segments, 1);
+        let found: Vec<_> = rows.tokens(1).map(|t| (t.position, t.experts.to_vec(), t.weights.unwrap()[1])).collect();
+        let of = |p: u16| (u32::from(p), vec![p + 2, p + 3], f32::from(p + 3) / 10.0);
+        assert_eq!(found, [of(0), of(1), of(2), of(4)]);
+        let last = rows.tokens(0).last().unwrap();
+        assert_eq!((last.request, last.prompt, last.device, last.experts), (7, 3, 2, &[4, 5][..]));
+    }
+
+    #[test]
+    #[should_panic(expected = "lies ahead")]
+    fn later_layers_are_not_visible() {
+        let source = source();
+        let _ = Revealed::new(&source, &[], 0).tokens(1);
+    }
+}
