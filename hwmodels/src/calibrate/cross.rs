@@ -1,8 +1,8 @@
 //! How far a fit is off on shapes that it has not seen, cell by cell, and what else would have said.
 
 use super::data::Group;
-use super::solve::{Constant, Problem, Solution, solve};
-use crate::form::Form;
+use super::solve::{Problem, Solution, solve};
+use crate::form::{Constant, Form};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -182,4 +182,23 @@ fn nearest<F: Form>(form: &F, group: &Group<F::Row>, roofline: &[f64]) -> Vec<Op
         Some(group.seconds[j] * roofline[i] / roofline[j])
     };
     (0..group.rows.len()).into_par_iter().map(near).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::form::{FusedExchange, FusedExchangeRow, LinkPeaks};
+
+    const UB: LinkPeaks = LinkPeaks { link_bytes_per_s: 135e9, nic_bytes_per_s: 50e9, bytes_per_s: 3.35e12 };
+
+    /// Two constants go through two points: the published latencies at 8 and 256 dies.
+    #[test]
+    fn two_points_are_met() {
+        let row = |devices| FusedExchangeRow { devices, messages: 1024.0, message_bytes: 7680.0, peaks: UB };
+        let rows = [row(8.0), row(256.0)];
+        let solution = fit(&FusedExchange, &rows, &[116e-6, 152e-6]);
+        for (row, wanted) in rows.iter().zip([116e-6, 152e-6]) {
+            assert!((FusedExchange.seconds(&solution.values, row) / wanted - 1.0).abs() < 2e-3, "{solution:?}");
+        }
+    }
 }

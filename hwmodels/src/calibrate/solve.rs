@@ -5,27 +5,11 @@
 //! stay within their bounds: the solver (MINPACK's Levenberg-Marquardt) moves `u` of `low (high / low)^(1 / (1 + e^-u))`. A
 //! prior is one more residual, `weight ln(value / centre)`: with few rows, what they do not say stays sane.
 
+use crate::form::Constant;
 use levenberg_marquardt::{LeastSquaresProblem, LevenbergMarquardt};
 use nalgebra::storage::Owned;
 use nalgebra::{DMatrix, DVector, Dyn};
 use rayon::prelude::*;
-
-/// A constant of a form.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Constant {
-    /// Its name in profiles.
-    pub name: &'static str,
-    /// What it is.
-    pub about: &'static str,
-    /// Its unit; empty for a plain number.
-    pub unit: &'static str,
-    /// Bounds, both above zero.
-    pub bounds: [f64; 2],
-    /// Where the solver starts, and the prior's centre.
-    pub start: f64,
-    /// The prior: standard deviation of the value's logarithm; infinite for none.
-    pub spread: f64,
-}
 
 /// What is fitted.
 pub struct Problem<'a> {

@@ -15,8 +15,7 @@
 //! Left out: the kernels' own rules for the number of splits, paging, windows (give the window as the keys), decode of very
 //! uneven lengths beyond the bounds.
 
-use super::{Form, Peaks, four_starts, largest, norm, norm4};
-use crate::calibrate::solve::Constant;
+use super::{Constant, Form, Peaks, four_starts, largest, norm, norm4};
 
 /// Ways to split keys and values.
 const SPLITS: [u64; 14] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128];

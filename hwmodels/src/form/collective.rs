@@ -13,8 +13,7 @@
 //!
 //! Left out: trees, several nodes, numbers of channels that change with n, CUDA graphs.
 
-use super::{Form, four_starts};
-use crate::calibrate::solve::Constant;
+use super::{Constant, Form, four_starts};
 
 /// What a device can send at best, from its data sheet.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -5,8 +5,7 @@
 //!
 //! Left out: skew between devices, receive hooks and overlap, routing limited to groups of nodes (count the groups allowed).
 
-use super::{Form, LinkPeaks, four_starts, largest, norm};
-use crate::calibrate::solve::Constant;
+use super::{Constant, Form, LinkPeaks, four_starts, largest, norm};
 
 /// What is sent of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

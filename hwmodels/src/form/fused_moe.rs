@@ -11,8 +11,7 @@
 //! `BLOCK_SIZE_M`, one launch a GEMM, `moe_align_block_size`, `moe_sum`), and CUTLASS's grouped GEMM as TensorRT-LLM and
 //! FlashInfer use it (a tile shape chosen by an autotuner).
 
-use super::{Form, Peaks, largest, norm};
-use crate::calibrate::solve::Constant;
+use super::{Constant, Form, Peaks, largest, norm};
 
 /// Rows of a tile that kernels choose among.
 pub const TILES: [f64; 5] = [16.0, 32.0, 64.0, 128.0, 256.0];

@@ -15,8 +15,7 @@
 //! Left out: the cost of offsets and alignment of contiguous groups, scales, power throttling of very large GEMMs, operand
 //! panels read again when they exceed the L2, gaps between kernels.
 
-use super::{Form, Peaks, TILES, four_starts, largest, norm, norm4};
-use crate::calibrate::solve::Constant;
+use super::{Constant, Form, Peaks, TILES, four_starts, largest, norm, norm4};
 
 /// Columns of a tile.
 const COLUMNS: [f64; 11] = [16.0, 32.0, 48.0, 64.0, 80.0, 96.0, 112.0, 128.0, 160.0, 192.0, 256.0];

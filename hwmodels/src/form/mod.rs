@@ -22,8 +22,6 @@ pub use gemm::{Gemm, GemmKernel, GemmLoad, GemmPair, GemmRow, GemmTime};
 pub use stream::{Stream, StreamRow};
 pub use streamed::{Streamed, StreamedLoad, StreamedRow, StreamedTime};
 
-use crate::calibrate::solve::Constant;
-
 /// What a device could do at best, from its data sheet.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Peaks {
@@ -35,6 +33,23 @@ pub struct Peaks {
     pub units: f64,
     /// Bytes of the cache in front of memory (L2).
     pub l2_bytes: f64,
+}
+
+/// A constant of a form.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Constant {
+    /// Its name in profiles.
+    pub name: &'static str,
+    /// What it is.
+    pub about: &'static str,
+    /// Its unit; empty for a plain number.
+    pub unit: &'static str,
+    /// Bounds, both above zero.
+    pub bounds: [f64; 2],
+    /// Where a fit starts, and the centre of its prior.
+    pub start: f64,
+    /// The prior: standard deviation of the value's logarithm; infinite for none.
+    pub spread: f64,
 }
 
 /// A form: constants, and the time of a row of measurements under them.

@@ -2,8 +2,7 @@
 //!
 //! `t = norm(q, [t0, bytes / (e_m bandwidth)])`. Above 1, `e_m` says that the bytes come from L2.
 
-use super::{Form, Peaks, constant, four_starts, largest, norm};
-use crate::calibrate::solve::Constant;
+use super::{Constant, Form, Peaks, constant, four_starts, largest, norm};
 
 /// One measurement, or one call.
 #[derive(Clone, Copy, Debug, PartialEq)]

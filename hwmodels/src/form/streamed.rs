@@ -15,8 +15,7 @@
 //!
 //! Left out: caches that hold weights from one call to the next, sockets, clocks that fall under wide vectors.
 
-use super::{Form, Peaks, constant, largest, norm};
-use crate::calibrate::solve::Constant;
+use super::{Constant, Form, Peaks, constant, largest, norm};
 
 /// Rows, and groups that have any: of groups with few rows, and of those with more.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -219,7 +219,7 @@ impl Network for Reserve {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hardware::TopologySpec;
+    use crate::topology::TopologySpec;
     use crate::topology::tests::link;
 
     fn timed(start: u64, priority: u8, src: u32, dst: u32) -> Timed {

@@ -2,8 +2,7 @@
 //! is large, the first node is drawn in detail and the others as boxes.
 
 use super::facts::rate;
-use super::{LinkKind, Topology, Vertex};
-use crate::hardware::TopologySpec;
+use super::{LinkKind, Topology, TopologySpec, Vertex};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 

@@ -2,8 +2,10 @@
 
 use super::op::{FormName, KernelForm, Op};
 use crate::calibrate::cross::{Cell, Errors};
-use crate::calibrate::solve::{Constant, Solution};
-use crate::form::{Attention, AttentionKernel, Collective, Form, FusedExchange, FusedMoe, Gemm, GemmKernel, GemmPair};
+use crate::calibrate::solve::Solution;
+use crate::form::{
+    Attention, AttentionKernel, Collective, Constant, Form, FusedExchange, FusedMoe, Gemm, GemmKernel, GemmPair,
+};
 use crate::form::{LowLatency, Normal, Stream, Streamed, Tiling};
 use moesim_core::output::content_hash;
 use moesim_core::{Diag, Result};

@@ -149,17 +149,6 @@ fn distinct_at_its_ends() {
     near(distinct(64.0, 64, 6), 6.0);
 }
 
-/// Two constants go through two points: the published latencies at 8 and 256 dies.
-#[test]
-fn two_points_are_met() {
-    let row = |devices| FusedExchangeRow { devices, messages: 1024.0, message_bytes: 7680.0, peaks: UB };
-    let rows = [row(8.0), row(256.0)];
-    let fit = crate::calibrate::cross::fit(&FusedExchange, &rows, &[116e-6, 152e-6]);
-    for (row, wanted) in rows.iter().zip([116e-6, 152e-6]) {
-        assert!((FusedExchange.seconds(&fit.values, row) / wanted - 1.0).abs() < 2e-3, "{fit:?}");
-    }
-}
-
 fn within(constants: &[Constant], at: &[f64]) -> Vec<f64> {
     constants.iter().zip(at).map(|(c, at)| c.bounds[0] + at * (c.bounds[1] - c.bounds[0])).collect()
 }

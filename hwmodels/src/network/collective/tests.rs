@@ -1,8 +1,8 @@
 use super::*;
-use crate::hardware::{CrossRail, TopologySpec};
 use crate::network::{Bottleneck, Flow, Reserve};
 use crate::topology::Topology;
 use crate::topology::tests::link;
+use crate::topology::{CrossRail, TopologySpec};
 use proptest::prelude::*;
 use std::sync::Arc;
 

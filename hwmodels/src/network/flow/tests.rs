@@ -1,9 +1,9 @@
 //! Is `Flow` what a slow simulation with plain loops gives, and is every rate max-min fair?
 
 use super::*;
-use crate::hardware::{CrossRail, Striping, TopologySpec};
 use crate::network::{Bottleneck, Reserve};
 use crate::topology::tests::link;
+use crate::topology::{CrossRail, Striping, TopologySpec};
 use proptest::prelude::*;
 
 fn build(spec: &TopologySpec) -> Arc<Topology> {
