@@ -100,7 +100,7 @@ fn search(p: &Problem, start: &Homes, mine: &[usize]) -> (Homes, f64) {
     let mut layers: Vec<Layer> = mine.iter().map(|&l| Layer::of(p, l, &start[l])).collect();
     let mut table = Table::new(start);
     let batches = p.batches.as_deref().filter(|_| p.objective == Objective::Time);
-    let mut times = batches.map(|b| State::new(b, p, mine, start, &table));
+    let mut times = batches.map(|b| State::new(b, &p.speed, mine, start, &table));
     let moved = |l: usize, layer: &Layer, touched: [Option<u16>; 2]| -> u64 {
         let Some((from, _)) = &p.from else { return 0 };
         let new = |e: u16| layer.homes[usize::from(e)].iter().filter(|g| !from[l][usize::from(e)].contains(g)).count();
@@ -139,7 +139,7 @@ fn search(p: &Problem, start: &Homes, mine: &[usize]) -> (Homes, f64) {
         let time = layers[i].time(layers[i].busiest());
         let ways_after = traffic.map_or(0.0, |t| ways(t, &table, l, touched));
         let change: f64 = match &mut times {
-            Some(times) => times.land(l, touched, &table, groups(step), &layers[i]),
+            Some(times) => times.land(l, touched, &table, groups(step), &layers[i].on, &layers[i].homes),
             None => w.load * time - before + w.traffic * (ways_after - ways_before),
         };
         if warming < 64 {

@@ -6,7 +6,7 @@
 
 mod batches;
 
-use super::{Found, Model, Rule, Var};
+use crate::linear::{Found, LinearProgram, Rule, Var};
 use crate::traffic::{Mode, Traffic, Way};
 use crate::{Effort, Homes, Objective, Problem, Solution};
 use moesim_core::Result;
@@ -30,7 +30,7 @@ pub fn size(p: &Problem) -> usize {
 
 struct Program<'a> {
     p: &'a Problem,
-    model: Model,
+    model: LinearProgram,
     /// [layer][expert][group][replicas - 1].
     x: Vec<Vec<Vec<Vec<Var>>>>,
     time: Vec<Var>,
@@ -60,7 +60,7 @@ pub fn place(p: &Problem, start: &Homes) -> Result<Solution> {
 }
 
 fn solve(p: &Problem, start: &Homes, load: f64, traffic: f64, most_load: Option<f64>) -> Result<Solution> {
-    let mut program = Program { p, model: Model::default(), x: Vec::new(), time: Vec::new(), start };
+    let mut program = Program { p, model: LinearProgram::default(), x: Vec::new(), time: Vec::new(), start };
     program.replicas();
     program.limits();
     program.load(load, most_load);
