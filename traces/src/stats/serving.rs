@@ -3,7 +3,7 @@
 
 use super::{Part, SEQUENCES, cells};
 use crate::trace::MISSING;
-use moesim_core::rng::{below, stream};
+use moesim_core::rng::{below, shuffle, stream};
 use rand::Rng;
 use rayon::prelude::*;
 use serde::Serialize;
@@ -136,7 +136,7 @@ fn run(sequences: &[&[u16]], s: Shape, n: usize, seed: u64) -> Option<f64> {
 /// Hit rates by the depth at which an expert lies in a list ordered by last use (Mattson et al. 1970): one pass for all sizes.
 fn lru(sequences: &[&[u16]], s: Shape, seed: u64) -> Vec<f64> {
     let mut order: Vec<usize> = (0..sequences.len()).collect();
-    crate::synth::shuffle(&mut order, &mut stream(seed, "stats-lru", 0));
+    shuffle(&mut order, &mut stream(seed, "stats-lru", 0));
     let mut left = LOOKUPS;
     order.retain(|&i| {
         let take = left > 0;

@@ -1,7 +1,8 @@
 //! Traces like a recorded one, and how like it they are.
 
+use super::Router;
 use super::settle::Target;
-use super::{Router, independent};
+use crate::stats::independent::independent;
 use crate::stats::{BATCHES, DEVICES, EIGHTHS, LAGS, LayerFigures, Part, Phases, Serving, structure};
 use crate::trace::{OwnedSequence, Trace};
 use moesim_core::rng::{below, stream};

@@ -1,5 +1,7 @@
 use super::*;
-use crate::stats::{Phases, Serving, Statistics};
+use crate::stats::{Part, Phases, Serving, Statistics};
+use moesim_core::rng::{below, shuffle};
+use rand::Rng;
 use std::path::Path;
 
 fn spec(layers: u32, experts: u32, k: u32, sequences: u32, decode_rows: u32) -> SynthSpec {

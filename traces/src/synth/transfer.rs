@@ -3,8 +3,8 @@
 use super::learn::reach;
 use super::router::{Layer, Mix};
 use super::settle::{Rounds, Shape, Target, floor, settle};
-use super::{Fit, LayerFit, Router, SynthSpec, shuffle};
-use moesim_core::rng::{Stream, below, stream};
+use super::{Fit, LayerFit, Router, SynthSpec};
+use moesim_core::rng::{Stream, below, shuffle, stream};
 use rand::Rng;
 
 /// Selections drawn in a round of settling: so many, if that is enough for [`SEQUENCES`] sequences.
