@@ -13,7 +13,7 @@
 //! let hardware = Hardware::load("h100-8")?;
 //! let engine = cost::Engine::gpu(&hardware.device);
 //! let gemm = cost::gemm(&engine, cost::Gemm { m: 64, n: 4096, k: 7168, weight_bits: 16.0, activation_bits: 16.0 });
-//! assert_eq!(gemm.bound(), cost::Bound::Memory);
+//! assert_eq!(gemm.term(), cost::Term::Memory);
 //!
 //! let topology = Arc::new(Topology::build(&hardware.topology)?);
 //! let mut network = Bottleneck::new(topology);
@@ -36,5 +36,5 @@ pub mod network;
 pub mod topology;
 
 pub use hardware::{Hardware, preset_text, presets};
-pub use network::{Bottleneck, Flow, Network, Phase, Reserve, Timed, Transfer};
+pub use network::{Bottleneck, Flow, Phase, Reserve, Timed, Transfer, TransferModel};
 pub use topology::{Topology, TopologySpec};

@@ -118,7 +118,7 @@ impl Registry {
                 Entry {
                     name: "round-robin",
                     about: "experts dealt out one by one",
-                    make: |_| Box::new(moesim_solver::method::round_robin::RoundRobin),
+                    make: |_| Box::new(moesim_solver::method::cyclic::Cyclic),
                 },
                 Entry {
                     name: "home-die",

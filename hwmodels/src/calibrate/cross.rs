@@ -187,7 +187,7 @@ fn nearest<F: Form>(form: &F, group: &Group<F::Row>, roofline: &[f64]) -> Vec<Op
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::form::{FusedExchange, FusedExchangeRow, LinkPeaks};
+    use crate::form::{FusedExchangeForm, FusedExchangeRow, LinkPeaks};
 
     const UB: LinkPeaks = LinkPeaks { link_bytes_per_s: 135e9, nic_bytes_per_s: 50e9, bytes_per_s: 3.35e12 };
 
@@ -196,9 +196,9 @@ mod tests {
     fn two_points_are_met() {
         let row = |devices| FusedExchangeRow { devices, messages: 1024.0, message_bytes: 7680.0, peaks: UB };
         let rows = [row(8.0), row(256.0)];
-        let solution = fit(&FusedExchange, &rows, &[116e-6, 152e-6]);
+        let solution = fit(&FusedExchangeForm, &rows, &[116e-6, 152e-6]);
         for (row, wanted) in rows.iter().zip([116e-6, 152e-6]) {
-            assert!((FusedExchange.seconds(&solution.values, row) / wanted - 1.0).abs() < 2e-3, "{solution:?}");
+            assert!((FusedExchangeForm.seconds(&solution.values, row) / wanted - 1.0).abs() < 2e-3, "{solution:?}");
         }
     }
 }

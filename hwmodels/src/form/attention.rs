@@ -192,7 +192,7 @@ fn schedule(items: &[[f64; 2]], split: u64, tail: f64, units: f64) -> [f64; 2] {
 
 /// The form.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Attention;
+pub struct AttentionForm;
 
 /// The time of a call, in parts.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -228,7 +228,7 @@ const CONSTANTS: [Constant; 8] = [
     constant("phi", "share of the L2 that keeps keys and values between query heads", "", [1.0, 0.05, 4.0, 2.0]),
 ];
 
-impl Attention {
+impl AttentionForm {
     /// The time of a call, in parts.
     pub fn time(self, constants: &[f64], row: &AttentionRow) -> AttentionTime {
         let [t0, t_item, e_c, r_sm, e_m, q, t_split, phi] = [0, 1, 2, 3, 4, 5, 6, 7].map(|i| constants[i]);
@@ -251,7 +251,7 @@ impl Attention {
     }
 }
 
-impl Form for Attention {
+impl Form for AttentionForm {
     type Row = AttentionRow;
     const ROBUST: f64 = 0.10;
 

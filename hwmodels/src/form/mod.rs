@@ -12,15 +12,16 @@ mod gemm;
 mod stream;
 mod streamed;
 
-pub use attention::{Attention, AttentionClass, AttentionHeads, AttentionKernel, AttentionRow, AttentionTime};
-pub use collective::{Collective, CollectiveOp, CollectiveRow, LinkPeaks};
+pub use attention::{AttentionClass, AttentionForm, AttentionHeads, AttentionKernel, AttentionRow, AttentionTime};
+pub use collective::{CollectiveForm, CollectiveOp, CollectiveRow, LinkPeaks};
 pub use expert_exchange::{
-    Exchange, ExchangeOp, FusedExchange, FusedExchangeRow, LowLatency, LowLatencyRow, Normal, NormalRow, distinct,
+    Exchange, ExchangeOp, FusedExchangeForm, FusedExchangeRow, LowLatencyForm, LowLatencyRow, NormalForm, NormalRow,
+    distinct,
 };
-pub use fused_moe::{FusedMoe, MoeLoad, MoeRow, MoeShape, MoeTime, TILES, Tiling};
-pub use gemm::{Gemm, GemmKernel, GemmLoad, GemmPair, GemmRow, GemmTime};
-pub use stream::{Stream, StreamRow};
-pub use streamed::{Streamed, StreamedLoad, StreamedRow, StreamedTime};
+pub use fused_moe::{FusedMoeForm, MoeLoad, MoeRow, MoeShape, MoeTime, TILES, Tiling};
+pub use gemm::{GemmForm, GemmKernel, GemmLoad, GemmPairForm, GemmRow, GemmTime};
+pub use stream::{StreamForm, StreamRow};
+pub use streamed::{StreamedForm, StreamedLoad, StreamedRow, StreamedTime};
 
 /// What a device could do at best, from its data sheet.
 #[derive(Clone, Copy, Debug, PartialEq)]

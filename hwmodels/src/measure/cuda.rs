@@ -298,7 +298,7 @@ fn check(gpu: &Gpu) -> Result<()> {
         let x: Vec<u16> = (0..tokens * hidden).map(|i| number::to_bf16(unit(1, i))).collect();
         let counts: Vec<u32> = super::Skew::Zipf(1.0).counts(
             tokens,
-            &super::Shape { hidden, intermediate: inner, experts, top_k: k },
+            &super::LayerShape { hidden, intermediate: inner, experts, top_k: k },
             experts,
         );
         let (ids, weights) = deal(tokens, k, &counts);

@@ -8,7 +8,7 @@
 
 use crate::linear::{LinearProgram, Rule, Var};
 use crate::method::sweep::Sweep;
-use crate::traffic::{Mode, Table, Traffic};
+use crate::traffic::{HomeTable, Mode, Traffic};
 use crate::{Effort, Homes, Needs, Objective, Placement, Problem, Solution};
 use moesim_core::Result;
 use std::ops::Range;
@@ -119,7 +119,7 @@ pub(crate) fn solve(
         (_, true) => t.inside[0],
         _ => t.across[0],
     };
-    let table = Table::new(homes);
+    let table = HomeTable::new(homes);
     // To and from layers that stay: a cost of each home.
     for (i, l) in window.clone().enumerate() {
         let mut cost = vec![0.0; experts * groups];

@@ -12,7 +12,7 @@ mod state;
 
 pub(crate) use state::State;
 
-use crate::traffic::{Distinct, Mode, Table, Traffic, Way};
+use crate::traffic::{Distinct, HomeTable, Mode, Traffic, Way};
 use crate::{Curve, Homes};
 use std::sync::Arc;
 
@@ -64,7 +64,7 @@ impl Batches {
 
     /// Seconds of each batch, summed over layers, on groups of these speeds.
     pub fn each(&self, speed: &[f64], homes: &Homes) -> Vec<f64> {
-        let table = Table::new(homes);
+        let table = HomeTable::new(homes);
         let mut out = vec![0.0; self.batches];
         for (l, homes) in homes.iter().enumerate() {
             let layer = state::LayerTimes::new(self, speed, l, homes, &table);
@@ -94,7 +94,7 @@ impl Batches {
     }
 
     /// Every counter that token `t` raises in a layer; with `out_only`, those of its way out if it follows.
-    fn raise(&self, layer: usize, t: usize, table: &Table, out_only: bool, mut add: impl FnMut(usize)) {
+    fn raise(&self, layer: usize, t: usize, table: &HomeTable, out_only: bool, mut add: impl FnMut(usize)) {
         let x = &*self.traffic;
         let (ids, turn, groups) = (x.rows.ids(t, layer), x.rows.turn(t), x.groups());
         let mut on = Distinct::default();

@@ -2,7 +2,7 @@
 
 use super::Batches;
 use crate::Homes;
-use crate::traffic::{Mode, Table};
+use crate::traffic::{HomeTable, Mode};
 
 /// One layer, batch by batch.
 #[derive(Clone, Debug)]
@@ -16,7 +16,7 @@ pub(crate) struct LayerTimes {
 }
 
 impl LayerTimes {
-    pub(crate) fn new(b: &Batches, speed: &[f64], l: usize, homes: &[Vec<u32>], table: &Table) -> Self {
+    pub(crate) fn new(b: &Batches, speed: &[f64], l: usize, homes: &[Vec<u32>], table: &HomeTable) -> Self {
         let (groups, width) = (speed.len(), b.width());
         let mut s = Self {
             n: vec![0; b.batches * width],
@@ -81,7 +81,7 @@ pub(crate) struct State<'a> {
 }
 
 impl<'a> State<'a> {
-    pub(crate) fn new(b: &'a Batches, speed: &'a [f64], mine: &[usize], homes: &Homes, table: &Table) -> Self {
+    pub(crate) fn new(b: &'a Batches, speed: &'a [f64], mine: &[usize], homes: &Homes, table: &HomeTable) -> Self {
         let of = |l: usize| mine.contains(&l).then(|| LayerTimes::new(b, speed, l, &homes[l], table));
         Self {
             b,
@@ -104,7 +104,7 @@ impl<'a> State<'a> {
     }
 
     /// Before a change: the tokens of these experts are taken out of their counters.
-    pub(crate) fn lift(&mut self, l: usize, touched: [Option<u16>; 2], table: &Table) {
+    pub(crate) fn lift(&mut self, l: usize, touched: [Option<u16>; 2], table: &HomeTable) {
         self.journal.clear();
         self.dirty.clear();
         self.before = self.sum(l);
@@ -117,7 +117,7 @@ impl<'a> State<'a> {
         &mut self,
         l: usize,
         touched: [Option<u16>; 2],
-        table: &Table,
+        table: &HomeTable,
         groups: [u32; 2],
         on: &[Vec<u16>],
         homes: &[Vec<u32>],
@@ -162,7 +162,7 @@ impl<'a> State<'a> {
         }
     }
 
-    fn shift(&mut self, l: usize, touched: [Option<u16>; 2], table: &Table, by: i32) {
+    fn shift(&mut self, l: usize, touched: [Option<u16>; 2], table: &HomeTable, by: i32) {
         let (b, width) = (self.b, self.b.width());
         let rows = &b.traffic.rows;
         let [first, second] = touched;

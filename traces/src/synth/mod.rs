@@ -24,7 +24,7 @@ mod write;
 
 pub use fit::{Fit, LayerFit, fitted};
 pub use keep::synthesize_with;
-pub use like::{Comparison, Like, Row};
+pub use like::{ComparedStatistic, Comparison, Like};
 pub use popular::{PhaseFit, PopularFit};
 pub use prompts::PUBLISHED;
 pub use uniform::{GroupLimit, uniform};

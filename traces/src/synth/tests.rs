@@ -186,7 +186,7 @@ fn what_is_planted_is_found_again() {
     assert!(comparison.drawn_phases.as_ref().unwrap().sequence_rank_correlation > 0.8);
     let row =
         |name: &str, size| comparison.rows.iter().find(|r| r.statistic.starts_with(name) && r.size == size).unwrap();
-    let close = |r: &Row, part: f64| {
+    let close = |r: &ComparedStatistic, part: f64| {
         assert!((r.synthetic / r.held_out - 1.0).abs() < part, "{r:?}");
         assert!((r.independent / r.held_out - 1.0).abs() > 2.0 * part, "{r:?}");
     };

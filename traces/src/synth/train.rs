@@ -4,7 +4,7 @@ use super::Router;
 use super::learn::{Record, learn};
 use super::prompts::ratios;
 use super::router::{Layer, Mix};
-use super::settle::{Rounds, Shape, Target, settle};
+use super::settle::{Rounds, SequenceShape, Target, settle};
 use super::transfer::TABLES;
 use crate::stats::{Part, groups};
 use crate::trace::MISSING;
@@ -74,7 +74,7 @@ impl Router {
             let (topic, rows) = sequences[*s];
             (topic, (prompts[*s], rows.len() / width - prompts[*s]))
         };
-        let shapes: Vec<Shape> = order.iter().map(shape).collect();
+        let shapes: Vec<SequenceShape> = order.iter().map(shape).collect();
         let recorded: Vec<(&[u16], usize)> = all.iter().copied().zip(prompts.iter().copied()).collect();
         let both = part.sequences().any(|s| !s.prefill.is_empty()) && part.sequences().any(|s| !s.decode.is_empty());
         let recorded = both.then(|| ratios(&recorded, (router.layers.len(), k, experts)));

@@ -5,6 +5,7 @@
 //! names file, line and column.
 
 pub mod cann;
+mod csv_table;
 pub mod deepep;
 pub mod deepgemm;
 pub mod infersim;
@@ -16,11 +17,10 @@ pub mod moe;
 pub mod nccl;
 mod outlier;
 pub mod own;
-mod table;
 
+pub use csv_table::CsvTable;
 pub use moe::{read as read_moe, tiling};
 pub use outlier::drop_outliers;
-pub use table::Table;
 
 use std::collections::BTreeMap;
 

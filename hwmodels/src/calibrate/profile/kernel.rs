@@ -4,9 +4,10 @@ use super::op::{FormName, KernelForm, Op};
 use crate::calibrate::cross::{Cell, Errors};
 use crate::calibrate::solve::Solution;
 use crate::form::{
-    Attention, AttentionKernel, Collective, Constant, Form, FusedExchange, FusedMoe, Gemm, GemmKernel, GemmPair,
+    AttentionForm, AttentionKernel, CollectiveForm, Constant, Form, FusedExchangeForm, FusedMoeForm, GemmForm,
+    GemmKernel, GemmPairForm,
 };
-use crate::form::{LowLatency, Normal, Stream, Streamed, Tiling};
+use crate::form::{LowLatencyForm, NormalForm, StreamForm, StreamedForm, Tiling};
 use moesim_core::output::content_hash;
 use moesim_core::{Diag, Result};
 use serde::{Deserialize, Serialize};
@@ -343,16 +344,16 @@ impl KernelForm {
     /// The form's constants, in its order.
     pub fn constants(&self) -> Vec<Constant> {
         match self {
-            Self::FusedMoe { tiling, .. } => FusedMoe { tiling: *tiling }.constants(),
-            Self::Gemm { warm, .. } => Gemm { warm: *warm }.constants(),
-            Self::GemmPair { .. } => GemmPair.constants(),
-            Self::Streamed { .. } => Streamed.constants(),
-            Self::Attention { .. } => Attention.constants(),
-            Self::Stream => Stream.constants(),
-            Self::Collective => Collective.constants(),
-            Self::LowLatency => LowLatency.constants(),
-            Self::Normal { .. } => Normal.constants(),
-            Self::FusedExchange => FusedExchange.constants(),
+            Self::FusedMoe { tiling, .. } => FusedMoeForm { tiling: *tiling }.constants(),
+            Self::Gemm { warm, .. } => GemmForm { warm: *warm }.constants(),
+            Self::GemmPair { .. } => GemmPairForm.constants(),
+            Self::Streamed { .. } => StreamedForm.constants(),
+            Self::Attention { .. } => AttentionForm.constants(),
+            Self::Stream => StreamForm.constants(),
+            Self::Collective => CollectiveForm.constants(),
+            Self::LowLatency => LowLatencyForm.constants(),
+            Self::Normal { .. } => NormalForm.constants(),
+            Self::FusedExchange => FusedExchangeForm.constants(),
         }
     }
 }
