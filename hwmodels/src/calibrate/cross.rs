@@ -1,7 +1,7 @@
 //! How far a fit is off on shapes that it has not seen, cell by cell, and what else would have said.
 
 use super::data::Group;
-use super::solve::{Problem, Solution, solve};
+use super::solve::{FitProblem, FitSolution, solve};
 use crate::form::{Constant, Form};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -51,11 +51,11 @@ pub struct Cell {
 }
 
 /// Fits all rows, from the constants' starts.
-pub fn fit<F: Form>(form: &F, rows: &[F::Row], seconds: &[f64]) -> Solution {
+pub fn fit<F: Form>(form: &F, rows: &[F::Row], seconds: &[f64]) -> FitSolution {
     fit_from(form, rows, seconds, None)
 }
 
-fn fit_from<F: Form>(form: &F, rows: &[F::Row], seconds: &[f64], start: Option<&[f64]>) -> Solution {
+fn fit_from<F: Form>(form: &F, rows: &[F::Row], seconds: &[f64], start: Option<&[f64]>) -> FitSolution {
     let constants: Vec<Constant> = form.constants();
     let predict = |c: &[f64], out: &mut [f64]| {
         const CHUNK: usize = 256;
@@ -65,7 +65,7 @@ fn fit_from<F: Form>(form: &F, rows: &[F::Row], seconds: &[f64], start: Option<&
         rows.par_chunks(CHUNK).zip(out.par_chunks_mut(CHUNK)).for_each(each);
     };
     let problem =
-        Problem { constants: &constants, measured: seconds, predict: &predict, robust: F::ROBUST, noise: F::ROBUST };
+        FitProblem { constants: &constants, measured: seconds, predict: &predict, robust: F::ROBUST, noise: F::ROBUST };
     let starts = match start {
         Some(values) => vec![values.iter().zip(&constants).map(|(v, c)| v / c.start).collect()],
         None => form.starts(),

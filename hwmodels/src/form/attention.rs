@@ -65,7 +65,7 @@ pub struct AttentionKernel {
 
 /// What a call comes to under a kernel on a number of processors: all that its time needs.
 #[derive(Clone, Debug, PartialEq)]
-pub struct AttentionWork {
+pub struct AttentionAmounts {
     /// Waves, and the longest walk of a processor in keys, by way to split.
     ways: Vec<[f64; 2]>,
     /// Operations of a tile at one key.
@@ -95,7 +95,7 @@ pub struct AttentionRow {
     pub kernel: AttentionKernel,
     /// On which device.
     pub peaks: Peaks,
-    work: AttentionWork,
+    work: AttentionAmounts,
 }
 
 impl AttentionRow {
@@ -108,12 +108,12 @@ impl AttentionRow {
         unique_keys: Option<f64>,
         peaks: Peaks,
     ) -> Self {
-        let work = AttentionWork::of(&classes, &heads, kernel, unique_keys, peaks.units);
+        let work = AttentionAmounts::of(&classes, &heads, kernel, unique_keys, peaks.units);
         Self { classes, heads, kernel, peaks, work }
     }
 }
 
-impl AttentionWork {
+impl AttentionAmounts {
     fn of(
         classes: &[AttentionClass],
         heads: &AttentionHeads,

@@ -21,7 +21,7 @@ pub use plan::{Options, Point, plan};
 pub use sample::{Sample, sample};
 pub use summary::Summary;
 pub use table::{Log, MeasuredRow};
-pub use work::{LayerShape, Precision, Skew, Work};
+pub use work::{MeasuredShape, Precision, Skew, Work};
 
 use moesim_core::Result;
 

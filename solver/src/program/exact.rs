@@ -293,16 +293,16 @@ impl Program<'_> {
         };
         for part in parts {
             let u = self.cover(l, &part, 0.0);
-            let out = Leg { layer: l, part: &part, covers: &u, at: holder, turn, tokens: n, way: 0 };
+            let out = TokenLeg { layer: l, part: &part, covers: &u, at: holder, turn, tokens: n, way: 0 };
             self.away(t, &out);
-            self.away(t, &Leg { at: first, way: 1, ..out });
+            self.away(t, &TokenLeg { at: first, way: 1, ..out });
         }
     }
 
     /// Charges a leg's copies that leave their group or their node.
-    fn away(&mut self, t: &Traffic, leg: &Leg) {
+    fn away(&mut self, t: &Traffic, leg: &TokenLeg) {
         let p = self.p;
-        let Leg { layer: l, part, covers, at, turn, tokens, way } = *leg;
+        let TokenLeg { layer: l, part, covers, at, turn, tokens, way } = *leg;
         let home = |s: &Self, l: usize, e: u16| s.start[l][usize::from(e)][0];
         for (g, &u) in covers.iter().enumerate() {
             let covered = part.iter().any(|e| home(self, l, *e) as usize == g);
@@ -337,7 +337,7 @@ impl Program<'_> {
 
 /// Copies between where tokens are and the groups of some of their experts.
 #[derive(Clone, Copy)]
-struct Leg<'a> {
+struct TokenLeg<'a> {
     layer: usize,
     /// The experts.
     part: &'a [u16],

@@ -1,4 +1,4 @@
-//! Methods that solve integer programs ([`mod@crate::linear`]).
+//! Methods that solve integer programs.
 //!
 //! * [`exact`]: the whole problem, for small ones.
 //! * [`stages`]: two stages, as MoETuner has them.

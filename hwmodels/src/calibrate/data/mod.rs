@@ -5,7 +5,6 @@
 //! names file, line and column.
 
 pub mod cann;
-mod csv_table;
 pub mod deepep;
 pub mod deepgemm;
 pub mod infersim;
@@ -13,12 +12,13 @@ pub mod infersim_attention;
 pub mod infersim_gemm;
 pub mod llmservingsim;
 pub mod llmservingsim_attention;
+mod measurement_table;
 pub mod moe;
 pub mod nccl;
 mod outlier;
 pub mod own;
 
-pub use csv_table::CsvTable;
+pub use measurement_table::MeasurementTable;
 pub use moe::{read as read_moe, tiling};
 pub use outlier::drop_outliers;
 

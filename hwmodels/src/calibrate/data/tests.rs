@@ -25,21 +25,21 @@ fn peaks(_: &str, _: &str) -> Result<Peaks> {
 }
 
 /// Reads `text` as a file of this name.
-fn table(name: &str, text: &str) -> CsvTable {
+fn table(name: &str, text: &str) -> MeasurementTable {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(name);
     std::fs::write(&path, text).unwrap();
-    CsvTable::read(&path, &[]).unwrap()
+    MeasurementTable::read(&path, &[]).unwrap()
 }
 
 /// A table of the public data sets, if they are here.
-fn real(name: &str) -> Option<CsvTable> {
+fn real(name: &str) -> Option<MeasurementTable> {
     let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data/kernels")).join(name);
     if !path.exists() {
         println!("skipped: {} is not here", path.display());
         return None;
     }
-    Some(CsvTable::read(&path, &[]).unwrap())
+    Some(MeasurementTable::read(&path, &[]).unwrap())
 }
 
 /// The message names the place, says `what` in problem or cure, and has a cure.
@@ -121,7 +121,7 @@ fn folders_of_infersim() {
         std::fs::create_dir_all(&folder).unwrap();
         let path = folder.join(name);
         std::fs::write(&path, text).unwrap();
-        CsvTable::read(&path, &[]).unwrap()
+        MeasurementTable::read(&path, &[]).unwrap()
     };
     let decode = put(
         "mha/decode/h800",
@@ -322,9 +322,9 @@ fn times<F: Form>(form: &F, groups: &[Group<F::Row>]) -> Vec<f64> {
 fn wild_fields_are_refused_or_have_a_time() {
     const WILD: [&str; 12] =
         ["", "0", "-1", "0.5", "1e308", "-1e308", "NaN", "inf", "16777216", "18446744073709551616", "x", "\u{1}\u{7f}"];
-    type Reader<'a> = &'a dyn Fn(&CsvTable) -> Result<Vec<f64>>;
-    let attention = |t: &CsvTable| Ok(times(&AttentionForm, &infersim_attention::read(t, "h800", &peaks)?));
-    let gemm = |t: &CsvTable| Ok(times(&GemmForm::default(), &infersim_gemm::read(t, "h800", &peaks)?));
+    type Reader<'a> = &'a dyn Fn(&MeasurementTable) -> Result<Vec<f64>>;
+    let attention = |t: &MeasurementTable| Ok(times(&AttentionForm, &infersim_attention::read(t, "h800", &peaks)?));
+    let gemm = |t: &MeasurementTable| Ok(times(&GemmForm::default(), &infersim_gemm::read(t, "h800", &peaks)?));
     let exchange = "device,node_num,hidden_size,num_token,num_topk,num_experts";
     let tokens = "dtype,kv_dtype,batch_size,kv_len,latency_us\nbf16,bf16,4,1024,30";
     let logits = "batchsize,next_n,s_q,s_kv,latency_us\n64,1,2048,4096,30";
@@ -412,7 +412,7 @@ fn files_are_joined() {
 #[test]
 fn decode_is_predicted() {
     let files = ["16-2", "32-2", "32-4", "32-8", "64-2", "128-2", "256-2"];
-    let tables: Vec<CsvTable> =
+    let tables: Vec<MeasurementTable> =
         files.iter().filter_map(|f| real(&format!("infersim_h800/mha_decode_{f}-128.csv"))).collect();
     if tables.len() < files.len() {
         return;
@@ -449,7 +449,7 @@ fn tables_of_other_formats_are_told_apart() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("t.parquet");
     std::fs::write(&path, b"PAR1\x15\x04").unwrap();
-    let e = CsvTable::read(&path, &[]).err().unwrap().to_string();
+    let e = MeasurementTable::read(&path, &[]).err().unwrap().to_string();
     assert!(e.contains("is a Parquet file") && e.contains("save it as CSV"), "{e}");
     let marked = table("t.csv", "\u{feff}kernel,latency\na,1\n");
     assert_eq!((marked.rows(), marked.find("kernel")), (1, Some(0)));

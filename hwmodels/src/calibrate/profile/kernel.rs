@@ -2,7 +2,7 @@
 
 use super::op::{FormName, KernelForm, Op};
 use crate::calibrate::cross::{Cell, Errors};
-use crate::calibrate::solve::Solution;
+use crate::calibrate::solve::FitSolution;
 use crate::form::{
     AttentionForm, AttentionKernel, CollectiveForm, Constant, Form, FusedExchangeForm, FusedMoeForm, GemmForm,
     GemmKernel, GemmPairForm,
@@ -283,7 +283,7 @@ fn is_false(b: &bool) -> bool {
 
 impl Fitted {
     /// The constants of a solution by name.
-    pub fn all(constants: &[Constant], solution: &Solution) -> BTreeMap<String, Self> {
+    pub fn all(constants: &[Constant], solution: &FitSolution) -> BTreeMap<String, Self> {
         let one = |(i, c): (usize, &Constant)| {
             let (value, error) = (solution.values[i], solution.ln_errors[i]);
             let reach = libm::exp(1.96 * if error.is_finite() { error.min(20.0) } else { 20.0 });

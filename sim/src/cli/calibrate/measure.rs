@@ -11,7 +11,7 @@ use moesim_hwmodels::kernel::MISSING;
 use moesim_hwmodels::measure::sample::Outcome;
 use moesim_hwmodels::measure::work::Precision;
 use moesim_hwmodels::measure::{
-    Bench, LayerShape, Log, MeasuredRow, Options, Skew, Summary, cpu, cuda, mock, plan, sample,
+    Bench, Log, MeasuredRow, MeasuredShape, Options, Skew, Summary, cpu, cuda, mock, plan, sample,
 };
 use moesim_traces::{Model, Trace};
 use std::io::IsTerminal;
@@ -261,13 +261,13 @@ fn options(a: &Args, budget_s: f64) -> Result<Options> {
 }
 
 /// The shape of a model's layers with experts.
-fn shape(name: &str) -> Result<LayerShape> {
+fn shape(name: &str) -> Result<MeasuredShape> {
     let model = Model::load(name)?;
     let moe = model.decoder.iter().find_map(|l| l.moe());
     let moe = moe.ok_or_else(|| {
         Diag::input(format!("{} has no experts", model.name)).place("--model").cure("name a model with experts")
     })?;
-    Ok(LayerShape {
+    Ok(MeasuredShape {
         hidden: model.hidden as usize,
         intermediate: moe.expert_intermediate as usize,
         experts: moe.experts as usize,

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const MAX_BYTES: u64 = 1 << 30;
 
 /// Rows as text, by column.
-pub struct CsvTable {
+pub struct MeasurementTable {
     path: PathBuf,
     header: Vec<String>,
     records: Vec<(u64, csv::StringRecord)>,
@@ -18,7 +18,7 @@ pub struct CsvTable {
     pub hash: String,
 }
 
-impl CsvTable {
+impl MeasurementTable {
     /// Reads a file; `map` renames columns, (theirs, ours).
     ///
     /// # Errors
