@@ -1,7 +1,7 @@
 //! Networks on an all-to-all, which a simulated iteration asks for twice a layer.
 
 use divan::{Bencher, black_box, counter::ItemsCount};
-use moesim_hwmodels::{Bottleneck, Flow, Hardware, Network, Reserve, Topology, Transfer};
+use moesim_hwmodels::{Bottleneck, Flow, Hardware, Reserve, Topology, Transfer, TransferModel};
 use std::sync::Arc;
 
 /// Runs the benchmarks; with `MOESIM_LARGE=1` instead those of 384 endpoints, once each, since one takes minutes.
@@ -16,7 +16,7 @@ fn main() {
         let flow_s = timed("flow", &mut flow, &transfers);
         println!("  {} events", flow.events());
         for (name, network) in [
-            ("bottleneck", Box::new(Bottleneck::new(topology.clone())) as Box<dyn Network>),
+            ("bottleneck", Box::new(Bottleneck::new(topology.clone())) as Box<dyn TransferModel>),
             ("reserve", Box::new(Reserve::new(topology.clone(), true))),
         ] {
             let mut network = network;
@@ -27,7 +27,7 @@ fn main() {
 }
 
 /// Simulated seconds.
-fn timed(name: &str, network: &mut dyn Network, transfers: &[Transfer]) -> f64 {
+fn timed(name: &str, network: &mut dyn TransferModel, transfers: &[Transfer]) -> f64 {
     let start = std::time::Instant::now();
     let time_s = network.phase(transfers, None).time_s;
     println!("  {name}: {:.2} us simulated in {:.3} s", time_s * 1e6, start.elapsed().as_secs_f64());

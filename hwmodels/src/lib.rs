@@ -1,6 +1,6 @@
 //! Hardware, and what work costs on it.
 //!
-//! * [`hardware`]: devices, memories, links and hosts as data; presets inside the binary; every constant has an origin.
+//! * [`hardware`]: devices, memories and hosts as data; presets inside the binary; every constant has an origin.
 //! * [`topology`]: the directed graph of devices, switches and links of a [`TopologySpec`], with a routing rule per kind.
 //! * [`network`]: the time of transfers on a topology in three fidelities ([`Bottleneck`], [`Flow`], [`Reserve`]), and of
 //!   collectives.
@@ -13,7 +13,7 @@
 //! let hardware = Hardware::load("h100-8")?;
 //! let engine = cost::Engine::gpu(&hardware.device);
 //! let gemm = cost::gemm(&engine, cost::Gemm { m: 64, n: 4096, k: 7168, weight_bits: 16.0, activation_bits: 16.0 });
-//! assert_eq!(gemm.bound(), cost::Bound::Memory);
+//! assert_eq!(gemm.term(), cost::Term::Memory);
 //!
 //! let topology = Arc::new(Topology::build(&hardware.topology)?);
 //! let mut network = Bottleneck::new(topology);
@@ -35,6 +35,6 @@ pub mod measure;
 pub mod network;
 pub mod topology;
 
-pub use hardware::{Hardware, TopologySpec, preset_text, presets};
-pub use network::{Bottleneck, Flow, Network, Phase, Reserve, Timed, Transfer};
-pub use topology::Topology;
+pub use hardware::{Hardware, preset_text, presets};
+pub use network::{Bottleneck, Flow, Phase, Reserve, Timed, Transfer, TransferModel};
+pub use topology::{Topology, TopologySpec};

@@ -2,7 +2,7 @@
 
 use flate2::read::GzDecoder;
 use moesim_hwmodels::Hardware;
-use moesim_hwmodels::calibrate::data::Table;
+use moesim_hwmodels::calibrate::data::MeasurementTable;
 use moesim_hwmodels::calibrate::device;
 use moesim_hwmodels::calibrate::measured::{Measured, Source};
 use moesim_hwmodels::calibrate::profile::{FormName, Kernel, Op};
@@ -18,7 +18,7 @@ fn read(table: &Path) -> Vec<Box<dyn Measured>> {
     let hardware = Hardware::load(folder().join("xeon-avx512-2-threads.toml").to_str().unwrap()).unwrap();
     let (peaks, links) = (|_: &str, p: &str| device::peaks(&hardware.device, p), |_: &str| device::links(&hardware));
     let context = Context { device: None, peaks: &peaks, links: &links, served: None };
-    schema::read("measured", &[Table::read(table, &[]).unwrap()], &context).unwrap()
+    schema::read("measured", &[MeasurementTable::read(table, &[]).unwrap()], &context).unwrap()
 }
 
 /// On rows that the fit has seen within a tenth in the mean, and on shapes that it has not (experts in BF16; `calibrate fit` does all).

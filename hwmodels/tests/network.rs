@@ -1,7 +1,7 @@
 //! Is the bottleneck bound what its closed forms say, and a bound?
 
 use moesim_core::{Bandwidth, Picos, Sourced};
-use moesim_hwmodels::hardware::{CrossRail, LinkSpec, TopologySpec};
+use moesim_hwmodels::topology::{CrossRail, LinkSpec, TopologySpec};
 use moesim_hwmodels::{Bottleneck, Phase, Topology, Transfer};
 use proptest::prelude::*;
 use std::sync::Arc;

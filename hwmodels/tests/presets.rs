@@ -1,7 +1,7 @@
 //! Do the presets load, and is every constant in them sourced and plausible?
 
 use moesim_core::config;
-use moesim_hwmodels::hardware::TopologySpec;
+use moesim_hwmodels::topology::TopologySpec;
 use moesim_hwmodels::{Hardware, Topology, cost, preset_text, presets};
 
 /// Whether `text` names a row of the table of published figures: R and three digits.

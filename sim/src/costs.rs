@@ -8,7 +8,7 @@ use crate::machine::Deployment;
 use crate::network::Dispatch;
 use moesim_core::{Diag, Result, diag};
 use moesim_hwmodels::Hardware;
-use moesim_hwmodels::calibrate::profile::{FormName, Kernel, KernelForm, Op, Profile, Table};
+use moesim_hwmodels::calibrate::profile::{FormName, Kernel, KernelForm, Op, Profile, TimeTable};
 use moesim_hwmodels::calibrate::{data, device};
 use moesim_hwmodels::cost::{
     CoreKernel, DenseKernel, ExchangeForm, ExchangeKernel, ExchangeKernels, ExpertKernel, Kernels, StreamKernel,
@@ -92,7 +92,7 @@ impl Calibrated {
         }
     }
 
-    fn say_table(&mut self, what: &'static str, profile: &Profile, table: &Table) {
+    fn say_table(&mut self, what: &'static str, profile: &Profile, table: &TimeTable) {
         let (name, hash) = (&profile.name, table.data.hash());
         let text = self.words.entry(what).or_default();
         *text = format!(
@@ -240,7 +240,7 @@ impl<'a> Look<'a> {
     }
 
     /// The device's own table for an operation; another device's times say nothing of this one's.
-    fn table(&self, op: Op, family: Option<&str>, bits: [f64; 2]) -> Option<(&'a Profile, &'a Table)> {
+    fn table(&self, op: Op, family: Option<&str>, bits: [f64; 2]) -> Option<(&'a Profile, &'a TimeTable)> {
         let own = self.profiles().filter(|p| self.own(p));
         own.filter_map(|p| Some((p, p.table(op, family, bits[0], bits[1])?))).next()
     }

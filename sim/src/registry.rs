@@ -150,7 +150,7 @@ impl Registry {
                 Entry {
                     name: "round-robin",
                     about: "experts dealt out one by one",
-                    make: |_| Ok(Box::new(moesim_solver::method::round_robin::RoundRobin)),
+                    make: |_| Ok(Box::new(moesim_solver::method::cyclic::Cyclic)),
                 },
                 Entry {
                     name: "home-die",

@@ -10,7 +10,7 @@
 pub mod bound;
 pub mod curve;
 pub mod file;
-mod limits;
+mod linear;
 pub mod method;
 mod problem;
 pub mod program;

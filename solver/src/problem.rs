@@ -1,9 +1,11 @@
 //! What is to be placed, within which limits, and for what.
 
+mod limits;
+
 use crate::curve::Curve;
 use crate::time::Batches;
 use crate::traffic::{Mode, Traffic};
-use crate::{Homes, Watch, limits};
+use crate::{Homes, Watch};
 use moesim_core::{Diag, Result};
 use std::sync::Arc;
 
@@ -213,7 +215,7 @@ impl Problem {
         match self.objective {
             Objective::Load => self.load(homes),
             Objective::Traffic | Objective::Lexicographic { .. } => self.traffic_cost(homes),
-            Objective::Time => self.batches.as_ref().map_or_else(|| self.load(homes), |b| b.value(self, homes)),
+            Objective::Time => self.batches.as_ref().map_or_else(|| self.load(homes), |b| b.value(&self.speed, homes)),
             Objective::Weighted { traffic } => self.load(homes) + traffic * self.traffic_cost(homes),
         }
     }
@@ -246,6 +248,16 @@ impl Problem {
     /// Whether every group takes as many experts of every layer.
     pub fn equal_slots(&self) -> bool {
         self.replicas().is_multiple_of(self.groups) && self.slots.iter().flatten().all(|s| *s == self.slots[0][0])
+    }
+
+    /// Whether the search ends here: the clock has run out, or nobody waits for what it finds.
+    pub(crate) fn over(&self) -> bool {
+        self.effort.over() || self.stopped(0, 0.0)
+    }
+
+    /// Tells who looks on; whether nobody waits any more.
+    pub(crate) fn stopped(&self, steps: u64, change: f64) -> bool {
+        self.watch.as_ref().is_some_and(|w| !w.at(steps, change))
     }
 
     /// An error of a method that cannot place this.

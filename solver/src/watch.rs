@@ -1,23 +1,9 @@
 //! Who looks on while a method searches.
 
-use crate::Problem;
-
 /// Told how a search goes, from any of its threads. What it answers stops searches and changes nothing else.
 pub trait Watch: std::fmt::Debug + Send + Sync {
     /// A search of so many steps in all begins from a placement of this value.
     fn begins(&self, value: f64, steps: u64);
     /// So many steps more were tried, and the best objective changed by so much; false: what was found will not be used.
     fn at(&self, steps: u64, change: f64) -> bool;
-}
-
-impl Problem {
-    /// Whether the search ends here: the clock has run out, or nobody waits for what it finds.
-    pub(crate) fn over(&self) -> bool {
-        self.effort.over() || self.stopped(0, 0.0)
-    }
-
-    /// Tells who looks on; whether nobody waits any more.
-    pub(crate) fn stopped(&self, steps: u64, change: f64) -> bool {
-        self.watch.as_ref().is_some_and(|w| !w.at(steps, change))
-    }
 }

@@ -1,5 +1,6 @@
 //! Random streams named by (seed, purpose, entity): a new user of randomness shifts no other draw.
 
+use rand::Rng;
 use rand_pcg::Pcg64;
 use rand_pcg::rand_core::SeedableRng;
 
@@ -32,6 +33,13 @@ pub fn below(draw: u64, n: u64) -> u64 {
     ((u128::from(draw) * u128::from(n)) >> 64) as u64
 }
 
+/// Brings a list into a random order (Fisher and Yates).
+pub fn shuffle<T>(list: &mut [T], draws: &mut Stream) {
+    for i in (1..list.len()).rev() {
+        list.swap(i, below(draws.next_u64(), i as u64 + 1) as usize);
+    }
+}
+
 fn mix(x: u64) -> u64 {
     let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -42,7 +50,6 @@ fn mix(x: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rand::Rng;
 
     #[test]
     fn streams_are_fixed_and_apart() {

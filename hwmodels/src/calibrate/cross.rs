@@ -1,8 +1,8 @@
 //! How far a fit is off on shapes that it has not seen, cell by cell, and what else would have said.
 
 use super::data::Group;
-use super::solve::{Constant, Problem, Solution, solve};
-use crate::form::Form;
+use super::solve::{FitProblem, FitSolution, solve};
+use crate::form::{Constant, Form};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -51,11 +51,11 @@ pub struct Cell {
 }
 
 /// Fits all rows, from the constants' starts.
-pub fn fit<F: Form>(form: &F, rows: &[F::Row], seconds: &[f64]) -> Solution {
+pub fn fit<F: Form>(form: &F, rows: &[F::Row], seconds: &[f64]) -> FitSolution {
     fit_from(form, rows, seconds, None)
 }
 
-fn fit_from<F: Form>(form: &F, rows: &[F::Row], seconds: &[f64], start: Option<&[f64]>) -> Solution {
+fn fit_from<F: Form>(form: &F, rows: &[F::Row], seconds: &[f64], start: Option<&[f64]>) -> FitSolution {
     let constants: Vec<Constant> = form.constants();
     let predict = |c: &[f64], out: &mut [f64]| {
         const CHUNK: usize = 256;
@@ -65,7 +65,7 @@ fn fit_from<F: Form>(form: &F, rows: &[F::Row], seconds: &[f64], start: Option<&
         rows.par_chunks(CHUNK).zip(out.par_chunks_mut(CHUNK)).for_each(each);
     };
     let problem =
-        Problem { constants: &constants, measured: seconds, predict: &predict, robust: F::ROBUST, noise: F::ROBUST };
+        FitProblem { constants: &constants, measured: seconds, predict: &predict, robust: F::ROBUST, noise: F::ROBUST };
     let starts = match start {
         Some(values) => vec![values.iter().zip(&constants).map(|(v, c)| v / c.start).collect()],
         None => form.starts(),
@@ -182,4 +182,23 @@ fn nearest<F: Form>(form: &F, group: &Group<F::Row>, roofline: &[f64]) -> Vec<Op
         Some(group.seconds[j] * roofline[i] / roofline[j])
     };
     (0..group.rows.len()).into_par_iter().map(near).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::form::{FusedExchangeForm, FusedExchangeRow, LinkPeaks};
+
+    const UB: LinkPeaks = LinkPeaks { link_bytes_per_s: 135e9, nic_bytes_per_s: 50e9, bytes_per_s: 3.35e12 };
+
+    /// Two constants go through two points: the published latencies at 8 and 256 dies.
+    #[test]
+    fn two_points_are_met() {
+        let row = |devices| FusedExchangeRow { devices, messages: 1024.0, message_bytes: 7680.0, peaks: UB };
+        let rows = [row(8.0), row(256.0)];
+        let solution = fit(&FusedExchangeForm, &rows, &[116e-6, 152e-6]);
+        for (row, wanted) in rows.iter().zip([116e-6, 152e-6]) {
+            assert!((FusedExchangeForm.seconds(&solution.values, row) / wanted - 1.0).abs() < 2e-3, "{solution:?}");
+        }
+    }
 }

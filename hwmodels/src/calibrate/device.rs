@@ -1,7 +1,8 @@
 //! Devices as measurements name them, and their peaks.
 
 use crate::form::{LinkPeaks, Peaks};
-use crate::hardware::{Device, Hardware, TopologySpec};
+use crate::hardware::{Device, Hardware};
+use crate::topology::{LinkSpec, TopologySpec};
 use moesim_core::{Diag, Result};
 
 /// What benchmarks call devices, and the preset with their data sheet; the first that the name contains.
@@ -71,7 +72,7 @@ pub fn peaks(device: &Device, precision: &str) -> Result<Peaks> {
 /// # Errors
 /// A topology whose devices have no link of their own kind.
 pub fn links(hardware: &Hardware) -> Result<LinkPeaks> {
-    let raw = |l: &crate::hardware::LinkSpec| l.bandwidth.value.per_second();
+    let raw = |l: &LinkSpec| l.bandwidth.value.per_second();
     let (link, nic) = match &hardware.topology {
         TopologySpec::FatTreeRail { link, nic, .. } => (raw(link), raw(nic)),
         TopologySpec::Planes { link, planes, .. } => {

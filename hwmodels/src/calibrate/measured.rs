@@ -2,11 +2,11 @@
 
 use super::cross::{self, Cell, Errors};
 use super::data::{Group, moe, tiling};
-use super::profile::{Beyond, Data, DataFile, Fitted, FormName, Kernel, KernelForm, Op, Table};
+use super::profile::{Beyond, Data, DataFile, Fitted, FormName, Kernel, KernelForm, Op, TimeTable};
 use crate::form::{
-    Attention, AttentionRow, Collective, CollectiveRow, Form, FusedExchange, FusedExchangeRow, FusedMoe, Gemm,
-    GemmPair, GemmRow, LowLatency, LowLatencyRow, MoeRow, Normal, NormalRow, Stream, StreamRow, Streamed, StreamedLoad,
-    StreamedRow,
+    AttentionForm, AttentionRow, CollectiveForm, CollectiveRow, Form, FusedExchangeForm, FusedExchangeRow,
+    FusedMoeForm, GemmForm, GemmPairForm, GemmRow, LowLatencyForm, LowLatencyRow, MoeRow, NormalForm, NormalRow,
+    StreamForm, StreamRow, StreamedForm, StreamedLoad, StreamedRow,
 };
 use moesim_core::Result;
 
@@ -74,9 +74,9 @@ pub trait Measured {
     /// Fits the constants.
     fn fit(&self, from: &Source) -> Kernel;
     /// The measured times as a table, if the operation has tables.
-    fn table(&self, from: &Source) -> Option<Table>;
+    fn table(&self, from: &Source) -> Option<TimeTable>;
     /// Compares a table: rows that it has no time for are left out.
-    fn compare_table(&self, table: &Table) -> Comparison;
+    fn compare_table(&self, table: &TimeTable) -> Comparison;
     /// Compares a kernel of the same form; `None` if it has another.
     ///
     /// # Errors
@@ -88,7 +88,7 @@ pub trait Measured {
 pub trait OfKernel: Form + Sized {
     /// The form with the kernel's choices, if it is of this form.
     fn of(form: &KernelForm) -> Option<Self>;
-    /// A row as a processor's kernel would take it, for which [`Streamed`] has the time: rows of experts are their mean.
+    /// A row as a processor's kernel would take it, for which [`StreamedForm`] has the time: rows of experts are their mean.
     fn streamed(_row: &Self::Row, _few: u32) -> Option<StreamedRow> {
         None
     }
@@ -132,7 +132,7 @@ impl<F: OfKernel> Measured for Series<F> {
     fn notes(&self) -> &[String] {
         &self.group.notes
     }
-    fn table(&self, from: &Source) -> Option<Table> {
+    fn table(&self, from: &Source) -> Option<TimeTable> {
         let g = &self.group;
         let balanced = |i: &usize| !g.cells[g.cell[*i] as usize].starts_with("power law");
         let rows = (0..g.rows.len()).filter(balanced).map(|i| {
@@ -140,9 +140,9 @@ impl<F: OfKernel> Measured for Series<F> {
             Some((of, rows, g.seconds[i]))
         });
         let rows: Vec<_> = rows.collect::<Option<Vec<_>>>().filter(|r| !r.is_empty())?;
-        Some(Table::new(self.op, [&g.family, &g.precision], &g.versions, self.data(from), rows))
+        Some(TimeTable::new(self.op, [&g.family, &g.precision], &g.versions, self.data(from), rows))
     }
-    fn compare_table(&self, table: &Table) -> Comparison {
+    fn compare_table(&self, table: &TimeTable) -> Comparison {
         let seconds = |row: &F::Row| F::tabled(row).and_then(|(of, rows)| table.at(&of, rows));
         let rows = (0..self.rows())
             .filter_map(|i| Some(self.compared(&self.form, i, seconds(&self.group.rows[i])?, "table", false)));
@@ -199,7 +199,7 @@ impl<F: OfKernel> Measured for Series<F> {
         let KernelForm::Streamed { few } = kernel.form() else { return Ok(None) };
         let one = |(i, row): (usize, &F::Row)| {
             let row = F::streamed(row, *few)?;
-            let (seconds, bound) = (Streamed.seconds(&values, &row), Streamed.bound(&values, &row));
+            let (seconds, bound) = (StreamedForm.seconds(&values, &row), StreamedForm.bound(&values, &row));
             Some(self.compared(&self.form, i, seconds, bound, beyond(i)))
         };
         let rows: Option<Vec<_>> = g.rows.iter().enumerate().map(one).collect();
@@ -247,7 +247,7 @@ impl Comparison {
     }
 }
 
-impl OfKernel for FusedMoe {
+impl OfKernel for FusedMoeForm {
     fn of(form: &KernelForm) -> Option<Self> {
         match form {
             KernelForm::FusedMoe { tiling, .. } => Some(Self { tiling: *tiling }),
@@ -266,7 +266,7 @@ impl OfKernel for FusedMoe {
     }
 }
 
-impl OfKernel for Gemm {
+impl OfKernel for GemmForm {
     fn of(form: &KernelForm) -> Option<Self> {
         match form {
             KernelForm::Gemm { warm, .. } => Some(Self { warm: *warm }),
@@ -282,7 +282,7 @@ impl OfKernel for Gemm {
     }
 }
 
-impl OfKernel for Streamed {
+impl OfKernel for StreamedForm {
     fn of(form: &KernelForm) -> Option<Self> {
         (form.name() == FormName::Streamed).then_some(Self)
     }
@@ -294,16 +294,19 @@ impl OfKernel for Streamed {
 }
 
 macro_rules! of_kernel {
-    ($($form:ident)*) => {
+    ($($form:ident $name:ident),*) => {
         $(impl OfKernel for $form {
             fn of(form: &KernelForm) -> Option<Self> {
-                (form.name() == FormName::$form).then_some(Self)
+                (form.name() == FormName::$name).then_some(Self)
             }
         })*
     };
 }
 
-of_kernel! { GemmPair Attention Stream Collective LowLatency Normal FusedExchange }
+of_kernel! {
+    GemmPairForm GemmPair, AttentionForm Attention, StreamForm Stream, CollectiveForm Collective, LowLatencyForm LowLatency,
+    NormalForm Normal, FusedExchangeForm FusedExchange
+}
 
 /// A fused MoE family.
 pub fn fused_moe(group: Group<MoeRow>) -> Box<dyn Measured> {
@@ -311,7 +314,7 @@ pub fn fused_moe(group: Group<MoeRow>) -> Box<dyn Measured> {
     let tuned = moe::tuned_shapes(&group.device, &group.precision, tiling).to_vec();
     let choices = KernelForm::FusedMoe { tiling, tuned };
     Box::new(Series {
-        form: FusedMoe { tiling },
+        form: FusedMoeForm { tiling },
         op: Op::Experts,
         choices,
         group,
@@ -324,45 +327,45 @@ pub fn fused_moe(group: Group<MoeRow>) -> Box<dyn Measured> {
 /// GEMMs of one kernel, dense or grouped.
 pub fn gemm(op: Op, warm: bool, group: Group<GemmRow>, folds: &'static str) -> Option<Box<dyn Measured>> {
     let choices = KernelForm::Gemm { warm, kernel: group.rows.first()?.kernel };
-    Some(Box::new(Series { form: Gemm { warm }, op, choices, group, folds, count: None, other: None }))
+    Some(Box::new(Series { form: GemmForm { warm }, op, choices, group, folds, count: None, other: None }))
 }
 
 /// Both grouped GEMMs of experts, timed as one.
 pub fn pair(group: Group<[GemmRow; 2]>, folds: &'static str) -> Option<Box<dyn Measured>> {
     let choices = KernelForm::GemmPair { kernel: group.rows.first()?[0].kernel };
-    Some(Box::new(Series { form: GemmPair, op: Op::Experts, choices, group, folds, count: None, other: None }))
+    Some(Box::new(Series { form: GemmPairForm, op: Op::Experts, choices, group, folds, count: None, other: None }))
 }
 
 /// Products on processors: experts, or a dense one; `other` has the same rows as kernels of devices would be fitted to them.
 pub fn streamed(op: Op, few: u32, group: Group<StreamedRow>, other: Box<dyn Measured>) -> Box<dyn Measured> {
     let folds = if op == Op::Experts { "each shape" } else { "each (n, k)" };
     let (choices, other) = (KernelForm::Streamed { few }, Some(other));
-    Box::new(Series { form: Streamed, op, choices, group, folds, count: None, other })
+    Box::new(Series { form: StreamedForm, op, choices, group, folds, count: None, other })
 }
 
 /// Attention of one kernel.
 pub fn attention(op: Op, group: Group<AttentionRow>, folds: &'static str) -> Option<Box<dyn Measured>> {
     let choices = KernelForm::Attention { kernel: group.rows.first()?.kernel };
-    Some(Box::new(Series { form: Attention, op, choices, group, folds, count: None, other: None }))
+    Some(Box::new(Series { form: AttentionForm, op, choices, group, folds, count: None, other: None }))
 }
 
 /// A layer that streams.
 pub fn stream(group: Group<StreamRow>) -> Box<dyn Measured> {
-    let (form, choices) = (Stream, KernelForm::Stream);
+    let (form, choices) = (StreamForm, KernelForm::Stream);
     Box::new(Series { form, op: Op::Stream, choices, group, folds: "each shape", count: None, other: None })
 }
 
 /// A collective.
 pub fn collective(op: Op, group: Group<CollectiveRow>) -> Box<dyn Measured> {
     let count: Count<CollectiveRow> = (|r| r.devices, "devices");
-    let (form, choices, folds) = (Collective, KernelForm::Collective, "each number of devices");
+    let (form, choices, folds) = (CollectiveForm, KernelForm::Collective, "each number of devices");
     Box::new(Series { form, op, choices, group, folds, count: Some(count), other: None })
 }
 
 /// An exchange for low latency.
 pub fn low_latency(op: Op, group: Group<LowLatencyRow>) -> Box<dyn Measured> {
     let count: Count<LowLatencyRow> = (|r| r.nodes, "nodes");
-    let (form, choices, folds) = (LowLatency, KernelForm::LowLatency, "each number of nodes");
+    let (form, choices, folds) = (LowLatencyForm, KernelForm::LowLatency, "each number of nodes");
     Box::new(Series { form, op, choices, group, folds, count: Some(count), other: None })
 }
 
@@ -370,12 +373,12 @@ pub fn low_latency(op: Op, group: Group<LowLatencyRow>) -> Box<dyn Measured> {
 pub fn normal(op: Op, group: Group<NormalRow>) -> Box<dyn Measured> {
     let units = group.rows.iter().fold([u64::MAX, 0], |[l, m], r| [l.min(r.units as u64), m.max(r.units as u64)]);
     let count: Count<NormalRow> = (|r| r.nodes, "nodes");
-    let (form, choices, folds) = (Normal, KernelForm::Normal { units }, "each number of nodes");
+    let (form, choices, folds) = (NormalForm, KernelForm::Normal { units }, "each number of nodes");
     Box::new(Series { form, op, choices, group, folds, count: Some(count), other: None })
 }
 
 /// A fused exchange.
 pub fn fused_exchange(op: Op, group: Group<FusedExchangeRow>) -> Box<dyn Measured> {
-    let (form, choices, folds) = (FusedExchange, KernelForm::FusedExchange, "each number of devices");
+    let (form, choices, folds) = (FusedExchangeForm, KernelForm::FusedExchange, "each number of devices");
     Box::new(Series { form, op, choices, group, folds, count: None, other: None })
 }

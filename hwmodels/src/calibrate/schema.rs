@@ -3,7 +3,7 @@
 use super::data::llmservingsim::{self, Served};
 use super::data::nccl::LinksOf;
 use super::data::{
-    Group, SCHEMAS, Table, cann, deepep, deepgemm, drop_outliers, infersim_attention, infersim_gemm, join,
+    Group, MeasurementTable, SCHEMAS, cann, deepep, deepgemm, drop_outliers, infersim_attention, infersim_gemm, join,
     llmservingsim_attention, moe, nccl, own,
 };
 use super::measured::{self, Measured};
@@ -44,7 +44,7 @@ const MARKS: &[(&str, &[&str])] = &[
 ///
 /// # Errors
 /// A table like none that is known.
-pub fn detect(table: &Table) -> Result<&'static str> {
+pub fn detect(table: &MeasurementTable) -> Result<&'static str> {
     if infersim_attention::is_named(table.path()) {
         return Ok("infersim-attention");
     }
@@ -62,8 +62,11 @@ pub fn detect(table: &Table) -> Result<&'static str> {
 ///
 /// # Errors
 /// An unknown schema, something that a table leaves out and the context does too, and all that is wrong with a table.
-pub fn read(schema: &str, tables: &[Table], x: &Context) -> Result<Vec<Box<dyn Measured>>> {
-    fn all<R: Clone>(tables: &[Table], read: impl Fn(&Table) -> Result<Vec<Group<R>>>) -> Result<Vec<Group<R>>> {
+pub fn read(schema: &str, tables: &[MeasurementTable], x: &Context) -> Result<Vec<Box<dyn Measured>>> {
+    fn all<R: Clone>(
+        tables: &[MeasurementTable],
+        read: impl Fn(&MeasurementTable) -> Result<Vec<Group<R>>>,
+    ) -> Result<Vec<Group<R>>> {
         Ok(join(tables.iter().map(read).collect::<Result<Vec<_>>>()?))
     }
     let lacks = |what: &str, flag: &str| {

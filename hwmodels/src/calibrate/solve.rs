@@ -1,34 +1,18 @@
 //! Fitting a form's constants: robust least squares of logarithms.
 //!
 //! The residual of a row is `ln(predicted / measured)`, so that every row counts by its relative error, seen through the
-//! pseudo-Huber transform (Charbonnier et al. 1997): quadratic for small errors, linear beyond [`Problem::robust`]. Constants
+//! pseudo-Huber transform (Charbonnier et al. 1997): quadratic for small errors, linear beyond [`FitProblem::robust`]. Constants
 //! stay within their bounds: the solver (MINPACK's Levenberg-Marquardt) moves `u` of `low (high / low)^(1 / (1 + e^-u))`. A
 //! prior is one more residual, `weight ln(value / centre)`: with few rows, what they do not say stays sane.
 
+use crate::form::Constant;
 use levenberg_marquardt::{LeastSquaresProblem, LevenbergMarquardt};
 use nalgebra::storage::Owned;
 use nalgebra::{DMatrix, DVector, Dyn};
 use rayon::prelude::*;
 
-/// A constant of a form.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Constant {
-    /// Its name in profiles.
-    pub name: &'static str,
-    /// What it is.
-    pub about: &'static str,
-    /// Its unit; empty for a plain number.
-    pub unit: &'static str,
-    /// Bounds, both above zero.
-    pub bounds: [f64; 2],
-    /// Where the solver starts, and the prior's centre.
-    pub start: f64,
-    /// The prior: standard deviation of the value's logarithm; infinite for none.
-    pub spread: f64,
-}
-
 /// What is fitted.
-pub struct Problem<'a> {
+pub struct FitProblem<'a> {
     /// The constants.
     pub constants: &'a [Constant],
     /// Measured seconds, all above zero.
@@ -43,7 +27,7 @@ pub struct Problem<'a> {
 
 /// Fitted constants.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Solution {
+pub struct FitSolution {
     /// Their values.
     pub values: Vec<f64>,
     /// Standard errors of their logarithms, by the curvature at the solution and the scatter of the residuals; not a number
@@ -55,7 +39,7 @@ pub struct Solution {
 
 /// Fits from several starts (each constant times a factor) and keeps the best; the first among equals. The same on any
 /// number of threads.
-pub fn solve(problem: &Problem, starts: &[Vec<f64>]) -> Solution {
+pub fn solve(problem: &FitProblem, starts: &[Vec<f64>]) -> FitSolution {
     let one = |start: &Vec<f64>| {
         let u = problem.constants.iter().zip(start).map(|(c, f)| free(c, c.start * f)).collect::<Vec<f64>>();
         let state = State { problem, u: DVector::from_vec(u) };
@@ -68,7 +52,7 @@ pub fn solve(problem: &Problem, starts: &[Vec<f64>]) -> Solution {
     let better = |a: (f64, DVector<f64>), b: (f64, DVector<f64>)| if b.0 < a.0 { b } else { a };
     let (objective, u) = ends.into_iter().reduce(better).expect("there is a start");
     let state = State { problem, u };
-    Solution { values: state.values(), ln_errors: state.ln_errors(), objective }
+    FitSolution { values: state.values(), ln_errors: state.ln_errors(), objective }
 }
 
 /// The unbounded variable of a value.
@@ -93,7 +77,7 @@ fn robust(r: f64, delta: f64) -> f64 {
 }
 
 struct State<'a> {
-    problem: &'a Problem<'a>,
+    problem: &'a FitProblem<'a>,
     u: DVector<f64>,
 }
 
@@ -179,12 +163,12 @@ mod tests {
         Constant { name: "b", about: "rate", unit: "s", bounds: [1e-12, 1e-6], start: 1e-9, spread: f64::INFINITY },
     ];
 
-    fn fit(constants: &[Constant], measured: &[f64]) -> Solution {
+    fn fit(constants: &[Constant], measured: &[f64]) -> FitSolution {
         let predict = |c: &[f64], out: &mut [f64]| {
             out.iter_mut().enumerate().for_each(|(i, t)| *t = c[0] + c[1] * f64::from(1 << i));
         };
         solve(
-            &Problem { constants, measured, predict: &predict, robust: 0.1, noise: 0.05 },
+            &FitProblem { constants, measured, predict: &predict, robust: 0.1, noise: 0.05 },
             &[vec![1.0; constants.len()], vec![0.1; constants.len()]],
         )
     }

@@ -1,8 +1,8 @@
 //! Calibrated kernels of collectives: their time by what the busiest device moves.
 
 use crate::form::{
-    Collective, CollectiveOp, CollectiveRow, Form, FusedExchange, FusedExchangeRow, LinkPeaks, LowLatency,
-    LowLatencyRow, Normal, NormalRow,
+    CollectiveForm, CollectiveOp, CollectiveRow, Form, FusedExchangeForm, FusedExchangeRow, LinkPeaks, LowLatencyForm,
+    LowLatencyRow, NormalForm, NormalRow,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,16 +31,16 @@ pub struct Exchanged {
 /// A form, with what its constants do not say.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum ExchangeForm {
-    /// [`LowLatency`].
+    /// [`LowLatencyForm`].
     LowLatency,
-    /// [`Normal`] with this many processors.
+    /// [`NormalForm`] with this many processors.
     Normal {
         /// Processors that copy.
         units: f64,
     },
-    /// [`FusedExchange`].
+    /// [`FusedExchangeForm`].
     Fused,
-    /// [`Collective`].
+    /// [`CollectiveForm`].
     Collective(CollectiveOp),
 }
 
@@ -87,20 +87,20 @@ impl ExchangeKernel {
         match self.form {
             ExchangeForm::LowLatency => {
                 let (link_bytes, nic_bytes) = (x.link_bytes, x.nic_bytes);
-                LowLatency.seconds(c, &LowLatencyRow { link_bytes, nic_bytes, flags: x.flags, nodes: x.nodes, peaks })
+                LowLatencyForm
+                    .seconds(c, &LowLatencyRow { link_bytes, nic_bytes, flags: x.flags, nodes: x.nodes, peaks })
             }
             ExchangeForm::Normal { units } => {
                 let (link_bytes, nic_bytes, copied_bytes) = (x.link_bytes, x.nic_bytes, x.copied_bytes);
-                Normal.seconds(c, &NormalRow { link_bytes, nic_bytes, copied_bytes, units, nodes: x.nodes, peaks })
+                NormalForm.seconds(c, &NormalRow { link_bytes, nic_bytes, copied_bytes, units, nodes: x.nodes, peaks })
             }
             ExchangeForm::Fused => {
                 let message_bytes = x.message_bytes.max(1.0);
                 let messages = whole(x.link_bytes + x.nic_bytes) / message_bytes;
-                FusedExchange.seconds(c, &FusedExchangeRow { devices: x.devices, messages, message_bytes, peaks })
+                FusedExchangeForm.seconds(c, &FusedExchangeRow { devices: x.devices, messages, message_bytes, peaks })
             }
-            ExchangeForm::Collective(op) => {
-                Collective.seconds(c, &CollectiveRow { op, devices: x.devices, bytes: size, in_switch: true, peaks })
-            }
+            ExchangeForm::Collective(op) => CollectiveForm
+                .seconds(c, &CollectiveRow { op, devices: x.devices, bytes: size, in_switch: true, peaks }),
         }
     }
 }
@@ -144,8 +144,8 @@ mod tests {
             ..Exchanged::default()
         };
         let kernel = |form, c: Vec<f64>| ExchangeKernel::new(form, c, H100, [1.0, 256.0]);
-        let c = starts(&LowLatency);
-        assert_eq!(kernel(ExchangeForm::LowLatency, c.clone()).seconds(&moved), LowLatency.seconds(&c, &low));
+        let c = starts(&LowLatencyForm);
+        assert_eq!(kernel(ExchangeForm::LowLatency, c.clone()).seconds(&moved), LowLatencyForm.seconds(&c, &low));
         let normal = NormalRow::uniform(&x, ExchangeOp::Combine, 20.0, H100);
         let moved = Exchanged {
             link_bytes: normal.link_bytes,
@@ -153,9 +153,9 @@ mod tests {
             copied_bytes: normal.copied_bytes,
             ..moved
         };
-        let c = starts(&Normal);
+        let c = starts(&NormalForm);
         let of = kernel(ExchangeForm::Normal { units: 20.0 }, c.clone());
-        assert_eq!(of.seconds(&moved), Normal.seconds(&c, &normal));
+        assert_eq!(of.seconds(&moved), NormalForm.seconds(&c, &normal));
         assert_eq!(of.outside(), 0);
         of.seconds(&Exchanged { size: 512.0, ..moved });
         assert_eq!(of.outside(), 1);
@@ -173,14 +173,14 @@ mod tests {
             size: 1e6,
             ..Exchanged::default()
         };
-        let c = starts(&FusedExchange);
+        let c = starts(&FusedExchangeForm);
         let of = ExchangeKernel::new(ExchangeForm::Fused, c.clone(), H100, [0.0, 1e12]);
-        assert!((of.seconds(&moved) / FusedExchange.seconds(&c, &row) - 1.0).abs() < 1e-12);
-        let c = starts(&Collective);
+        assert!((of.seconds(&moved) / FusedExchangeForm.seconds(&c, &row) - 1.0).abs() < 1e-12);
+        let c = starts(&CollectiveForm);
         for (op, bytes) in [(CollectiveOp::AllToAll, 1024.0 * 7680.0), (CollectiveOp::AllReduce, 1e6)] {
             let row = CollectiveRow { op, devices: 16.0, bytes, in_switch: true, peaks: H100 };
             let of = ExchangeKernel::new(ExchangeForm::Collective(op), c.clone(), H100, [0.0, 1e12]);
-            assert!((of.seconds(&moved) / Collective.seconds(&c, &row) - 1.0).abs() < 1e-12);
+            assert!((of.seconds(&moved) / CollectiveForm.seconds(&c, &row) - 1.0).abs() < 1e-12);
             assert!(of.serves(1) && !of.serves(2) && of.outside() == 0);
             // Measured from a gigabyte on.
             let far = ExchangeKernel::new(ExchangeForm::Collective(op), c.clone(), H100, [1e9, 1e12]);

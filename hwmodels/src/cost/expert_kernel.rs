@@ -2,9 +2,9 @@
 
 use super::{Cost, GroupedMlp};
 use crate::calibrate::data::moe::widths;
-use crate::calibrate::profile::{Kernel, KernelForm, Table};
-use crate::form::{FusedMoe, Gemm, GemmKernel, GemmLoad, GemmRow, MoeLoad, MoeRow, MoeShape, Peaks};
-use crate::form::{Streamed, StreamedLoad, StreamedRow};
+use crate::calibrate::profile::{Kernel, KernelForm, TimeTable};
+use crate::form::{FusedMoeForm, GemmForm, GemmKernel, GemmLoad, GemmRow, MoeLoad, MoeRow, MoeShape, Peaks};
+use crate::form::{StreamedForm, StreamedLoad, StreamedRow};
 use moesim_core::{Diag, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,14 +22,14 @@ pub struct ExpertKernel {
     /// Calls that were smaller or larger than any measurement.
     outside: Arc<AtomicU64>,
     /// Measured times, which go first.
-    table: Option<Arc<Table>>,
+    table: Option<Arc<TimeTable>>,
 }
 
 /// What was measured.
 #[derive(Clone, Debug)]
 enum Layer {
     /// A fused layer, with (experts, intermediate) that have a tuned tile.
-    Fused { form: FusedMoe, tuned: Vec<[u64; 2]> },
+    Fused { form: FusedMoeForm, tuned: Vec<[u64; 2]> },
     /// A layer on processors, whose weights are streamed for so many rows of an expert.
     Streamed { few: u32 },
     /// Both grouped GEMMs and the activation between.
@@ -46,7 +46,7 @@ impl ExpertKernel {
     pub fn new(kernel: &Kernel, peaks: Peaks) -> Result<Self> {
         let layer = match kernel.form() {
             KernelForm::FusedMoe { tiling, tuned } => {
-                Layer::Fused { form: FusedMoe { tiling: *tiling }, tuned: tuned.clone() }
+                Layer::Fused { form: FusedMoeForm { tiling: *tiling }, tuned: tuned.clone() }
             }
             KernelForm::Streamed { few } => Layer::Streamed { few: *few },
             KernelForm::GemmPair { kernel } => Layer::Pair(*kernel),
@@ -71,7 +71,7 @@ impl ExpertKernel {
 
     /// With measured times where the table has them; the form stands in elsewhere, which counts as outside.
     #[must_use]
-    pub fn with_table(self, table: Table) -> Self {
+    pub fn with_table(self, table: TimeTable) -> Self {
         Self { table: Some(Arc::new(table)), ..self }
     }
 
@@ -113,7 +113,7 @@ impl ExpertKernel {
         let element_bytes = [self.activation_bytes, mlp.weight_bits / 8.0, 2.0];
         let time = |n: f64, k: f64| {
             let row = GemmRow { load, n, k, element_bytes, kernel, peaks: self.peaks };
-            Gemm { warm: false }.time(&self.constants, &row)
+            GemmForm { warm: false }.time(&self.constants, &row)
         };
         let up = time(mlp.matrices.saturating_sub(1) as f64 * inner, hidden);
         let down = time(hidden, inner);
@@ -129,7 +129,7 @@ impl ExpertKernel {
         let first = mlp.matrices.saturating_sub(1) as f64;
         let widths = [mlp.hidden as f64, mlp.intermediate as f64, first, tokens.len() as f64];
         let row = StreamedRow::experts(load, entered, widths, mlp.weight_bits / 8.0, self.peaks);
-        let t = Streamed.time(&self.constants, &row);
+        let t = StreamedForm.time(&self.constants, &row);
         // Row passes are memory traffic.
         let both = [t.compute_s, t.memory_s + t.passes_s];
         Cost::measured(t.fixed_s, t.seconds - t.fixed_s, both, flop, bytes).at_peak(self.peaks.flop_per_s)
@@ -137,7 +137,7 @@ impl ExpertKernel {
 
     fn fused(
         &self,
-        form: FusedMoe,
+        form: FusedMoeForm,
         tuned: &[[u64; 2]],
         mlp: &GroupedMlp,
         tokens: &[u32],

@@ -3,10 +3,10 @@
 use super::memo::Memo;
 use super::{AttentionKind, AttentionShape, AttentionWork, Cost, ExpertKernel, Gemm};
 use crate::calibrate::profile::KernelForm;
-use crate::calibrate::profile::Table;
+use crate::calibrate::profile::TimeTable;
 use crate::form::{
-    self, Attention, AttentionClass, AttentionHeads, AttentionKernel, AttentionRow, GemmKernel, GemmLoad, GemmRow,
-    Peaks, Stream, StreamRow, Streamed, StreamedRow,
+    self, AttentionClass, AttentionForm, AttentionHeads, AttentionKernel, AttentionRow, GemmKernel, GemmLoad, GemmRow,
+    Peaks, StreamForm, StreamRow, StreamedForm, StreamedRow,
 };
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ pub struct DenseKernel {
     peaks: Peaks,
     memo: Arc<Memo>,
     /// Measured times, which go first.
-    table: Option<Arc<Table>>,
+    table: Option<Arc<TimeTable>>,
 }
 
 /// A dense GEMM's form.
@@ -61,7 +61,7 @@ impl DenseKernel {
 
     /// With measured times where the table has them; the form stands in elsewhere.
     #[must_use]
-    pub fn with_table(self, table: Table) -> Self {
+    pub fn with_table(self, table: TimeTable) -> Self {
         Self { table: Some(Arc::new(table)), ..self }
     }
 
@@ -82,12 +82,12 @@ impl DenseKernel {
                     let out_bytes = super::gemm::output_bits(g.activation_bits) / 8.0;
                     let element_bytes = [self.input_bytes, weight_bytes, out_bytes];
                     let row = GemmRow { load: GemmLoad::even(1.0, m), n, k, element_bytes, kernel, peaks: self.peaks };
-                    let t = form::Gemm { warm: false }.time(&self.constants, &row);
+                    let t = form::GemmForm { warm: false }.time(&self.constants, &row);
                     (t.fixed_s, t.seconds, [t.compute_s, t.memory_s])
                 }
                 Dense::Streamed { few } => {
                     let row = StreamedRow::dense(m, [n, k], weight_bytes, few, self.peaks);
-                    let t = Streamed.time(&self.constants, &row);
+                    let t = StreamedForm.time(&self.constants, &row);
                     (t.fixed_s, t.seconds, [t.compute_s, t.memory_s + t.passes_s])
                 }
             };
@@ -134,7 +134,7 @@ impl CoreKernel {
             }
         };
         let row = AttentionRow::new(classes(sequences), heads, self.kernel, None, self.peaks);
-        let t = Attention.time(&self.constants, &row);
+        let t = AttentionForm.time(&self.constants, &row);
         let (flop, bytes) = shape.amounts(!self.expanded, work);
         Cost::measured(t.fixed_s, t.seconds - t.fixed_s, [t.tiles_s, t.memory_s], flop as u64, bytes as u64)
             .at_peak(self.peaks.flop_per_s)
@@ -205,7 +205,7 @@ impl Kernels {
     /// A kernel that moves `bytes`, if there is one.
     pub(super) fn stream(&self, bytes: f64) -> Option<Cost> {
         let StreamKernel { constants, peaks } = self.stream.as_ref()?;
-        let seconds = form::Form::seconds(&Stream, constants, &StreamRow { bytes, peaks: *peaks });
+        let seconds = form::Form::seconds(&StreamForm, constants, &StreamRow { bytes, peaks: *peaks });
         let fixed = constants[0].min(seconds);
         Some(Cost::measured(fixed, seconds - fixed, [0.0, seconds], 0, bytes as u64))
     }

@@ -48,9 +48,9 @@ pub struct Cost {
     memory_bound_s: f64,
 }
 
-/// What a cost is bound by.
+/// The terms of a cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Bound {
+pub enum Term {
     /// Starting kernels.
     Launch,
     /// The compute rate.
@@ -99,14 +99,14 @@ impl Cost {
         self.launch_s + self.compute_bound_s + self.memory_bound_s
     }
 
-    /// The largest of the time spent launching, bound by compute, and bound by memory; memory wins ties.
-    pub fn bound(&self) -> Bound {
+    /// The largest term: of the time spent launching, bound by compute, and bound by memory; memory wins ties.
+    pub fn term(&self) -> Term {
         if self.memory_bound_s >= self.compute_bound_s.max(self.launch_s) {
-            Bound::Memory
+            Term::Memory
         } else if self.compute_bound_s >= self.launch_s {
-            Bound::Compute
+            Term::Compute
         } else {
-            Bound::Launch
+            Term::Launch
         }
     }
 

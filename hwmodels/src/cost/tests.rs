@@ -22,26 +22,26 @@ fn a_gemm_by_hand() {
     close(c.compute_s, 7_516_192_768.0 / (1978.9e12 * 0.7));
     close(c.memory_s, 31_326_208.0 / MEMORY);
     close(c.time_s(), LAUNCH + 31_326_208.0 / MEMORY);
-    assert_eq!(c.bound(), Bound::Memory);
+    assert_eq!(c.term(), Term::Memory);
     // Four-bit weights with 16-bit activations: a quarter of the weight bytes, the 16-bit rate.
     let c = gemm(&h100(), Gemm { m: 4096, n: 4096, k: 4096, weight_bits: 4.25, activation_bits: 16.0 });
     close(c.compute_s, 2.0 * 4096f64.powi(3) / (989.4e12 * 0.7));
-    assert_eq!((c.bytes, c.bound()), (4096 * 4096 * 17 / 32 + 2 * 2 * 4096 * 4096, Bound::Compute));
+    assert_eq!((c.bytes, c.term()), (4096 * 4096 * 17 / 32 + 2 * 2 * 4096 * 4096, Term::Compute));
     assert_eq!(gemm(&h100(), Gemm { m: 0, n: 1, k: 1, weight_bits: 8.0, activation_bits: 8.0 }), Cost::default());
     let rows = Gemm { m: 12, n: 256, k: 512, weight_bits: 16.0, activation_bits: 16.0 };
     let c = grouped_gemm(&h100(), rows, 2.5);
     assert_eq!((c.flop, c.bytes), (2 * 12 * 256 * 512, 2 * (256 * 512 * 5 / 2 + 12 * (256 + 512))));
     assert_eq!(grouped_gemm(&h100(), Gemm { m: 0, ..rows }, 2.5), Cost::default());
     let tiny = gemm(&h100(), Gemm { m: 1, n: 64, k: 64, weight_bits: 16.0, activation_bits: 16.0 });
-    assert_eq!(tiny.bound(), Bound::Launch);
+    assert_eq!(tiny.term(), Term::Launch);
 }
 
 #[test]
 fn the_bound_changes_at_the_ridge() {
     // With m much smaller than n and k the intensity is m operations a byte in 16 bits; the ridge is where compute and
     // memory take as long: 989.4 x 0.7 / (3.35 x 0.9) = 229.7.
-    let at = |m| gemm(&h100(), Gemm { m, n: 1 << 20, k: 1 << 20, weight_bits: 16.0, activation_bits: 16.0 }).bound();
-    assert_eq!((at(229), at(231)), (Bound::Memory, Bound::Compute));
+    let at = |m| gemm(&h100(), Gemm { m, n: 1 << 20, k: 1 << 20, weight_bits: 16.0, activation_bits: 16.0 }).term();
+    assert_eq!((at(229), at(231)), (Term::Memory, Term::Compute));
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn a_sequence_keeps_the_time() {
     let both = compute.then(memory);
     assert_eq!((both.time_s(), both.launch_s, both.compute_s, both.memory_s), (20.0, 2.0, 10.0, 12.0));
     // More of the time was bound by compute, although memory's demands add up to more.
-    assert_eq!((both.bound(), both.flop, both.bytes), (Bound::Compute, 4, 6));
+    assert_eq!((both.term(), both.flop, both.bytes), (Term::Compute, 4, 6));
     assert_eq!(Cost::default().then(compute), compute);
 }
 

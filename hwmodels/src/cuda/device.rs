@@ -22,12 +22,12 @@ const PARTIAL: usize = 128 * 128;
 
 /// Bytes on a device.
 #[derive(Debug)]
-pub struct Memory {
+pub struct DeviceMemory {
     slice: CudaSlice<u8>,
     address: u64,
 }
 
-impl Memory {
+impl DeviceMemory {
     /// Where they begin; aligned to 256.
     pub fn address(&self) -> u64 {
         self.address
@@ -138,17 +138,17 @@ impl Gpu {
     ///
     /// # Errors
     /// There are not so many.
-    pub fn memory(&self, bytes: usize) -> Result<Memory> {
+    pub fn memory(&self, bytes: usize) -> Result<DeviceMemory> {
         let slice = self.stream.alloc_zeros::<u8>(bytes.max(256)).map_err(failed)?;
         let address = slice.device_ptr(&self.stream).0;
-        Ok(Memory { slice, address })
+        Ok(DeviceMemory { slice, address })
     }
 
     /// Numbers, copied to the device.
     ///
     /// # Errors
     /// The driver failed.
-    pub fn copied<T: Copy>(&self, numbers: &[T]) -> Result<Memory> {
+    pub fn copied<T: Copy>(&self, numbers: &[T]) -> Result<DeviceMemory> {
         // SAFETY: the bytes of numbers without padding; callers give integers and floats.
         let bytes = unsafe { std::slice::from_raw_parts(numbers.as_ptr().cast::<u8>(), size_of_val(numbers)) };
         let mut memory = self.memory(bytes.len())?;
@@ -161,7 +161,7 @@ impl Gpu {
     ///
     /// # Errors
     /// The driver failed.
-    pub fn floats(&self, memory: &Memory, count: usize) -> Result<Vec<f32>> {
+    pub fn floats(&self, memory: &DeviceMemory, count: usize) -> Result<Vec<f32>> {
         let bytes = self.stream.clone_dtoh(&memory.slice).map_err(failed)?;
         self.finish()?;
         let four = bytes.chunks_exact(4).take(count);
@@ -172,7 +172,7 @@ impl Gpu {
     ///
     /// # Errors
     /// The driver failed.
-    pub fn host_copy(&self, host: &mut HostBytes, memory: &mut Memory, to_device: bool) -> Result<()> {
+    pub fn host_copy(&self, host: &mut HostBytes, memory: &mut DeviceMemory, to_device: bool) -> Result<()> {
         let done = match (host, to_device) {
             (HostBytes::Pageable(v), true) => self.stream.memcpy_htod(&v[..], &mut memory.slice),
             (HostBytes::Pageable(v), false) => self.stream.memcpy_dtoh(&memory.slice, &mut v[..]),
@@ -234,7 +234,7 @@ impl Gpu {
     ///
     /// # Errors
     /// There is not enough memory, or too many experts.
-    pub fn buffers(&self, p: &mut Params) -> Result<Vec<Memory>> {
+    pub fn buffers(&self, p: &mut Params) -> Result<Vec<DeviceMemory>> {
         let [tokens, k, hidden, widest] = [p.tokens, p.top_k, p.hidden, p.widest].map(|n| n.max(0) as usize);
         let experts = (p.routed + p.shared).max(0) as usize;
         if experts > MOST_EXPERTS as usize {

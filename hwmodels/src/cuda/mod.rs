@@ -7,7 +7,7 @@
 mod device;
 mod params;
 
-pub use device::{Gpu, HostBytes, Memory};
+pub use device::{DeviceMemory, Gpu, HostBytes};
 pub use params::Params;
 
 use flate2::read::GzDecoder;

@@ -15,8 +15,7 @@
 //! Left out: the kernels' own rules for the number of splits, paging, windows (give the window as the keys), decode of very
 //! uneven lengths beyond the bounds.
 
-use super::{Form, Peaks, four_starts, largest, norm, norm4};
-use crate::calibrate::solve::Constant;
+use super::{Constant, Form, Peaks, four_starts, largest, norm, norm4};
 
 /// Ways to split keys and values.
 const SPLITS: [u64; 14] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128];
@@ -66,7 +65,7 @@ pub struct AttentionKernel {
 
 /// What a call comes to under a kernel on a number of processors: all that its time needs.
 #[derive(Clone, Debug, PartialEq)]
-pub struct AttentionWork {
+pub struct AttentionAmounts {
     /// Waves, and the longest walk of a processor in keys, by way to split.
     ways: Vec<[f64; 2]>,
     /// Operations of a tile at one key.
@@ -96,7 +95,7 @@ pub struct AttentionRow {
     pub kernel: AttentionKernel,
     /// On which device.
     pub peaks: Peaks,
-    work: AttentionWork,
+    work: AttentionAmounts,
 }
 
 impl AttentionRow {
@@ -109,12 +108,12 @@ impl AttentionRow {
         unique_keys: Option<f64>,
         peaks: Peaks,
     ) -> Self {
-        let work = AttentionWork::of(&classes, &heads, kernel, unique_keys, peaks.units);
+        let work = AttentionAmounts::of(&classes, &heads, kernel, unique_keys, peaks.units);
         Self { classes, heads, kernel, peaks, work }
     }
 }
 
-impl AttentionWork {
+impl AttentionAmounts {
     fn of(
         classes: &[AttentionClass],
         heads: &AttentionHeads,
@@ -193,7 +192,7 @@ fn schedule(items: &[[f64; 2]], split: u64, tail: f64, units: f64) -> [f64; 2] {
 
 /// The form.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Attention;
+pub struct AttentionForm;
 
 /// The time of a call, in parts.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -229,7 +228,7 @@ const CONSTANTS: [Constant; 8] = [
     constant("phi", "share of the L2 that keeps keys and values between query heads", "", [1.0, 0.05, 4.0, 2.0]),
 ];
 
-impl Attention {
+impl AttentionForm {
     /// The time of a call, in parts.
     pub fn time(self, constants: &[f64], row: &AttentionRow) -> AttentionTime {
         let [t0, t_item, e_c, r_sm, e_m, q, t_split, phi] = [0, 1, 2, 3, 4, 5, 6, 7].map(|i| constants[i]);
@@ -252,7 +251,7 @@ impl Attention {
     }
 }
 
-impl Form for Attention {
+impl Form for AttentionForm {
     type Row = AttentionRow;
     const ROBUST: f64 = 0.10;
 

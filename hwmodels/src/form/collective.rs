@@ -13,8 +13,7 @@
 //!
 //! Left out: trees, several nodes, numbers of channels that change with n, CUDA graphs.
 
-use super::{Form, four_starts};
-use crate::calibrate::solve::Constant;
+use super::{Constant, Form, four_starts};
 
 /// What a device can send at best, from its data sheet.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -71,7 +70,7 @@ impl CollectiveRow {
 
 /// The form of one operation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Collective;
+pub struct CollectiveForm;
 
 const fn constant(name: &'static str, about: &'static str, unit: &'static str, at: [f64; 3]) -> Constant {
     let [start, low, high] = at;
@@ -88,7 +87,7 @@ const CONSTANTS: [Constant; 7] = [
     constant("e_c", "rate of the copy of the own part over the memory bandwidth", "", [0.3, 0.05, 1.0]),
 ];
 
-impl Form for Collective {
+impl Form for CollectiveForm {
     type Row = CollectiveRow;
     const ROBUST: f64 = 0.10;
 
@@ -231,7 +230,7 @@ mod tests {
         for (op, c, rows) in all {
             for (devices, bytes, in_switch, wanted) in rows {
                 let row = CollectiveRow { op, devices: *devices, bytes: *bytes, in_switch: *in_switch, peaks: H100 };
-                let t = Collective.seconds(&c, &row);
+                let t = CollectiveForm.seconds(&c, &row);
                 assert!((t / wanted - 1.0).abs() < 1e-9, "{op:?}: {t} {wanted}");
             }
         }
@@ -242,7 +241,7 @@ mod tests {
         let c: Vec<f64> = CONSTANTS.iter().map(|c| c.start).collect();
         for op in OPS {
             let row = CollectiveRow { op, devices: 1.0, bytes: 0.0, in_switch: true, peaks: H100 };
-            let t = Collective.seconds(&c, &row);
+            let t = CollectiveForm.seconds(&c, &row);
             assert!(t > 0.9 * c[0] && t <= c[0], "{t}");
         }
     }
@@ -256,7 +255,7 @@ mod tests {
         ) {
             let c: Vec<f64> = CONSTANTS.iter().zip(&at).map(|(c, at)| c.bounds[0] + at * (c.bounds[1] - c.bounds[0])).collect();
             let row = CollectiveRow { op: OPS[op], devices: f64::from(devices), bytes, in_switch, peaks: H100 };
-            let (a, b) = (Collective.seconds(&c, &row), Collective.seconds(&c, &CollectiveRow { bytes: bytes * more, ..row }));
+            let (a, b) = (CollectiveForm.seconds(&c, &row), CollectiveForm.seconds(&c, &CollectiveRow { bytes: bytes * more, ..row }));
             prop_assert!(a.is_finite() && a > 0.0 && b.is_finite() && b >= a * (1.0 - 1e-9), "{a} {b}");
         }
     }

@@ -5,8 +5,7 @@
 //!
 //! Left out: skew between devices, receive hooks and overlap, routing limited to groups of nodes (count the groups allowed).
 
-use super::{Form, LinkPeaks, four_starts, largest, norm};
-use crate::calibrate::solve::Constant;
+use super::{Constant, Form, LinkPeaks, four_starts, largest, norm};
 
 /// What is sent of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +91,7 @@ impl LowLatencyRow {
 
 /// The low-latency kernels: `t = t0 + t_r (several nodes) + c_f flags + norm(q, [link, NIC])`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LowLatency;
+pub struct LowLatencyForm;
 
 const fn constant(name: &'static str, about: &'static str, unit: &'static str, at: [f64; 4]) -> Constant {
     let [start, low, high, spread] = at;
@@ -108,7 +107,7 @@ const LOW_LATENCY: [Constant; 6] = [
     constant("q", "overlap of link and NIC: 1 none, large full", "", [3.0, 1.0, 12.0, 2.0]),
 ];
 
-impl Form for LowLatency {
+impl Form for LowLatencyForm {
     type Row = LowLatencyRow;
     const ROBUST: f64 = 0.10;
 
@@ -186,7 +185,7 @@ impl NormalRow {
 /// `wide`, what is left of the NIC's rate beyond four nodes, is a property of the cluster that was measured (0.5): another
 /// cluster should take 1. Constants of transmit and notify together are the ones to use: their split is unstable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Normal;
+pub struct NormalForm;
 
 /// Nodes up to which a NIC keeps its rate.
 const NEAR_NODES: f64 = 4.0;
@@ -205,7 +204,7 @@ const NORMAL: [Constant; 11] = [
     constant("s_t", "transfer time at which half of that is gone", "s", [1.5e-4, 1e-5, 1e-2, 2.0]),
 ];
 
-impl Form for Normal {
+impl Form for NormalForm {
     type Row = NormalRow;
     const ROBUST: f64 = 0.10;
 
@@ -272,14 +271,14 @@ pub struct FusedExchangeRow {
 /// CANN's fused kernels: `t = t0 + c log2 devices + messages that leave / link`. All wait for the slowest of all, and the largest
 /// of n independent delays grows with ln n.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FusedExchange;
+pub struct FusedExchangeForm;
 
 const FUSED: [Constant; 2] = [
     constant("t0", "launch and what does not grow", "s", [6e-5, 1e-6, 1e-3, 10.0]),
     constant("c", "of a doubling of devices", "s", [3e-6, 1e-9, 1e-4, 10.0]),
 ];
 
-impl Form for FusedExchange {
+impl Form for FusedExchangeForm {
     type Row = FusedExchangeRow;
     const ROBUST: f64 = 0.10;
 

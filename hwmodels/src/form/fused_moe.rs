@@ -11,8 +11,7 @@
 //! `BLOCK_SIZE_M`, one launch a GEMM, `moe_align_block_size`, `moe_sum`), and CUTLASS's grouped GEMM as TensorRT-LLM and
 //! FlashInfer use it (a tile shape chosen by an autotuner).
 
-use super::{Form, Peaks, largest, norm};
-use crate::calibrate::solve::Constant;
+use super::{Constant, Form, Peaks, largest, norm};
 
 /// Rows of a tile that kernels choose among.
 pub const TILES: [f64; 5] = [16.0, 32.0, 64.0, 128.0, 256.0];
@@ -115,7 +114,7 @@ pub struct MoeTime {
 
 /// The form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FusedMoe {
+pub struct FusedMoeForm {
     /// How tiles are chosen.
     pub tiling: Tiling,
 }
@@ -165,7 +164,7 @@ const A_LOC: Constant = constant("a_loc", "row passes over the bytes of rows com
 const A_OFF: Constant = constant("a_off", "the same over pairs of other devices", "", 0.3, 0.003, 4.0);
 const GAM: Constant = constant("gam", "growth of compute with the footprint of gathered rows", "", 0.03, 0.001, 0.5);
 
-impl FusedMoe {
+impl FusedMoeForm {
     fn read(self, c: &[f64]) -> C {
         let base = C {
             t0: c[0],
@@ -299,7 +298,7 @@ impl MoeTime {
     }
 }
 
-impl Form for FusedMoe {
+impl Form for FusedMoeForm {
     type Row = MoeRow;
     const ROBUST: f64 = 0.05;
 

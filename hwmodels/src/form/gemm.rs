@@ -15,8 +15,7 @@
 //! Left out: the cost of offsets and alignment of contiguous groups, scales, power throttling of very large GEMMs, operand
 //! panels read again when they exceed the L2, gaps between kernels.
 
-use super::{Form, Peaks, TILES, four_starts, largest, norm, norm4};
-use crate::calibrate::solve::Constant;
+use super::{Constant, Form, Peaks, TILES, four_starts, largest, norm, norm4};
 
 /// Columns of a tile.
 const COLUMNS: [f64; 11] = [16.0, 32.0, 48.0, 64.0, 80.0, 96.0, 112.0, 128.0, 160.0, 192.0, 256.0];
@@ -109,7 +108,7 @@ impl GemmRow {
 
 /// The form.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Gemm {
+pub struct GemmForm {
     /// Whether operands may lie in L2 since the call before: benchmarks that repeat one call without a flush. One constant
     /// more, the last; without it the others serve a cold call.
     pub warm: bool,
@@ -143,7 +142,7 @@ const CONSTANTS: [Constant; 7] = [
     constant("k_warm", "rate of L2 over that of memory, where a benchmark repeats itself", "", [2.5, 1.0, 8.0, 2.0]),
 ];
 
-impl Gemm {
+impl GemmForm {
     /// The time of a call, in parts.
     pub fn time(self, constants: &[f64], row: &GemmRow) -> GemmTime {
         let [t0, e_c, t_tile, e_m, r_sm, q] = [0, 1, 2, 3, 4, 5].map(|i| constants[i]);
@@ -196,7 +195,7 @@ fn tiles([e_c, t_tile, r_sm]: [f64; 3], row: &GemmRow) -> f64 {
     best
 }
 
-impl Form for Gemm {
+impl Form for GemmForm {
     type Row = GemmRow;
     const ROBUST: f64 = 0.10;
 
@@ -232,30 +231,30 @@ impl Form for Gemm {
 
 /// Two GEMMs one after the other, timed as one: the two grouped GEMMs of experts, cold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct GemmPair;
+pub struct GemmPairForm;
 
-impl Form for GemmPair {
+impl Form for GemmPairForm {
     type Row = [GemmRow; 2];
-    const ROBUST: f64 = Gemm::ROBUST;
+    const ROBUST: f64 = GemmForm::ROBUST;
 
     fn constants(&self) -> Vec<Constant> {
-        Gemm::default().constants()
+        GemmForm::default().constants()
     }
 
     fn starts(&self) -> Vec<Vec<f64>> {
-        Gemm::default().starts()
+        GemmForm::default().starts()
     }
 
     fn seconds(&self, constants: &[f64], row: &[GemmRow; 2]) -> f64 {
-        row.iter().map(|r| Gemm::default().seconds(constants, r)).sum()
+        row.iter().map(|r| GemmForm::default().seconds(constants, r)).sum()
     }
 
     fn roofline(&self, row: &[GemmRow; 2]) -> f64 {
-        row.iter().map(|r| Gemm::default().roofline(r)).sum()
+        row.iter().map(|r| GemmForm::default().roofline(r)).sum()
     }
 
     fn bound(&self, constants: &[f64], row: &[GemmRow; 2]) -> &'static str {
-        let [a, b] = row.each_ref().map(|r| Gemm::default().time(constants, r));
+        let [a, b] = row.each_ref().map(|r| GemmForm::default().time(constants, r));
         largest([
             (a.memory_s + b.memory_s, "memory"),
             (a.compute_s + b.compute_s, "compute"),
@@ -268,7 +267,7 @@ impl Form for GemmPair {
     }
 
     fn features(&self, row: &[GemmRow; 2]) -> [f64; 5] {
-        Gemm::default().features(&row[0])
+        GemmForm::default().features(&row[0])
     }
 }
 

@@ -12,17 +12,16 @@ mod gemm;
 mod stream;
 mod streamed;
 
-pub use attention::{Attention, AttentionClass, AttentionHeads, AttentionKernel, AttentionRow, AttentionTime};
-pub use collective::{Collective, CollectiveOp, CollectiveRow, LinkPeaks};
+pub use attention::{AttentionClass, AttentionForm, AttentionHeads, AttentionKernel, AttentionRow, AttentionTime};
+pub use collective::{CollectiveForm, CollectiveOp, CollectiveRow, LinkPeaks};
 pub use expert_exchange::{
-    Exchange, ExchangeOp, FusedExchange, FusedExchangeRow, LowLatency, LowLatencyRow, Normal, NormalRow, distinct,
+    Exchange, ExchangeOp, FusedExchangeForm, FusedExchangeRow, LowLatencyForm, LowLatencyRow, NormalForm, NormalRow,
+    distinct,
 };
-pub use fused_moe::{FusedMoe, MoeLoad, MoeRow, MoeShape, MoeTime, TILES, Tiling};
-pub use gemm::{Gemm, GemmKernel, GemmLoad, GemmPair, GemmRow, GemmTime};
-pub use stream::{Stream, StreamRow};
-pub use streamed::{Streamed, StreamedLoad, StreamedRow, StreamedTime};
-
-use crate::calibrate::solve::Constant;
+pub use fused_moe::{FusedMoeForm, MoeLoad, MoeRow, MoeShape, MoeTime, TILES, Tiling};
+pub use gemm::{GemmForm, GemmKernel, GemmLoad, GemmPairForm, GemmRow, GemmTime};
+pub use stream::{StreamForm, StreamRow};
+pub use streamed::{StreamedForm, StreamedLoad, StreamedRow, StreamedTime};
 
 /// What a device could do at best, from its data sheet.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -35,6 +34,23 @@ pub struct Peaks {
     pub units: f64,
     /// Bytes of the cache in front of memory (L2).
     pub l2_bytes: f64,
+}
+
+/// A constant of a form.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Constant {
+    /// Its name in profiles.
+    pub name: &'static str,
+    /// What it is.
+    pub about: &'static str,
+    /// Its unit; empty for a plain number.
+    pub unit: &'static str,
+    /// Bounds, both above zero.
+    pub bounds: [f64; 2],
+    /// Where a fit starts, and the centre of its prior.
+    pub start: f64,
+    /// The prior: standard deviation of the value's logarithm; infinite for none.
+    pub spread: f64,
 }
 
 /// A form: constants, and the time of a row of measurements under them.

@@ -2,8 +2,7 @@
 //!
 //! `t = norm(q, [t0, bytes / (e_m bandwidth)])`. Above 1, `e_m` says that the bytes come from L2.
 
-use super::{Form, Peaks, constant, four_starts, largest, norm};
-use crate::calibrate::solve::Constant;
+use super::{Constant, Form, Peaks, constant, four_starts, largest, norm};
 
 /// One measurement, or one call.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -16,7 +15,7 @@ pub struct StreamRow {
 
 /// The form.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stream;
+pub struct StreamForm;
 
 const CONSTANTS: [Constant; 3] = [
     constant("t0", "launch", "s", [2e-6, 2e-7, 2e-5]),
@@ -24,7 +23,7 @@ const CONSTANTS: [Constant; 3] = [
     constant("q", "overlap of launch and bytes: 1 none, large full", "", [2.0, 1.0, 12.0]),
 ];
 
-impl Form for Stream {
+impl Form for StreamForm {
     type Row = StreamRow;
     const ROBUST: f64 = 0.10;
 
@@ -75,7 +74,7 @@ mod tests {
             (7962624.0, [1.892474864189091e-06, 1.1158780198229508, 1.0000000000002325], 6.360695082073404e-06),
             (7962624.0, [2.525130477696166e-06, 2.0884587787885205, 1.3184085369082947], 4.155832319721814e-06),
         ] {
-            let t = Stream.seconds(&c, &StreamRow { bytes, peaks: RTX });
+            let t = StreamForm.seconds(&c, &StreamRow { bytes, peaks: RTX });
             assert!((t / wanted - 1.0f64).abs() < 1e-9, "{t} {wanted}");
         }
     }
@@ -86,7 +85,7 @@ mod tests {
             bytes in 0.0f64..1e15, more in 1.0f64..1e6, at in prop::collection::vec(0.0f64..1.0, 3),
         ) {
             let c: Vec<f64> = CONSTANTS.iter().zip(&at).map(|(c, at)| c.bounds[0] + at * (c.bounds[1] - c.bounds[0])).collect();
-            let time = |bytes| Stream.seconds(&c, &StreamRow { bytes, peaks: RTX });
+            let time = |bytes| StreamForm.seconds(&c, &StreamRow { bytes, peaks: RTX });
             let (a, b) = (time(bytes), time(bytes * more));
             prop_assert!(a.is_finite() && a > 0.0 && b.is_finite() && b >= a * (1.0 - 1e-9), "{a} {b}");
         }

@@ -15,8 +15,7 @@
 //!
 //! Left out: caches that hold weights from one call to the next, sockets, clocks that fall under wide vectors.
 
-use super::{Form, Peaks, constant, largest, norm};
-use crate::calibrate::solve::Constant;
+use super::{Constant, Form, Peaks, constant, largest, norm};
 
 /// Rows, and groups that have any: of groups with few rows, and of those with more.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -102,7 +101,7 @@ impl StreamedRow {
 
 /// The form.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Streamed;
+pub struct StreamedForm;
 
 /// The time of a call, in parts.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -133,7 +132,7 @@ const CONSTANTS: [Constant; 10] = [
     constant("a", "row passes over the bytes that they move", "", [0.5, 0.01, 8.0]),
 ];
 
-impl Streamed {
+impl StreamedForm {
     /// The time of a call, in parts.
     pub fn time(self, constants: &[f64], row: &StreamedRow) -> StreamedTime {
         let [t0, e_m, s0, e_s, m_s, e_g, m_g, k0, p, a]: [f64; 10] = std::array::from_fn(|i| constants[i]);
@@ -152,7 +151,7 @@ impl Streamed {
     }
 }
 
-impl Form for Streamed {
+impl Form for StreamedForm {
     type Row = StreamedRow;
     const ROBUST: f64 = 0.05;
 
@@ -198,7 +197,7 @@ mod tests {
         assert_eq!(load, StreamedLoad { groups: [1.0, 1.0], rows: [4.0, 100.0] });
         let row = StreamedRow::experts(load, 52.0, [1000.0, 500.0, 2.0, 3.0], 2.0, HERE);
         let c = [1e-5, 0.8, 1000.0, 0.5, 2.0, 0.75, 50.0, 24.0, 1.0, 0.5];
-        let t = Streamed.time(&c, &row);
+        let t = StreamedForm.time(&c, &row);
         // (4 + 2) / 0.5 + (100 + 50) / 0.75 = 212 rows; 2 x 1000 x 1024 and 2 x 1000 x 524 operations each.
         let compute = 212.0 * 2000.0 * (1024.0 + 524.0) / 300e9;
         // Two experts; 1000 rows of 3000 bytes and 1000 of 2000.
@@ -208,7 +207,7 @@ mod tests {
             assert!((found / wanted - 1.0).abs() < 1e-12, "{found} {wanted}");
         }
         assert!((t.seconds / (1e-5 + compute + memory + passes) - 1.0).abs() < 1e-12);
-        assert_eq!(Streamed.amounts(&row), [2.0 * 104.0 * 1.5e6, 2.0 * 2.0 * 1.5e6 + 4.0 * 104.0 * 2000.0]);
+        assert_eq!(StreamedForm.amounts(&row), [2.0 * 104.0 * 1.5e6, 2.0 * 2.0 * 1.5e6 + 4.0 * 104.0 * 2000.0]);
         // An expert alone is a dense product but for the passes.
         let one = StreamedRow::dense(7.0, [300.0, 200.0], 4.0, 80, HERE);
         assert_eq!((one.load, one.pass_bytes), (StreamedLoad::of([7], 80), 8.0 * 7.0 * 300.0));
@@ -226,7 +225,7 @@ mod tests {
             let c: Vec<f64> = CONSTANTS.iter().zip(&at).map(|(c, at)| c.bounds[0] + at * (c.bounds[1] - c.bounds[0])).collect();
             let time = |counts: &[u32], hidden: f64, inner: f64| {
                 let row = StreamedRow::experts(StreamedLoad::of(counts.iter().copied(), 80), 300.0, [hidden, inner, 2.0, 20.0], 2.0, HERE);
-                Streamed.seconds(&c, &row)
+                StreamedForm.seconds(&c, &row)
             };
             let base = time(&counts, hidden, inner);
             prop_assert!(base.is_finite() && base > 0.0);

@@ -1,6 +1,7 @@
 //! What no machine has: zeros, fractions above one, origins left empty.
 
-use super::{Hardware, HostLink, LinkSpec, Memory, TopologySpec};
+use super::{Hardware, HostLink, Memory};
+use crate::topology::{LinkSpec, TopologySpec};
 use moesim_core::{Bandwidth, Bytes, Diag, FlopRate, Picos, Result, Sourced};
 
 /// Below any rate of one device or link that a person can mean (1 MB/s, 1 MFLOP/s): slower, and a single kernel could

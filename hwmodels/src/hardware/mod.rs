@@ -7,15 +7,13 @@
 mod check;
 mod device;
 mod host;
-mod interconnect;
 mod preset;
 
 pub use device::{Achievable, Device, Memory, Peak, Pim};
 pub use host::{Host, HostLink};
-pub use interconnect::{CrossRail, Edge, LinkSpec, Striping, TopologySpec};
 pub use preset::{Preset, preset_text, presets};
 
-use crate::topology::Topology;
+use crate::topology::{Topology, TopologySpec};
 use moesim_core::{Bytes, Diag, Result, Sourced, config, diag, input};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

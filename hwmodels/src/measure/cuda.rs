@@ -4,7 +4,7 @@
 //! the L2. Times are the device's own, between two events, but for copies to and from the host, which are waited for.
 
 use super::{Bench, Facts, Point, Precision, Work, host};
-use crate::cuda::{Gpu, HostBytes, Memory, Params};
+use crate::cuda::{DeviceMemory, Gpu, HostBytes, Params};
 use crate::kernel::route::deal;
 use crate::kernel::{CUDA_TOLERANCE, Expert, Layer, Matrix, Selections, number, reference};
 use crate::measure::work::Way;
@@ -27,16 +27,16 @@ pub struct Cuda {
     ordinal: usize,
     facts: Facts,
     begin: Instant,
-    block: Memory,
+    block: DeviceMemory,
     at: u64,
     point: Point,
     params: Params,
     /// What the point's parameters point to.
-    owned: Vec<Memory>,
+    owned: Vec<DeviceMemory>,
     /// Addresses of the tables of the turns, of first and second matrices.
     tables: Vec<[u64; 2]>,
     turn: usize,
-    host: Option<(HostBytes, Memory)>,
+    host: Option<(HostBytes, DeviceMemory)>,
 }
 
 impl Cuda {
@@ -298,7 +298,7 @@ fn check(gpu: &Gpu) -> Result<()> {
         let x: Vec<u16> = (0..tokens * hidden).map(|i| number::to_bf16(unit(1, i))).collect();
         let counts: Vec<u32> = super::Skew::Zipf(1.0).counts(
             tokens,
-            &super::Shape { hidden, intermediate: inner, experts, top_k: k },
+            &super::MeasuredShape { hidden, intermediate: inner, experts, top_k: k },
             experts,
         );
         let (ids, weights) = deal(tokens, k, &counts);

@@ -20,8 +20,8 @@ pub mod work;
 pub use plan::{Options, Point, plan};
 pub use sample::{Sample, sample};
 pub use summary::Summary;
-pub use table::{Log, Row};
-pub use work::{Precision, Shape, Skew, Work};
+pub use table::{Log, MeasuredRow};
+pub use work::{MeasuredShape, Precision, Skew, Work};
 
 use moesim_core::Result;
 

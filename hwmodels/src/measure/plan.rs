@@ -1,6 +1,6 @@
 //! Which works, in which order.
 
-use super::{Precision, Shape, Skew, Work};
+use super::{MeasuredShape, Precision, Skew, Work};
 use crate::measure::work::Way;
 use moesim_core::rng::{draw, purpose_key};
 
@@ -8,7 +8,7 @@ use moesim_core::rng::{draw, purpose_key};
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Shapes of layers.
-    pub shapes: Vec<Shape>,
+    pub shapes: Vec<MeasuredShape>,
     /// Tokens.
     pub tokens: Vec<usize>,
     /// Experts with tokens.
@@ -18,7 +18,7 @@ pub struct Options {
     /// How weights are stored.
     pub precisions: Vec<Precision>,
     /// Counts of a routing trace, by shape and tokens.
-    pub traced: Vec<(Shape, usize, Vec<u32>)>,
+    pub traced: Vec<(MeasuredShape, usize, Vec<u32>)>,
     /// Whether the device has a link to a host.
     pub host_link: bool,
     /// Rows, columns and depth of the library's products, the limit of arithmetic, and how their operands are stored.
@@ -111,9 +111,9 @@ pub(crate) mod tests {
     pub(crate) fn options() -> Options {
         Options {
             shapes: vec![
-                Shape { hidden: 256, intermediate: 128, experts: 16, top_k: 2 },
-                Shape { hidden: 128, intermediate: 512, experts: 8, top_k: 1 },
-                Shape { hidden: 512, intermediate: 64, experts: 16, top_k: 4 },
+                MeasuredShape { hidden: 256, intermediate: 128, experts: 16, top_k: 2 },
+                MeasuredShape { hidden: 128, intermediate: 512, experts: 8, top_k: 1 },
+                MeasuredShape { hidden: 512, intermediate: 64, experts: 16, top_k: 4 },
             ],
             tokens: vec![1, 4, 16, 64],
             active: vec![2, 8],

@@ -1,7 +1,7 @@
 //! What rows come to: limits, ratios, spread, and the hardware file of this machine.
 
 use super::sample::QUIET;
-use super::{Facts, Row};
+use super::{Facts, MeasuredRow};
 use moesim_core::{Diag, Result};
 use std::fmt::Write;
 
@@ -40,18 +40,18 @@ pub struct Summary {
 
 impl Summary {
     /// Of the rows of one device.
-    pub fn new(all: &[Row]) -> Self {
-        let quiet: Vec<Row> = all.iter().filter(|r| r.is_quiet()).cloned().collect();
-        let best = |what: &str, rate: &dyn Fn(&Row) -> Option<f64>| {
+    pub fn new(all: &[MeasuredRow]) -> Self {
+        let quiet: Vec<MeasuredRow> = all.iter().filter(|r| r.is_quiet()).cloned().collect();
+        let best = |what: &str, rate: &dyn Fn(&MeasuredRow) -> Option<f64>| {
             // The best of all: a disturbance makes none better.
             all.iter().filter(|r| r.text("what") == what).filter_map(rate).reduce(f64::max)
         };
-        let seconds = |r: &Row| r.number("latency_us") * 1e-6;
-        let moved = |times: f64| move |r: &Row| Some(times * r.number("bytes") / seconds(r));
-        let product = |r: &Row| Some(2.0 * r.number("m") * r.number("n") * r.number("k") / seconds(r));
-        let weights = |r: &Row| 3.0 * r.number("hidden_size") * r.number("inter_size");
-        let pairs = |r: &Row| r.number("tokens") * r.number("topk");
-        let few = |r: &Row| {
+        let seconds = |r: &MeasuredRow| r.number("latency_us") * 1e-6;
+        let moved = |times: f64| move |r: &MeasuredRow| Some(times * r.number("bytes") / seconds(r));
+        let product = |r: &MeasuredRow| Some(2.0 * r.number("m") * r.number("n") * r.number("k") / seconds(r));
+        let weights = |r: &MeasuredRow| 3.0 * r.number("hidden_size") * r.number("inter_size");
+        let pairs = |r: &MeasuredRow| r.number("tokens") * r.number("topk");
+        let few = |r: &MeasuredRow| {
             let bytes = match r.text("precision") {
                 "float32" => 4.0,
                 "bfloat16" => 2.0,
@@ -192,8 +192,8 @@ impl Summary {
 }
 
 /// |second over first - 1| of points measured twice.
-fn again(rows: &[Row]) -> Vec<f64> {
-    let second = |first: &Row| rows.iter().find(|r| r.is_again(first));
+fn again(rows: &[MeasuredRow]) -> Vec<f64> {
+    let second = |first: &MeasuredRow| rows.iter().find(|r| r.is_again(first));
     let firsts = rows.iter().filter(|r| r.text("pass") == "1");
     firsts.filter_map(|f| Some((second(f)?.number("latency_us") / f.number("latency_us") - 1.0).abs())).collect()
 }

@@ -47,7 +47,7 @@ const MAX_BYTES: u64 = 256 << 20;
 
 /// A row, as text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row(Vec<String>);
+pub struct MeasuredRow(Vec<String>);
 
 /// Counts of experts as runs: `4x16 2x1` are four experts with 16 tokens each, then two with one.
 pub fn runs(counts: &[u32]) -> String {
@@ -72,7 +72,7 @@ pub fn counts(text: &str) -> Option<Vec<u32>> {
     Some(counts)
 }
 
-impl Row {
+impl MeasuredRow {
     /// What was measured of a point.
     pub fn new(facts: &Facts, point: &Point, s: &Sample) -> Self {
         let mut row = Self::key(facts, point);
@@ -178,7 +178,7 @@ pub struct Log {
     path: PathBuf,
     file: File,
     /// What it holds.
-    pub rows: Vec<Row>,
+    pub rows: Vec<MeasuredRow>,
 }
 
 impl Log {
@@ -216,7 +216,7 @@ impl Log {
 
     /// Whether a point is there, and was not disturbed.
     pub fn has(&self, facts: &Facts, point: &Point) -> bool {
-        let key = Row::key(facts, point);
+        let key = MeasuredRow::key(facts, point);
         self.rows.iter().any(|r| r.same(&key) && r.is_quiet())
     }
 
@@ -224,7 +224,7 @@ impl Log {
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn push(&mut self, row: Row) -> Result<()> {
+    pub fn push(&mut self, row: MeasuredRow) -> Result<()> {
         let line = row.line()?;
         // One call, so that a line is whole or absent unless the disk is full.
         let written = self.file.write_all(&line).and_then(|()| self.file.flush());
@@ -242,13 +242,13 @@ fn foreign(path: &Path) -> Diag {
     Diag::input("is not a table of measurements that this version wrote").file(path).cure("choose another --out")
 }
 
-fn read(path: &Path, bytes: &[u8]) -> Result<Vec<Row>> {
+fn read(path: &Path, bytes: &[u8]) -> Result<Vec<MeasuredRow>> {
     let mut reader = csv::ReaderBuilder::new().from_reader(bytes);
     let own = reader.headers().is_ok_and(|h| h.iter().eq(COLUMNS));
     if bytes.len() as u64 > MAX_BYTES || !own {
         return Err(foreign(path));
     }
-    let rows = reader.records().map(|r| r.map(|r| Row(r.iter().map(str::to_string).collect())));
+    let rows = reader.records().map(|r| r.map(|r| MeasuredRow(r.iter().map(str::to_string).collect())));
     rows.collect::<std::result::Result<_, _>>().map_err(|_| foreign(path))
 }
 
@@ -281,7 +281,7 @@ mod tests {
         let points = plan(&options());
         let mut log = Log::open(&path, false).unwrap();
         for p in &points[..5] {
-            log.push(Row::new(&facts(), p, &SAMPLE)).unwrap();
+            log.push(MeasuredRow::new(&facts(), p, &SAMPLE)).unwrap();
         }
         assert!(Log::open(&path, false).unwrap_err().to_string().contains("--resume"));
         let text = std::fs::read_to_string(&path).unwrap();

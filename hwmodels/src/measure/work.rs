@@ -39,7 +39,7 @@ impl Precision {
 
 /// A layer's shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Shape {
+pub struct MeasuredShape {
     /// Model width.
     pub hidden: usize,
     /// Width inside an expert.
@@ -50,7 +50,7 @@ pub struct Shape {
     pub top_k: usize,
 }
 
-impl Shape {
+impl MeasuredShape {
     /// Weights of an expert.
     pub fn weights(&self) -> usize {
         3 * self.hidden * self.intermediate
@@ -81,7 +81,7 @@ impl fmt::Display for Skew {
 impl Skew {
     /// Tokens of each of `experts`, of which `active` have some, so that `tokens` tokens fill all their places: at least one each,
     /// at most every token. `active` is brought into what is possible, from `top_k` to all places.
-    pub fn counts(self, tokens: usize, shape: &Shape, active: usize) -> Vec<u32> {
+    pub fn counts(self, tokens: usize, shape: &MeasuredShape, active: usize) -> Vec<u32> {
         let pairs = tokens * shape.top_k;
         let active = active.clamp(shape.top_k, shape.experts).min(pairs);
         let power = if let Self::Zipf(s) = self { s } else { 0.0 };
@@ -119,7 +119,7 @@ pub enum Work {
     /// A layer of routed experts: permutation, both products, combine; without its gate.
     Experts {
         /// Its shape.
-        shape: Shape,
+        shape: MeasuredShape,
         /// How weights are stored.
         precision: Precision,
         /// Tokens.
@@ -226,7 +226,7 @@ mod tests {
         fn every_place_is_filled(
             tokens in 1usize..300, experts in 1usize..70, top_k in 1usize..9, active in 0usize..80, power in 0.0f64..3.0,
         ) {
-            let shape = Shape { hidden: 1, intermediate: 1, experts, top_k: top_k.min(experts) };
+            let shape = MeasuredShape { hidden: 1, intermediate: 1, experts, top_k: top_k.min(experts) };
             for skew in [Skew::Balanced, Skew::Zipf(power)] {
                 let counts = skew.counts(tokens, &shape, active);
                 prop_assert_eq!(counts.len(), experts);
@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn spreads_by_hand() {
-        let shape = Shape { hidden: 1, intermediate: 1, experts: 4, top_k: 2 };
+        let shape = MeasuredShape { hidden: 1, intermediate: 1, experts: 4, top_k: 2 };
         assert_eq!(Skew::Balanced.counts(4, &shape, 3), [3, 3, 2, 0]);
         // Shares 1, 1/4, 1/9 of five beside the three that each has: 3.67, 0.92, 0.41; one more for the first two, of whom
         // the first has every token then.

@@ -9,7 +9,7 @@
 //! ones; a path's latency includes the per-message cost. More bytes in a transfer that has some never make a phase
 //! shorter; a transfer added to a phase may, by its latency alone, where its path is shorter than that of the others.
 
-use super::{Network, Phase, Timed, Transfer, real, up};
+use super::{Phase, Timed, Transfer, TransferModel, real, up};
 use crate::topology::{PathClass, Topology};
 use moesim_core::Picos;
 use std::sync::Arc;
@@ -137,7 +137,7 @@ impl Bottleneck {
     }
 }
 
-impl Network for Bottleneck {
+impl TransferModel for Bottleneck {
     fn topology(&self) -> &Arc<Topology> {
         &self.topology
     }

@@ -23,9 +23,9 @@ use crate::topology::Topology;
 use moesim_core::Picos;
 use std::sync::Arc;
 
-/// A fidelity. Devices of transfers are below [`Topology::devices`]; `link_bytes`, if given, has an entry a link, to which
-/// the link's bytes are added.
-pub trait Network: Send + std::fmt::Debug {
+/// How long transfers take, in one fidelity. Devices of transfers are below [`Topology::devices`]; `link_bytes`, if given,
+/// has an entry a link, to which the link's bytes are added.
+pub trait TransferModel: Send + std::fmt::Debug {
     /// The topology that transfers run on.
     fn topology(&self) -> &Arc<Topology>;
     /// The time of transfers that start together, to the end of the last.

@@ -9,7 +9,7 @@
 
 use super::lines::Lines;
 use super::tree::Tree;
-use super::{Network, Phase, Timed, Transfer, real, up};
+use super::{Phase, Timed, Transfer, TransferModel, real, up};
 use crate::topology::Topology;
 use moesim_core::Picos;
 use std::cmp::Reverse;
@@ -193,7 +193,7 @@ impl Reserve {
     }
 }
 
-impl Network for Reserve {
+impl TransferModel for Reserve {
     fn topology(&self) -> &Arc<Topology> {
         &self.topology
     }
@@ -219,7 +219,7 @@ impl Network for Reserve {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hardware::TopologySpec;
+    use crate::topology::TopologySpec;
     use crate::topology::tests::link;
 
     fn timed(start: u64, priority: u8, src: u32, dst: u32) -> Timed {

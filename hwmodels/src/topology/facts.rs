@@ -107,7 +107,7 @@ pub(super) fn rate(per_s: f64) -> String {
 mod tests {
     use super::super::tests::link;
     use super::*;
-    use crate::hardware::TopologySpec;
+    use crate::topology::TopologySpec;
 
     fn facts(spec: &TopologySpec) -> Facts {
         Topology::build(spec).unwrap().facts()
@@ -142,7 +142,7 @@ mod tests {
             link: link(),
             l2_switches,
             uplink: Some(link()),
-            striping: crate::hardware::Striping::Even,
+            striping: crate::topology::Striping::Even,
         };
         bisection(&planes(4), 8.0);
         bisection(&planes(8), 16.0);

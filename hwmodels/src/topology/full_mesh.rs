@@ -2,8 +2,7 @@
 //! each dimension in which the devices differ, in the order of the dimensions.
 
 use super::wiring::{LinkKind, Wiring};
-use super::{MAX_LINKS, Plan, check_dims, limit};
-use crate::hardware::LinkSpec;
+use super::{LinkSpec, MAX_LINKS, Plan, check_dims, limit};
 use moesim_core::{Diag, Result};
 
 pub(super) fn plan(dims: &[u32], links: &[LinkSpec]) -> Result<Plan> {

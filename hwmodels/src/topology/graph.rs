@@ -1,8 +1,7 @@
 //! Any graph that a user draws. Routing: fewest links; among equals the links that come first in the file.
 
 use super::wiring::{LinkKind, Wiring};
-use super::{MAX_LINKS, Plan, Vertex, limit};
-use crate::hardware::Edge;
+use super::{Edge, MAX_LINKS, Plan, Vertex, limit};
 use moesim_core::{Diag, Result};
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::EdgeRef;

@@ -1,8 +1,7 @@
 //! A two-dimensional mesh, as on a wafer. Routing: dimension order, along the row (x) first, then the column (y).
 
-use super::Plan;
 use super::wiring::{LinkKind, Wiring};
-use crate::hardware::LinkSpec;
+use super::{LinkSpec, Plan};
 
 /// Directions in which a die can have a neighbour.
 const EAST: usize = 0;

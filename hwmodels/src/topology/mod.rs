@@ -1,6 +1,6 @@
 //! Topologies: a directed graph of devices, switches and links, and a path for every pair of devices.
 //!
-//! One file per kind builds the graph and states its routing rule; [`Topology::build`] walks the rule once
+//! [`TopologySpec`] says how devices are joined. One file per kind builds the graph and states its routing rule; [`Topology::build`] walks the rule once
 //! for every pair and keeps the paths in compressed rows, so that asking for a path is an index.
 
 mod facts;
@@ -12,14 +12,15 @@ mod pcie;
 mod picture;
 mod planes;
 mod rail;
+mod spec;
 mod switch;
 mod torus;
 mod wiring;
 
 pub use facts::Facts;
+pub use spec::{CrossRail, Edge, LinkSpec, Striping, TopologySpec};
 pub use wiring::{Link, LinkKind, Vertex};
 
-use crate::hardware::TopologySpec;
 use moesim_core::{Diag, Result};
 use petgraph::graph::DiGraph;
 use std::collections::HashMap;

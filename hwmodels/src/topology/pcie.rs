@@ -1,9 +1,8 @@
 //! Devices behind PCIe switches under one root complex. Routing: up to the switch, over the root complex where the other
 //! device is behind another switch, and down (peer to peer).
 
-use super::Plan;
 use super::wiring::{LinkKind, Wiring};
-use crate::hardware::LinkSpec;
+use super::{LinkSpec, Plan};
 
 pub(super) fn plan(switches: u32, per_switch: u32, link: &LinkSpec, uplink: &LinkSpec) -> Plan {
     let devices = switches * per_switch;

@@ -2,8 +2,7 @@
 //! is large, the first node is drawn in detail and the others as boxes.
 
 use super::facts::rate;
-use super::{LinkKind, Topology, Vertex};
-use crate::hardware::TopologySpec;
+use super::{LinkKind, Topology, TopologySpec, Vertex};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -21,7 +20,7 @@ const COLORS: [&str; 6] = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9"
 const FAILED: &str = "#d55e00";
 
 /// A rectangle with a label, by its centre.
-struct Shape {
+struct Rectangle {
     x: f64,
     y: f64,
     w: f64,
@@ -33,7 +32,7 @@ struct Shape {
 /// Where things are.
 #[derive(Default)]
 struct Layout {
-    shapes: Vec<Shape>,
+    shapes: Vec<Rectangle>,
     /// The shape of each vertex, if it is shown.
     of: Vec<Option<usize>>,
     height: f64,
@@ -137,7 +136,7 @@ fn tiers(t: &Topology) -> Layout {
     }
     let mut boxed = |l: &mut Layout, label: String, devices: std::ops::Range<usize>| {
         devices.for_each(|d| l.of[d] = Some(l.shapes.len()));
-        l.shapes.push(Shape { x: x + pitch, y: row(0), w: pitch * 1.8, h: 40.0, label, fill: "#eeeeee" });
+        l.shapes.push(Rectangle { x: x + pitch, y: row(0), w: pitch * 1.8, h: 40.0, label, fill: "#eeeeee" });
         x += 2.0 * pitch;
     };
     if more > 0 {
@@ -216,7 +215,7 @@ fn switches(t: &Topology, l: &mut Layout, tier: &[usize], below: &[bool], whole:
             if !left_out.is_empty() {
                 left_out.iter().for_each(|&v| l.of[v] = Some(l.shapes.len()));
                 let (x, label) = (WIDTH - MARGIN - slot / 2.0, format!("+{}", left_out.len()));
-                l.shapes.push(Shape { x, y, w, h: 30.0, label, fill: "#eeeeee" });
+                l.shapes.push(Rectangle { x, y, w, h: 30.0, label, fill: "#eeeeee" });
             }
         }
         for (v, x) in shown {
@@ -225,14 +224,14 @@ fn switches(t: &Topology, l: &mut Layout, tier: &[usize], below: &[bool], whole:
                 Vertex::Switch(name) => name.clone(),
                 Vertex::Device(d) => d.to_string(),
             };
-            l.shapes.push(Shape { x, y, w, h: 30.0, label, fill: "#fff2cc" });
+            l.shapes.push(Rectangle { x, y, w, h: 30.0, label, fill: "#fff2cc" });
         }
     }
 }
 
-fn device(x: f64, y: f64, size: f64, number: usize) -> Shape {
+fn device(x: f64, y: f64, size: f64, number: usize) -> Rectangle {
     let size = size.clamp(3.0, 46.0);
-    Shape { x, y, w: size, h: size, label: number.to_string(), fill: "#dae8fc" }
+    Rectangle { x, y, w: size, h: size, label: number.to_string(), fill: "#dae8fc" }
 }
 
 /// Links first, shapes over them, then the legend and the notes.

@@ -6,8 +6,8 @@
 //! that it stands for.
 
 use super::wiring::{LinkKind, Wiring};
+use super::{LinkSpec, Striping};
 use super::{MAX_LINKS, Plan, limit};
-use crate::hardware::{LinkSpec, Striping};
 use moesim_core::{Diag, Result};
 
 /// What is above the level-1 switches.

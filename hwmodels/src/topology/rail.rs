@@ -7,7 +7,7 @@
 
 use super::Plan;
 use super::wiring::{LinkKind, Wiring};
-use crate::hardware::{CrossRail, LinkSpec};
+use super::{CrossRail, LinkSpec};
 use moesim_core::{Diag, Result};
 
 pub(super) fn plan(

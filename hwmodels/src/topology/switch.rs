@@ -1,8 +1,7 @@
 //! One device alone, and a node behind a non-blocking switch. Routing: up, then down.
 
-use super::Plan;
 use super::wiring::{LinkKind, Wiring};
-use crate::hardware::LinkSpec;
+use super::{LinkSpec, Plan};
 
 pub(super) fn single() -> Plan {
     Plan { wiring: Wiring::devices(1), devices: 1, devices_per_node: 1, route: Box::new(|_, _, _| {}) }

@@ -1,5 +1,4 @@
 use super::*;
-use crate::hardware::{CrossRail, LinkSpec};
 use moesim_core::{Bandwidth, Picos, Sourced};
 
 pub(crate) fn link(gb_per_s: f64, ns: u64) -> LinkSpec {
@@ -78,7 +77,7 @@ fn rails_are_reached_through_the_node_or_the_spine() {
 
 #[test]
 fn a_graph_takes_the_fewest_links_and_the_first_in_the_file() {
-    let edge = |a: &str, b: &str| crate::hardware::Edge { between: [a.into(), b.into()], link: link(1.0, 1) };
+    let edge = |a: &str, b: &str| crate::topology::Edge { between: [a.into(), b.into()], link: link(1.0, 1) };
     let edges = vec![edge("gpu0", "b"), edge("gpu0", "a"), edge("a", "gpu1"), edge("b", "gpu1"), edge("gpu1", "gpu2")];
     let t = Topology::build(&TopologySpec::Graph { devices: 3, edges: edges.clone() }).unwrap();
     assert_eq!(names(&t, 0, 2), ["gpu0>b", "b>gpu1", "gpu1>gpu2"]);
@@ -170,7 +169,7 @@ fn planes_are_one_network_or_each_its_own() {
         uplink,
         striping,
     };
-    use crate::hardware::Striping::{Even, Pair};
+    use crate::topology::Striping::{Even, Pair};
     let t = Topology::build(&spec(3, 2, 2, Some(link(20.0, 300)), Even)).unwrap();
     assert_eq!((t.devices(), t.nodes(), t.links().len()), (12, 3, 24 + 6));
     assert_eq!(names(&t, 0, 3), ["gpu0>node0", "node0>gpu3"]);
@@ -222,7 +221,7 @@ fn ways_around_failed_links() {
         link: link(25.0, 500),
         l2_switches: 0,
         uplink: None,
-        striping: crate::hardware::Striping::Pair,
+        striping: crate::topology::Striping::Pair,
     };
     let t = failed(&planes, &["gpu0>node0.plane1"]).unwrap();
     assert_eq!(names(&t, 0, 1), ["gpu0>node0.plane0", "node0.plane0>gpu1"]);
@@ -259,7 +258,7 @@ fn pictures() {
         link: link(28.0, 650),
         l2_switches: 16,
         uplink: Some(link(28.0, 400)),
-        striping: crate::hardware::Striping::Even,
+        striping: crate::topology::Striping::Even,
     };
     // A node of 16 and its switch, six boxes of a node, one of the rest, level 2; two classes of links.
     let planes = svg(&planes);

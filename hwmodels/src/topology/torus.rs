@@ -2,8 +2,7 @@
 //! both ways are as long, upwards from even coordinates and downwards from odd ones, which loads both alike.
 
 use super::wiring::{LinkKind, Wiring};
-use super::{Plan, check_dims};
-use crate::hardware::LinkSpec;
+use super::{LinkSpec, Plan, check_dims};
 use moesim_core::Result;
 
 pub(super) fn plan(dims: &[u32], link: &LinkSpec) -> Result<Plan> {

@@ -1,6 +1,6 @@
 //! The graph while it is being built: vertices, and links with ids in the order of their making.
 
-use crate::hardware::LinkSpec;
+use super::LinkSpec;
 use petgraph::graph::{DiGraph, NodeIndex};
 use std::fmt;
 

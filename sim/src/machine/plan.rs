@@ -170,10 +170,10 @@ pub(crate) fn work(cost: Cost) -> Work {
         body: Picos::from_seconds(cost.time_s()).since(launch),
         flop: cost.flop,
         at_peak: Picos::from_seconds(cost.peak_s),
-        bound: match cost.bound() {
-            cost::Bound::Launch => Bound::Launch,
-            cost::Bound::Compute => Bound::Compute,
-            cost::Bound::Memory => Bound::Memory,
+        bound: match cost.term() {
+            cost::Term::Launch => Bound::Launch,
+            cost::Term::Compute => Bound::Compute,
+            cost::Term::Memory => Bound::Memory,
         },
     }
 }

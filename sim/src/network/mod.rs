@@ -23,7 +23,7 @@ use std::ops::Range;
 /// Prices collectives and counts what crosses each link.
 #[derive(Debug)]
 pub struct Network {
-    fidelity: Box<dyn network::Network>,
+    fidelity: Box<dyn network::TransferModel>,
     /// Rings by their closed form: the bound on each of their steps.
     closed: bool,
     transfers: Vec<Transfer>,

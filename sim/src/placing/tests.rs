@@ -7,7 +7,7 @@ use crate::routing::Binder;
 use crate::simulation::Simulation;
 use moesim_core::config;
 use moesim_core::rng::{below, stream};
-use moesim_solver::method::{eplb::Eplb, round_robin::RoundRobin};
+use moesim_solver::method::{cyclic::Cyclic, eplb::Eplb};
 use moesim_solver::traffic::{Routes, copies};
 use moesim_solver::{Homes, Placement};
 use moesim_traces::{Meta, OwnedSequence};
@@ -70,7 +70,7 @@ fn placements() -> Vec<Homes> {
     let mut p = Problem::even(24, 32, 16);
     p.tokens = (0..24 * 32).map(|i| f64::from(33 - i % 32)).collect();
     let more = p.clone().with_redundant(16);
-    vec![RoundRobin.place(&p).unwrap().homes, Eplb { hierarchical: false }.place(&more).unwrap().homes]
+    vec![Cyclic.place(&p).unwrap().homes, Eplb { hierarchical: false }.place(&more).unwrap().homes]
 }
 
 #[test]

@@ -4,7 +4,7 @@ use moesim_core::{Diag, Result};
 use moesim_hwmodels::Hardware;
 use moesim_hwmodels::calibrate::device;
 use moesim_hwmodels::calibrate::profile::{KernelForm, Op, Profile};
-use moesim_hwmodels::form::{Gemm, GemmLoad, GemmRow};
+use moesim_hwmodels::form::{GemmForm, GemmLoad, GemmRow};
 use serde::{Deserialize, Serialize};
 
 /// A call of a grouped or dense GEMM; elements leave in 16 bits.
@@ -63,7 +63,7 @@ impl KernelCall {
             kernel: *choices,
             peaks,
         };
-        let seconds = Gemm { warm: false }.time(&kernel.values()?, &row).seconds;
+        let seconds = GemmForm { warm: false }.time(&kernel.values()?, &row).seconds;
         Ok(KernelTime {
             seconds,
             utilisation_percent: 100.0 * row.flop() / seconds / peaks.flop_per_s,

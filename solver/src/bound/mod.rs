@@ -4,12 +4,12 @@
 //! * [`traffic()`]: copies, by how many pairs of experts that tokens select together can share a group, and by
 //!   columns where groups are few experts ([`mod@traffic`], [`mod@partition`]).
 
+mod exchange;
 mod load;
 mod partition;
 mod traffic;
 
 pub use load::{layer_load, load};
-pub(crate) use traffic::copies;
 pub use traffic::traffic;
 
 use crate::{Objective, Problem};
@@ -21,7 +21,7 @@ pub fn objective(p: &Problem) -> f64 {
         Objective::Traffic | Objective::Lexicographic { .. } => traffic(p),
         Objective::Weighted { traffic: w } => load(p) + w * traffic(p),
         // The mean of the busiest is no less than the busiest of the means.
-        Objective::Time => load(p) + p.batches.as_ref().map_or(0.0, |b| b.exchange_bound(p)),
+        Objective::Time => load(p) + p.batches.as_ref().map_or(0.0, |b| exchange::exchanges(p, b)),
     }
 }
 

@@ -8,7 +8,7 @@
 //!
 //! Groups have to be alike and full, and sets few enough to look at: 36,000 of 4 out of 32.
 
-use crate::program::{Model, Rule};
+use crate::linear::{LinearProgram, Rule};
 use crate::traffic::{MISSING, Rows};
 use crate::{Effort, Problem};
 
@@ -196,7 +196,7 @@ impl Cuts {
     fn solve(&self, cost: f64, most: f64, sign: f64) -> Option<(Vec<f64>, f64)> {
         // In units of the largest set.
         let unit = self.rows.iter().map(|r| r.1).fold(0.0, f64::max).max(f64::MIN_POSITIVE);
-        let mut m = Model::default();
+        let mut m = LinearProgram::default();
         let all: Vec<usize> = (0..self.experts + self.next).map(|_| m.amount(cost, most / unit)).collect();
         for (members, of) in &self.rows {
             m.row(members.iter().map(|v| (all[*v], sign)).collect(), Rule::AtMost, sign * of / unit);

@@ -27,17 +27,17 @@ fn partners(p: &Problem, slots: usize) -> usize {
 }
 
 /// What no placement of a layer spares, over all rows.
-pub(crate) struct Least {
+pub(super) struct Least {
     /// Groups of each token's experts, or nodes of them, or the experts.
-    pub(crate) groups: f64,
-    pub(crate) nodes: f64,
-    pub(crate) selections: f64,
+    pub(super) groups: f64,
+    pub(super) nodes: f64,
+    pub(super) selections: f64,
     /// Copies sent where tokens follow, and partial results sent back.
-    pub(crate) followed_out: f64,
-    pub(crate) followed_back: f64,
+    pub(super) followed_out: f64,
+    pub(super) followed_back: f64,
 }
 
-pub(crate) fn copies(p: &Problem, t: &Traffic, l: usize) -> Least {
+pub(super) fn copies(p: &Problem, t: &Traffic, l: usize) -> Least {
     let nodes = p.nodes();
     let most_slots = p.slots[l].iter().copied().max().unwrap_or(1) as usize;
     let node_slots = |n: usize| -> usize {

@@ -7,7 +7,7 @@ use super::longest_first::LongestFirst;
 use super::sweep::Sweep;
 use crate::search::{Layer, Step};
 use crate::time::State;
-use crate::traffic::{Mode, Table};
+use crate::traffic::{HomeTable, Mode};
 use crate::{Effort, Homes, Needs, Objective, Placement, Problem, Solution, moves};
 use moesim_core::{Result, rng};
 use rand::Rng;
@@ -98,9 +98,9 @@ fn search(p: &Problem, start: &Homes, mine: &[usize]) -> (Homes, f64) {
     let traffic = p.traffic.as_deref().filter(|_| w.traffic > 0.0);
     let mut draws = rng::stream(p.seed, "placement-anneal", mine[0] as u64);
     let mut layers: Vec<Layer> = mine.iter().map(|&l| Layer::of(p, l, &start[l])).collect();
-    let mut table = Table::new(start);
+    let mut table = HomeTable::new(start);
     let batches = p.batches.as_deref().filter(|_| p.objective == Objective::Time);
-    let mut times = batches.map(|b| State::new(b, p, mine, start, &table));
+    let mut times = batches.map(|b| State::new(b, &p.speed, mine, start, &table));
     let moved = |l: usize, layer: &Layer, touched: [Option<u16>; 2]| -> u64 {
         let Some((from, _)) = &p.from else { return 0 };
         let new = |e: u16| layer.homes[usize::from(e)].iter().filter(|g| !from[l][usize::from(e)].contains(g)).count();
@@ -139,7 +139,7 @@ fn search(p: &Problem, start: &Homes, mine: &[usize]) -> (Homes, f64) {
         let time = layers[i].time(layers[i].busiest());
         let ways_after = traffic.map_or(0.0, |t| ways(t, &table, l, touched));
         let change: f64 = match &mut times {
-            Some(times) => times.land(l, touched, &table, groups(step), &layers[i]),
+            Some(times) => times.land(l, touched, &table, groups(step), &layers[i].on, &layers[i].homes),
             None => w.load * time - before + w.traffic * (ways_after - ways_before),
         };
         if warming < 64 {
@@ -223,7 +223,7 @@ fn experts(step: Step) -> [Option<u16>; 2] {
 }
 
 /// What the tokens of these experts cost in a layer, and in the next one where they go there from these experts.
-fn ways(t: &crate::traffic::Traffic, table: &Table, layer: usize, touched: [Option<u16>; 2]) -> f64 {
+fn ways(t: &crate::traffic::Traffic, table: &HomeTable, layer: usize, touched: [Option<u16>; 2]) -> f64 {
     let mut sum = 0.0;
     let [a, b] = touched;
     let next = layer + 1 < t.rows.layers && t.mode == Mode::TokenFollows;

@@ -1,19 +1,19 @@
 //! Ways to place, one file each.
 //!
-//! Without loads: [`contiguous`], [`round_robin`], [`home_die`], [`random`]. For load: [`longest_first`], [`eplb`], [`remap`],
+//! Without loads: [`contiguous`], [`cyclic`], [`home_die`], [`random`]. For load: [`longest_first`], [`eplb`], [`remap`],
 //! [`duplicate`]. For traffic: [`cluster`], [`affinity`], [`sweep`], and [`anneal`] for any objective.
 
 pub mod affinity;
 pub mod anneal;
 pub mod cluster;
 pub mod contiguous;
+pub mod cyclic;
 pub mod duplicate;
 pub mod eplb;
 pub mod home_die;
 pub mod longest_first;
 pub mod random;
 pub mod remap;
-pub mod round_robin;
 pub mod sweep;
 
 use crate::{Problem, Solution};

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 fn all() -> Vec<(&'static str, Box<dyn Placement>)> {
     vec![
         ("contiguous", Box::new(contiguous::Contiguous)),
-        ("round-robin", Box::new(round_robin::RoundRobin)),
+        ("round-robin", Box::new(cyclic::Cyclic)),
         ("random", Box::new(random::Random)),
         ("longest-first", Box::new(longest_first::LongestFirst)),
         ("eplb", Box::new(eplb::Eplb { hierarchical: true })),
@@ -15,7 +15,7 @@ fn all() -> Vec<(&'static str, Box<dyn Placement>)> {
 
 #[test]
 fn every_expert_has_one_home_and_groups_are_even() {
-    let rules: [&dyn Placement; 3] = [&contiguous::Contiguous, &round_robin::RoundRobin, &home_die::HomeDie];
+    let rules: [&dyn Placement; 3] = [&contiguous::Contiguous, &cyclic::Cyclic, &home_die::HomeDie];
     for rule in rules {
         for (experts, groups) in [(32, 8), (32, 25), (128, 25), (5, 8), (256, 1)] {
             let homes = rule.place(&Problem::even(2, experts, groups)).unwrap().homes;

@@ -6,7 +6,7 @@
 
 mod batches;
 
-use super::{Found, Model, Rule, Var};
+use crate::linear::{Found, LinearProgram, Rule, Var};
 use crate::traffic::{Mode, Traffic, Way};
 use crate::{Effort, Homes, Objective, Problem, Solution};
 use moesim_core::Result;
@@ -30,7 +30,7 @@ pub fn size(p: &Problem) -> usize {
 
 struct Program<'a> {
     p: &'a Problem,
-    model: Model,
+    model: LinearProgram,
     /// [layer][expert][group][replicas - 1].
     x: Vec<Vec<Vec<Vec<Var>>>>,
     time: Vec<Var>,
@@ -60,7 +60,7 @@ pub fn place(p: &Problem, start: &Homes) -> Result<Solution> {
 }
 
 fn solve(p: &Problem, start: &Homes, load: f64, traffic: f64, most_load: Option<f64>) -> Result<Solution> {
-    let mut program = Program { p, model: Model::default(), x: Vec::new(), time: Vec::new(), start };
+    let mut program = Program { p, model: LinearProgram::default(), x: Vec::new(), time: Vec::new(), start };
     program.replicas();
     program.limits();
     program.load(load, most_load);
@@ -293,33 +293,25 @@ impl Program<'_> {
         };
         for part in parts {
             let u = self.cover(l, &part, 0.0);
-            self.away(t, &u, l, &part, holder, turn, n, 0);
-            self.away(t, &u, l, &part, first, turn, n, 1);
+            let out = TokenLeg { layer: l, part: &part, covers: &u, at: holder, turn, tokens: n, way: 0 };
+            self.away(t, &out);
+            self.away(t, &TokenLeg { at: first, way: 1, ..out });
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one leg")]
-    fn away(
-        &mut self,
-        t: &Traffic,
-        u: &[Var],
-        l: usize,
-        part: &[u16],
-        at: Option<(usize, u16)>,
-        turn: u32,
-        n: f64,
-        way: usize,
-    ) {
+    /// Charges a leg's copies that leave their group or their node.
+    fn away(&mut self, t: &Traffic, leg: &TokenLeg) {
         let p = self.p;
+        let TokenLeg { layer: l, part, covers, at, turn, tokens, way } = *leg;
         let home = |s: &Self, l: usize, e: u16| s.start[l][usize::from(e)][0];
-        for (g, &u) in u.iter().enumerate() {
+        for (g, &u) in covers.iter().enumerate() {
             let covered = part.iter().any(|e| home(self, l, *e) as usize == g);
             let holder = at.map_or(turn, |(l, e)| home(self, l, e));
             // A copy that leaves the group costs what it does inside; one that leaves the node costs more.
             let scopes = [(t.inside[way], false), (t.across[way] - t.inside[way], true)];
             for (cost, node) in scopes.into_iter().filter(|s| s.0 > 0.0) {
                 let same = |h: usize| if node { p.node_of[h] == p.node_of[g] } else { h == g };
-                let q = self.model.amount(n * cost, 1.0);
+                let q = self.model.amount(tokens * cost, 1.0);
                 self.model.start(q, f64::from(u8::from(covered && !same(holder as usize))));
                 let mut row = vec![(u, 1.0), (q, -1.0)];
                 let mut of = 0.0;
@@ -341,6 +333,22 @@ impl Program<'_> {
         let expert = |x: &Vec<Vec<Var>>| (0..x.len() as u32).filter(|g| on(&x[*g as usize])).collect();
         self.x.iter().map(|l| l.iter().map(expert).collect()).collect()
     }
+}
+
+/// Copies between where tokens are and the groups of some of their experts.
+#[derive(Clone, Copy)]
+struct TokenLeg<'a> {
+    layer: usize,
+    /// The experts.
+    part: &'a [u16],
+    /// By group: 1 where any of them is.
+    covers: &'a [Var],
+    /// (Layer, expert) on whose group the tokens are; `None`: they start from the group `turn`.
+    at: Option<(usize, u16)>,
+    turn: u32,
+    tokens: f64,
+    /// 0: out, 1: back.
+    way: usize,
 }
 
 /// (Where a token is: the expert that holds it, or a group; its experts) -> how many tokens.

@@ -1,4 +1,4 @@
-//! Integer programs, through good_lp: microlp, or HiGHS with the feature `highs`.
+//! Methods that solve integer programs.
 //!
 //! * [`exact`]: the whole problem, for small ones.
 //! * [`stages`]: two stages, as MoETuner has them.
@@ -7,12 +7,10 @@
 
 pub mod exact;
 mod ilp;
-mod model;
 pub mod stages;
 pub mod window;
 
 pub use ilp::Ilp;
-pub(crate) use model::{Found, Model, Rule, Var};
 pub use window::Windows;
 
 #[cfg(test)]

@@ -11,7 +11,7 @@
 //! layers before have left no room for that, a layer's largest cluster goes to the group with the most room, so that shares are as
 //! even as that allows.
 
-use super::{Model, Rule};
+use crate::linear::{LinearProgram, Rule};
 use crate::method::sweep;
 use crate::search::{Layer, most_loaded_first};
 use crate::traffic::Traffic;
@@ -77,7 +77,7 @@ fn cluster(p: &Problem, l: usize) -> Result<(Vec<usize>, bool)> {
         return Ok((start, false));
     }
     let mean = sum / p.groups as f64;
-    let mut m = Model::default();
+    let mut m = LinearProgram::default();
     let x: Vec<Vec<usize>> = (0..p.experts)
         .map(|e| {
             let each = |c: usize| {

@@ -6,9 +6,9 @@
 //! group, a flat dispatch sends one, so that there the program's cost is an upper one; results collected inside a layer are left
 //! out. The objective decides whether a window is taken.
 
-use super::{Model, Rule, Var};
+use crate::linear::{LinearProgram, Rule, Var};
 use crate::method::sweep::Sweep;
-use crate::traffic::{Mode, Table, Traffic};
+use crate::traffic::{HomeTable, Mode, Traffic};
 use crate::{Effort, Homes, Needs, Objective, Placement, Problem, Solution};
 use moesim_core::Result;
 use std::ops::Range;
@@ -93,12 +93,12 @@ pub(crate) fn solve(
     window: Range<usize>,
     effort: &Effort,
 ) -> Result<(Option<Homes>, bool)> {
-    let mut m = Model::default();
+    let mut m = LinearProgram::default();
     let (experts, groups, slots) = (p.experts, p.groups, p.experts / p.groups);
     let x: Vec<Vec<Vec<Var>>> = window
         .clone()
         .map(|l| {
-            let each = |e: usize, g: usize, m: &mut Model| {
+            let each = |e: usize, g: usize, m: &mut LinearProgram| {
                 let v = m.choice(0.0);
                 m.start(v, f64::from(u8::from(homes[l][e][0] as usize == g)));
                 v
@@ -119,7 +119,7 @@ pub(crate) fn solve(
         (_, true) => t.inside[0],
         _ => t.across[0],
     };
-    let table = Table::new(homes);
+    let table = HomeTable::new(homes);
     // To and from layers that stay: a cost of each home.
     for (i, l) in window.clone().enumerate() {
         let mut cost = vec![0.0; experts * groups];
@@ -179,7 +179,7 @@ struct Pair<'a> {
 
 impl Pair<'_> {
     /// Flows between experts that are both in one of `places` (groups, or nodes with theirs) are spared `cost`.
-    fn spare(&self, m: &mut Model, places: &[Vec<usize>], cost: f64) {
+    fn spare(&self, m: &mut LinearProgram, places: &[Vec<usize>], cost: f64) {
         let experts = self.homes[0].len();
         let slots = (self.slots * places[0].len()) as f64;
         let on = |side: usize, e: usize, place: &[usize]| place.contains(&(self.homes[side][e][0] as usize));

@@ -12,8 +12,8 @@ mod state;
 
 pub(crate) use state::State;
 
-use crate::traffic::{Distinct, Mode, Table, Traffic, Way};
-use crate::{Curve, Homes, Problem};
+use crate::traffic::{Distinct, HomeTable, Mode, Traffic, Way};
+use crate::{Curve, Homes};
 use std::sync::Arc;
 
 /// Batches of rows.
@@ -62,23 +62,24 @@ impl Batches {
         sum / self.batches as f64
     }
 
-    /// Seconds of each batch, summed over layers.
-    pub fn each(&self, p: &Problem, homes: &Homes) -> Vec<f64> {
-        let table = Table::new(homes);
+    /// Seconds of each batch, summed over layers, on groups of these speeds.
+    pub fn each(&self, speed: &[f64], homes: &Homes) -> Vec<f64> {
+        let table = HomeTable::new(homes);
         let mut out = vec![0.0; self.batches];
         for (l, homes) in homes.iter().enumerate() {
-            let layer = state::LayerTimes::new(self, p, l, homes, &table);
+            let layer = state::LayerTimes::new(self, speed, l, homes, &table);
             out.iter_mut().zip(layer.seconds()).for_each(|(o, s)| *o += s);
         }
         out
     }
 
     /// Seconds of an iteration, the mean over batches.
-    pub fn value(&self, p: &Problem, homes: &Homes) -> f64 {
-        self.each(p, homes).iter().sum::<f64>() / self.batches as f64
+    pub fn value(&self, speed: &[f64], homes: &Homes) -> f64 {
+        self.each(speed, homes).iter().sum::<f64>() / self.batches as f64
     }
 
-    fn nodes(&self) -> usize {
+    /// Nodes of the groups.
+    pub(crate) fn nodes(&self) -> usize {
         self.traffic.node_of.last().map_or(1, |n| *n as usize + 1)
     }
 
@@ -93,7 +94,7 @@ impl Batches {
     }
 
     /// Every counter that token `t` raises in a layer; with `out_only`, those of its way out if it follows.
-    fn raise(&self, layer: usize, t: usize, table: &Table, out_only: bool, mut add: impl FnMut(usize)) {
+    fn raise(&self, layer: usize, t: usize, table: &HomeTable, out_only: bool, mut add: impl FnMut(usize)) {
         let x = &*self.traffic;
         let (ids, turn, groups) = (x.rows.ids(t, layer), x.rows.turn(t), x.groups());
         let mut on = Distinct::default();
@@ -146,41 +147,6 @@ impl Batches {
                 (Mode::ReturnHome, _) => most(n) * (away * x.across[way]).max(inside * x.inside[way]),
             })
             .sum()
-    }
-
-    /// No placement's exchanges take less, all layers together, by copies that no placement spares.
-    pub(crate) fn exchange_bound(&self, p: &Problem) -> f64 {
-        let x = &*self.traffic;
-        let (groups, nodes) = (x.groups() as f64, self.nodes() as f64);
-        let per_node = groups / nodes;
-        let each = self.scale / self.batches as f64;
-        let layer = |l: usize| {
-            let least = crate::bound::copies(p, x, l);
-            (0..2)
-                .map(|way| match x.mode {
-                    Mode::TokenFollows => {
-                        // The least of the larger of both, however copies are split.
-                        let copies = if way == 0 { least.followed_out } else { least.followed_back };
-                        let cost = match (x.inside[way], x.across[way]) {
-                            (a, b) if nodes > 1.0 && a > 0.0 && b > 0.0 => 1.0 / (1.0 / a + 1.0 / b),
-                            (a, _) if nodes == 1.0 => a,
-                            _ => 0.0,
-                        };
-                        copies / groups * cost
-                    }
-                    Mode::ReturnHome if x.way == Way::Hierarchical => {
-                        let rails = least.nodes / nodes * (1.0 - 1.0 / nodes) / per_node * x.across[way];
-                        rails.max(least.groups / groups * (1.0 - 1.0 / per_node) * x.inside[way])
-                    }
-                    Mode::ReturnHome => {
-                        let sent = if x.way == Way::PerSelection { least.selections } else { least.groups };
-                        let (away, inside) = (1.0 - 1.0 / nodes, (per_node - 1.0) / groups);
-                        sent / groups * (away * x.across[way]).max(inside * x.inside[way])
-                    }
-                })
-                .sum::<f64>()
-        };
-        (0..p.layers).map(layer).sum::<f64>() * each
     }
 }
 

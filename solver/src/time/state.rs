@@ -1,9 +1,8 @@
 //! Times of layers while a search changes them.
 
 use super::Batches;
-use crate::Problem;
-use crate::search::Layer;
-use crate::traffic::{Mode, Table};
+use crate::Homes;
+use crate::traffic::{HomeTable, Mode};
 
 /// One layer, batch by batch.
 #[derive(Clone, Debug)]
@@ -17,8 +16,8 @@ pub(crate) struct LayerTimes {
 }
 
 impl LayerTimes {
-    pub(crate) fn new(b: &Batches, p: &Problem, l: usize, homes: &[Vec<u32>], table: &Table) -> Self {
-        let (groups, width) = (p.groups, b.width());
+    pub(crate) fn new(b: &Batches, speed: &[f64], l: usize, homes: &[Vec<u32>], table: &HomeTable) -> Self {
+        let (groups, width) = (speed.len(), b.width());
         let mut s = Self {
             n: vec![0; b.batches * width],
             load: vec![0.0; b.batches * groups],
@@ -31,7 +30,7 @@ impl LayerTimes {
         for batch in 0..b.batches {
             for (e, on) in homes.iter().enumerate() {
                 let cost = b.cost(batch, l, e, on.len());
-                on.iter().for_each(|&g| s.load[batch * groups + g as usize] += cost / p.speed[g as usize]);
+                on.iter().for_each(|&g| s.load[batch * groups + g as usize] += cost / speed[g as usize]);
             }
             s.busiest(b, groups, batch);
             s.exchange(b, batch);
@@ -71,7 +70,8 @@ enum Was {
 #[derive(Debug)]
 pub(crate) struct State<'a> {
     b: &'a Batches,
-    p: &'a Problem,
+    /// Of each group.
+    speed: &'a [f64],
     /// By layer; those that are not searched are empty.
     layers: Vec<Option<LayerTimes>>,
     journal: Vec<Was>,
@@ -81,14 +81,21 @@ pub(crate) struct State<'a> {
 }
 
 impl<'a> State<'a> {
-    pub(crate) fn new(b: &'a Batches, p: &'a Problem, mine: &[usize], homes: &crate::Homes, table: &Table) -> Self {
-        let of = |l: usize| mine.contains(&l).then(|| LayerTimes::new(b, p, l, &homes[l], table));
-        Self { b, p, layers: (0..p.layers).map(of).collect(), journal: Vec::new(), dirty: Vec::new(), before: 0.0 }
+    pub(crate) fn new(b: &'a Batches, speed: &'a [f64], mine: &[usize], homes: &Homes, table: &HomeTable) -> Self {
+        let of = |l: usize| mine.contains(&l).then(|| LayerTimes::new(b, speed, l, &homes[l], table));
+        Self {
+            b,
+            speed,
+            layers: (0..homes.len()).map(of).collect(),
+            journal: Vec::new(),
+            dirty: Vec::new(),
+            before: 0.0,
+        }
     }
 
     /// Layers that a change of `l` changes.
     fn reach(&self, l: usize) -> std::ops::Range<usize> {
-        let next = self.b.traffic.mode == Mode::TokenFollows && l + 1 < self.p.layers;
+        let next = self.b.traffic.mode == Mode::TokenFollows && l + 1 < self.layers.len();
         l..l + 1 + usize::from(next)
     }
 
@@ -97,36 +104,38 @@ impl<'a> State<'a> {
     }
 
     /// Before a change: the tokens of these experts are taken out of their counters.
-    pub(crate) fn lift(&mut self, l: usize, touched: [Option<u16>; 2], table: &Table) {
+    pub(crate) fn lift(&mut self, l: usize, touched: [Option<u16>; 2], table: &HomeTable) {
         self.journal.clear();
         self.dirty.clear();
         self.before = self.sum(l);
         self.shift(l, touched, table, -1);
     }
 
-    /// After it: they are put back, and what the change costs, the mean over batches.
+    /// After it: they are put back, and what the change costs, the mean over batches. `on` has the experts of each group and
+    /// `homes` the groups of each expert of the layer as they now are.
     pub(crate) fn land(
         &mut self,
         l: usize,
         touched: [Option<u16>; 2],
-        table: &Table,
+        table: &HomeTable,
         groups: [u32; 2],
-        layer: &Layer,
+        on: &[Vec<u16>],
+        homes: &[Vec<u32>],
     ) -> f64 {
         self.shift(l, touched, table, 1);
         if let Some(times) = &mut self.layers[l] {
             for batch in 0..self.b.batches {
                 for &g in &groups {
-                    let at = batch * self.p.groups + g as usize;
+                    let at = batch * self.speed.len() + g as usize;
                     self.journal.push(Was::Load(l as u32, at as u32, times.load[at]));
                     let each = |e: &u16| {
                         let e = usize::from(*e);
-                        self.b.cost(batch, l, e, layer.homes[e].len())
+                        self.b.cost(batch, l, e, homes[e].len())
                     };
-                    times.load[at] = layer.on[g as usize].iter().map(each).sum::<f64>() / self.p.speed[g as usize];
+                    times.load[at] = on[g as usize].iter().map(each).sum::<f64>() / self.speed[g as usize];
                 }
                 self.journal.push(Was::Seconds(l as u32, batch as u32, times.seconds[batch]));
-                times.busiest(self.b, self.p.groups, batch);
+                times.busiest(self.b, self.speed.len(), batch);
             }
         }
         self.dirty.sort_unstable();
@@ -153,7 +162,7 @@ impl<'a> State<'a> {
         }
     }
 
-    fn shift(&mut self, l: usize, touched: [Option<u16>; 2], table: &Table, by: i32) {
+    fn shift(&mut self, l: usize, touched: [Option<u16>; 2], table: &HomeTable, by: i32) {
         let (b, width) = (self.b, self.b.width());
         let rows = &b.traffic.rows;
         let [first, second] = touched;

@@ -1,7 +1,7 @@
 use super::*;
 use crate::method::anneal;
 use crate::traffic::Rows;
-use crate::{Objective, Placement, method};
+use crate::{Objective, Placement, Problem, method};
 
 fn problem(mode: Mode, way: Way) -> Problem {
     // Two layers of eight experts, top-2, on four groups of two nodes: pairs of neighbours are selected together.
@@ -74,6 +74,6 @@ fn a_batch_by_hand() {
     let b = Batches::new(traffic, 16.0, 2, Curve::tokens());
     p.objective = Objective::Time;
     // Sixteen tokens computed; half of them arrive from the other group, and go back.
-    assert_eq!(b.value(&p, &vec![vec![vec![0], vec![1]]]), 16.0 + 8.0 * (1.0 + 3.0));
+    assert_eq!(b.value(&p.speed, &vec![vec![vec![0], vec![1]]]), 16.0 + 8.0 * (1.0 + 3.0));
     assert_eq!((b.batches, b.scale), (4, 1.0));
 }

@@ -1,7 +1,7 @@
 //! Every copy of every row.
 
 use super::rows::positions;
-use super::{Distinct, Mode, Table, Way};
+use super::{Distinct, HomeTable, Mode, Way};
 use crate::Homes;
 use moesim_core::Result;
 use moesim_traces::Trace;
@@ -54,7 +54,7 @@ pub fn copies(
     routes: Routes,
     home: impl Fn(usize) -> u32 + Sync,
 ) -> Result<Copies> {
-    let table = Table::new(homes);
+    let table = HomeTable::new(homes);
     // Sums of integers: whoever adds them.
     let one = |i: usize| {
         trace.check_sequence(i)?;
@@ -74,7 +74,7 @@ pub fn copies(
     range.into_par_iter().map(one).try_reduce(Copies::default, |a, b| Ok(a.add(b)))
 }
 
-fn token(row: &[u16], k: usize, turn: u64, start: u32, table: &Table, routes: Routes) -> Copies {
+fn token(row: &[u16], k: usize, turn: u64, start: u32, table: &HomeTable, routes: Routes) -> Copies {
     let mut sum = Copies::default();
     let node = |g: u32| routes.node_of[g as usize];
     let nodes = routes.node_of.last().map_or(1, |n| n + 1);

@@ -65,7 +65,7 @@ pub struct Traffic {
 
 /// Homes with one lookup for experts that have one.
 #[derive(Clone, Debug)]
-pub(crate) struct Table {
+pub(crate) struct HomeTable {
     experts: usize,
     /// The only home of each (layer, expert), or `SEVERAL`.
     one: Vec<u32>,
@@ -74,7 +74,7 @@ pub(crate) struct Table {
 
 const SEVERAL: u32 = u32::MAX;
 
-impl Table {
+impl HomeTable {
     pub(crate) fn new(homes: &Homes) -> Self {
         let experts = homes.first().map_or(0, Vec::len);
         let one = homes.iter().flatten().map(|on| if on.len() == 1 { on[0] } else { SEVERAL }).collect();
@@ -116,17 +116,17 @@ impl Traffic {
 
     /// Cost of an iteration.
     pub fn cost(&self, homes: &Homes) -> f64 {
-        let table = Table::new(homes);
+        let table = HomeTable::new(homes);
         (0..self.rows.layers).map(|l| self.layer_cost(l, &table)).sum()
     }
 
     /// Cost of a layer.
-    pub(crate) fn layer_cost(&self, layer: usize, table: &Table) -> f64 {
+    pub(crate) fn layer_cost(&self, layer: usize, table: &HomeTable) -> f64 {
         (0..self.rows.tokens()).map(|t| self.token_cost(layer, t, table)).sum::<f64>() * self.scale
     }
 
     /// Cost of one token in a layer, not scaled.
-    pub(crate) fn token_cost(&self, layer: usize, t: usize, table: &Table) -> f64 {
+    pub(crate) fn token_cost(&self, layer: usize, t: usize, table: &HomeTable) -> f64 {
         let (ids, turn) = (self.rows.ids(t, layer), self.rows.turn(t));
         let mut on = Distinct::default();
         for e in table.placed(ids) {
@@ -143,7 +143,7 @@ impl Traffic {
     }
 
     /// Who holds token `t` before `layer`, in the mode in which it follows.
-    pub(crate) fn holder(&self, layer: usize, t: usize, table: &Table) -> u32 {
+    pub(crate) fn holder(&self, layer: usize, t: usize, table: &HomeTable) -> u32 {
         let turn = self.rows.turn(t);
         for l in (0..layer).rev() {
             if let Some(first) = table.placed(self.rows.ids(t, l)).next() {

@@ -1,8 +1,8 @@
 //! Traces of Azure's public data set (Azure/AzurePublicDataset, 2023 and 2024): TIMESTAMP, ContextTokens, GeneratedTokens.
 
 use super::Requests;
+use super::request_table::{Layout, RequestTable, seconds};
 use super::stamps::{Clock, requests};
-use super::table::{Layout, Table, seconds};
 use moesim_core::Result;
 use std::path::Path;
 
@@ -13,7 +13,7 @@ pub(super) fn open(path: &Path, rate_scale: f64) -> Result<Requests> {
         only: Vec::new(),
         failures: false,
     };
-    requests(path, Table::open(path, layout)?, Clock { from_first: true, spread: false, rate_scale })
+    requests(path, RequestTable::open(path, layout)?, Clock { from_first: true, spread: false, rate_scale })
 }
 
 const RULE: &str = "write it as 2023-11-16 18:17:03.9799600, or in seconds since 1970";

@@ -8,8 +8,8 @@
 //! Stamps are whole seconds: see [`super::stamps`] for what shares one. Rows that are left out count among the stamps.
 
 use super::Requests;
+use super::request_table::{Layout, RequestTable, seconds};
 use super::stamps::{Clock, requests};
-use super::table::{Layout, Table, seconds};
 use moesim_core::Result;
 use std::path::Path;
 
@@ -29,7 +29,7 @@ pub(super) fn open(path: &Path, rate_scale: f64, spread: bool, only: &Only) -> R
         only,
         failures: true,
     };
-    let table = Table::open(path, layout)?;
+    let table = RequestTable::open(path, layout)?;
     let failed = table.failed();
     let log = requests(path, table, Clock { from_first: true, spread, rate_scale })?;
     Ok(log.noting(move || match failed.load(std::sync::atomic::Ordering::Relaxed) {

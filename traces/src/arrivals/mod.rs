@@ -10,10 +10,10 @@ mod plain;
 mod real;
 mod renewal;
 mod request;
+mod request_table;
 mod servegen;
 mod sessions;
 mod stamps;
-mod table;
 
 pub use length::{Length, LengthDistribution};
 pub use request::{Blocks, Request, Requests, Turn};

@@ -10,7 +10,7 @@
 //!
 //! `hash_ids` are kept with the request; nothing uses them yet. See [`super::stamps`] for requests that share a stamp.
 
-use super::stamps::{Clock, Row, requests};
+use super::stamps::{Clock, StampedRow, requests};
 use super::{Blocks, Request, Requests, TOKENS, out_of_range, rate_scale_in_range};
 use crate::json;
 use crate::text::{self, Text};
@@ -122,7 +122,7 @@ struct Lines {
 }
 
 impl Lines {
-    fn next(&mut self) -> Result<Option<Row>> {
+    fn next(&mut self) -> Result<Option<StampedRow>> {
         loop {
             self.number += 1;
             self.line.clear();
@@ -143,7 +143,7 @@ impl Lines {
         }
     }
 
-    fn parse(&self) -> Result<Row> {
+    fn parse(&self) -> Result<StampedRow> {
         let unit = if self.form.chats { "s" } else { "ms" };
         let line: Line = serde_json::from_slice(&self.line).map_err(|e| {
             Diag::input(format!("column {}: {}", e.column(), json::words(&e))).cure(format!(
@@ -188,7 +188,7 @@ impl Lines {
         };
         let request = Request { blocks, ..Request::new(0, Picos::ZERO, line.input_length, line.output_length) };
         let wanted = self.form.of_type.is_none() || line.of_type == self.form.of_type;
-        Ok(Row { at, line: self.number, request: wanted.then_some(request) })
+        Ok(StampedRow { at, line: self.number, request: wanted.then_some(request) })
     }
 
     fn picos(&self, timestamp: &Number) -> Result<i128> {

@@ -1,8 +1,8 @@
 //! CSV with arrived_at_s, prompt_tokens, output_tokens.
 
 use super::Requests;
+use super::request_table::{Layout, RequestTable, seconds};
 use super::stamps::{Clock, requests};
-use super::table::{Layout, Table, seconds};
 use moesim_core::Result;
 use std::path::Path;
 
@@ -15,5 +15,5 @@ pub(super) fn open(path: &Path, rate_scale: f64) -> Result<Requests> {
         only: Vec::new(),
         failures: false,
     };
-    requests(path, Table::open(path, layout)?, Clock { from_first: false, spread: false, rate_scale })
+    requests(path, RequestTable::open(path, layout)?, Clock { from_first: false, spread: false, rate_scale })
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A row of a log.
-pub(super) struct Row {
+pub(super) struct StampedRow {
     /// Picoseconds since any fixed moment; never less than that of the row above.
     pub(super) at: i128,
     /// Where it stands.
@@ -54,7 +54,7 @@ struct Moved {
 /// A rate that is out of range.
 pub(super) fn requests(
     path: &Path,
-    rows: impl Iterator<Item = Result<Row>> + Send + 'static,
+    rows: impl Iterator<Item = Result<StampedRow>> + Send + 'static,
     clock: Clock,
 ) -> Result<Requests> {
     rate_scale_in_range(clock.rate_scale)?;
@@ -117,7 +117,7 @@ struct Log<I> {
     /// The time that is 0 in the run, once the first request is known.
     origin: Option<i128>,
     /// The first row of the next stamp.
-    ahead: Option<Row>,
+    ahead: Option<StampedRow>,
     /// The rest of this one.
     ready: VecDeque<Ready>,
     /// Gaps between stamps so far, and how many of each.
@@ -127,8 +127,8 @@ struct Log<I> {
     over: bool,
 }
 
-impl<I: Iterator<Item = Result<Row>>> Log<I> {
-    fn row(&mut self) -> Result<Option<Row>> {
+impl<I: Iterator<Item = Result<StampedRow>>> Log<I> {
+    fn row(&mut self) -> Result<Option<StampedRow>> {
         let Some(row) = self.rows.next().transpose()? else { return Ok(None) };
         if self.origin.is_none() && row.request.is_some() {
             let epoch = row.at > i128::from(Picos::MAX.0);
@@ -227,7 +227,7 @@ fn median(counts: &BTreeMap<i128, u64>) -> Option<i128> {
     Some((at(n.checked_sub(1)? / 2)? + at(n / 2)?) / 2)
 }
 
-impl<I: Iterator<Item = Result<Row>>> Iterator for Log<I> {
+impl<I: Iterator<Item = Result<StampedRow>>> Iterator for Log<I> {
     type Item = Result<Request>;
     fn next(&mut self) -> Option<Self::Item> {
         if self.over {

@@ -17,7 +17,7 @@ const BYTES: u64 = 256 << 20;
 pub(super) struct Coactivation;
 
 #[derive(Deserialize)]
-struct Table {
+struct PopularityTable {
     model: Option<String>,
     n_expert_per_layer: u32,
     k: Option<u32>,
@@ -87,7 +87,7 @@ impl Reader for Coactivation {
         if json.len() as u64 > BYTES {
             return Err(Diag::input("is larger than 256 MiB unpacked").place("size").cure("give one model's table"));
         }
-        let table: Table = serde_json::from_slice(&json).map_err(|e| {
+        let table: PopularityTable = serde_json::from_slice(&json).map_err(|e| {
             json::broken("table of popularity", &e)
                 .cure("write {\"n_expert_per_layer\": 128, \"layers\": [{\"layer\": 0, \"heat\": [...], \"pairs\": [[i, j, count]]}]}")
         })?;

@@ -53,7 +53,7 @@ fn recordings_of_every_mode_have_the_same_counts() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("t.arrow");
     crate::import::import(&golden("sglang_per_token.pt"), None, &Default::default(), &out).unwrap();
-    let c = crate::import::counts(&out).unwrap();
+    let c = read(&out, None).unwrap();
     assert_eq!((c.format, c.counts, c.k), ("trace", recorded(), Some(2)));
     // The map under its other name.
     let renamed = dir.path().join("renamed.pt");

@@ -50,7 +50,7 @@ impl Exporter for Parquet {
         let file = BufWriter::with_capacity(1 << 20, File::create(partial.path()).map_err(io)?);
         let mut writer =
             ArrowWriter::try_new(file, schema.clone(), Some(properties(trace).map_err(failed)?)).map_err(failed)?;
-        let mut table = Table::new(trace);
+        let mut table = PendingRows::new(trace);
         for i in 0..trace.sequences() {
             trace.check_sequence(i)?;
             let s = trace.sequence(i);
@@ -114,7 +114,7 @@ fn properties(trace: &Trace) -> std::result::Result<WriterProperties, ParquetErr
 }
 
 /// Rows to be written.
-struct Table {
+struct PendingRows {
     sequence: Vec<u32>,
     phase: Vec<u8>,
     position: Vec<u32>,
@@ -123,7 +123,7 @@ struct Table {
     weights: Vec<Vec<f32>>,
 }
 
-impl Table {
+impl PendingRows {
     fn new(trace: &Trace) -> Self {
         let weights = if trace.has_weights() { trace.k() } else { 0 };
         Self {

@@ -218,14 +218,6 @@ pub fn load(source: &Path, format: Option<&str>, options: &Options) -> Result<Tr
     Trace::from_sequences(meta, sink.sequences).map_err(|d| d.file(source))
 }
 
-/// How often each expert of each layer was selected, where the source has counts and no rows: see [`crate::counts`].
-///
-/// # Errors
-/// See [`crate::counts::read`].
-pub fn counts(source: &Path) -> Result<crate::counts::ExpertCounts> {
-    crate::counts::read(source, None)
-}
-
 fn no_rows(source: &Path) -> Diag {
     Diag::input("has no rows").file(source).place("end").cure("give a source that has some")
 }

@@ -1,6 +1,8 @@
 //! What a trace is like: expert popularity, imbalance, locality between tokens.
 
 mod gates;
+pub(crate) mod groups;
+pub(crate) mod independent;
 mod labels;
 mod part;
 mod phases;

@@ -2,8 +2,7 @@
 
 use crate::trace::{Sequence, Trace};
 use moesim_core::Result;
-use moesim_core::rng::{below, stream};
-use rand::Rng;
+use moesim_core::rng::{shuffle, stream};
 
 /// Some sequences of a trace, which statistics are taken of.
 #[derive(Clone)]
@@ -21,9 +20,7 @@ impl<'a> Part<'a> {
     pub fn split(trace: &'a Trace, share: f64, seed: u64) -> (Self, Self) {
         let mut all: Vec<u32> = (0..trace.sequences() as u32).collect();
         let mut r = stream(seed, "split", 0);
-        for i in (1..all.len()).rev() {
-            all.swap(i, below(r.next_u64(), i as u64 + 1) as usize);
-        }
+        shuffle(&mut all, &mut r);
         let cut = ((all.len() as f64 * share) as usize).clamp(1, (all.len() - 1).max(1));
         let rest = all.split_off(cut);
         let part = |mut sequences: Vec<u32>| {
@@ -35,7 +32,7 @@ impl<'a> Part<'a> {
     /// Some of its sequences, picked at random, of `limit` ids at most, but at least one of them.
     pub fn some(&self, limit: u64, seed: u64) -> Self {
         let mut all = self.sequences.clone();
-        crate::synth::shuffle(&mut all, &mut stream(seed, "part-some", 0));
+        shuffle(&mut all, &mut stream(seed, "part-some", 0));
         let mut ids = 0;
         let mut fits = |i: &u32| {
             ids += self.trace.rows_of(*i as usize).len() as u64;

@@ -1,8 +1,7 @@
 //! Everything that is said of a trace's routing, and beside it the same of independent draws.
 
 use super::structure::{LayerFigures, Structure};
-use super::{Gates, Labels, Part, Phases, Serving, Topics};
-use crate::synth;
+use super::{Gates, Labels, Part, Phases, Serving, Topics, groups, independent};
 use crate::trace::Trace;
 use moesim_core::Result;
 use serde::Serialize;
@@ -67,7 +66,7 @@ impl Figures {
         let topics = match labels {
             Some(l) => Topics::of(part, &l.of, &l.names, "labels", seed),
             None => {
-                let (of, n) = synth::topics(part, seed);
+                let (of, n) = groups::of(part, seed);
                 let names: Vec<String> = (0..n).map(|t| format!("group {t}")).collect();
                 Topics::of(part, &of, &names, "groups found in the routing itself; no labels were given", seed)
             }
@@ -91,7 +90,7 @@ impl Report {
     pub fn of(trace: &Trace, labels: Option<&Labels>, seed: u64) -> Result<Self> {
         let whole = Part::whole(trace);
         let figures = Figures::of(&whole, labels, seed)?;
-        let (twin, kept) = synth::independent(&whole, INDEPENDENT, seed)?;
+        let (twin, kept) = independent::independent(&whole, INDEPENDENT, seed)?;
         let labels = labels.map(|l| Labels { of: kept.iter().map(|i| l.of[*i]).collect(), names: l.names.clone() });
         let meta = trace.meta();
         Ok(Self {

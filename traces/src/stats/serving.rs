@@ -3,7 +3,7 @@
 
 use super::{Part, SEQUENCES, cells};
 use crate::trace::MISSING;
-use moesim_core::rng::{below, stream};
+use moesim_core::rng::{below, shuffle, stream};
 use rand::Rng;
 use rayon::prelude::*;
 use serde::Serialize;
@@ -42,13 +42,13 @@ pub struct Serving {
 
 /// Shape of a trace.
 #[derive(Clone, Copy)]
-struct Shape {
+struct TraceShape {
     layers: usize,
     k: usize,
     experts: usize,
 }
 
-impl Shape {
+impl TraceShape {
     fn width(self) -> usize {
         self.layers * self.k
     }
@@ -63,7 +63,7 @@ impl Serving {
     /// with `seed`.
     pub fn of(part: &Part, seed: u64) -> Self {
         let trace = part.trace();
-        let s = Shape { layers: trace.layers(), k: trace.k(), experts: trace.experts() };
+        let s = TraceShape { layers: trace.layers(), k: trace.k(), experts: trace.experts() };
         let sequences: Vec<&[u16]> = part.rows().collect();
         let batches: Vec<(f64, f64)> = BATCHES.par_iter().map(|b| batch(&sequences, s, *b, seed)).collect();
         Self {
@@ -78,7 +78,7 @@ impl Serving {
 }
 
 /// (Distinct experts, largest over mean load) of batches of `n` random rows, averaged over batches and layers.
-fn batch(sequences: &[&[u16]], s: Shape, n: usize, seed: u64) -> (f64, f64) {
+fn batch(sequences: &[&[u16]], s: TraceShape, n: usize, seed: u64) -> (f64, f64) {
     let ends: Vec<u64> = sequences
         .iter()
         .scan(0, |sum, rows| {
@@ -113,7 +113,7 @@ fn batch(sequences: &[&[u16]], s: Shape, n: usize, seed: u64) -> (f64, f64) {
 }
 
 /// Distinct experts of `n` consecutive rows of one sequence, averaged over runs and layers.
-fn run(sequences: &[&[u16]], s: Shape, n: usize, seed: u64) -> Option<f64> {
+fn run(sequences: &[&[u16]], s: TraceShape, n: usize, seed: u64) -> Option<f64> {
     let long: Vec<&&[u16]> = sequences.iter().filter(|rows| rows.len() / s.width() >= n).collect();
     if long.is_empty() {
         return None;
@@ -134,9 +134,9 @@ fn run(sequences: &[&[u16]], s: Shape, n: usize, seed: u64) -> Option<f64> {
 }
 
 /// Hit rates by the depth at which an expert lies in a list ordered by last use (Mattson et al. 1970): one pass for all sizes.
-fn lru(sequences: &[&[u16]], s: Shape, seed: u64) -> Vec<f64> {
+fn lru(sequences: &[&[u16]], s: TraceShape, seed: u64) -> Vec<f64> {
     let mut order: Vec<usize> = (0..sequences.len()).collect();
-    crate::synth::shuffle(&mut order, &mut stream(seed, "stats-lru", 0));
+    shuffle(&mut order, &mut stream(seed, "stats-lru", 0));
     let mut left = LOOKUPS;
     order.retain(|&i| {
         let take = left > 0;
@@ -216,7 +216,7 @@ impl Recency {
 }
 
 /// For each lag, the share of a row's experts that the row so many before it has too.
-fn overlaps(sequences: &[&[u16]], s: Shape) -> Vec<Option<f64>> {
+fn overlaps(sequences: &[&[u16]], s: TraceShape) -> Vec<Option<f64>> {
     let same = match s.k {
         1 => same::<1>,
         2 => same::<2>,
@@ -266,7 +266,7 @@ fn same<const K: usize>(now: &[u16], before: &[u16], _: usize) -> (u64, u64) {
 }
 
 /// Distinct devices of a token and layer, for each number of devices.
-fn devices(sequences: &[&[u16]], s: Shape) -> Vec<Option<f64>> {
+fn devices(sequences: &[&[u16]], s: TraceShape) -> Vec<Option<f64>> {
     // All numbers of devices in one word: n of them from bit n - 2 on.
     let device = |e: usize, n: usize| 1u64 << (n - 2 + e * n / s.experts);
     let mut bits: Vec<u64> = (0..s.experts).map(|e| DEVICES.iter().fold(0, |bits, n| bits | device(e, *n))).collect();
@@ -322,7 +322,7 @@ mod tests {
             ids in prop::collection::vec(prop_oneof![0u16..20, Just(MISSING)], 3..90),
         ) {
             let rows = &ids[..ids.len() / 3 * 3];
-            let found = devices(&[rows], Shape { layers: 1, k: 3, experts: 20 });
+            let found = devices(&[rows], TraceShape { layers: 1, k: 3, experts: 20 });
             for (n, found) in DEVICES.into_iter().zip(found) {
                 let distinct = rows.chunks_exact(3).map(|ids| {
                     let on = ids.iter().filter(|e| **e != MISSING).map(|e| usize::from(*e) * n / 20);

@@ -103,7 +103,7 @@ fn serving_figures_by_hand() {
 #[test]
 fn a_batch_of_uniform_draws_activates_what_the_closed_form_says() {
     let uniform = trace(16, 2, 1, (0..40).map(|i| decode(i, (0..256).map(|j| (j % 16) as u16).collect())).collect());
-    let (twin, _) = crate::synth::independent(&Part::whole(&uniform), u64::MAX, 3).unwrap();
+    let (twin, _) = independent::independent(&Part::whole(&uniform), u64::MAX, 3).unwrap();
     let s = Serving::of(&Part::whole(&twin), 1);
     for (n, activated) in BATCHES.into_iter().zip(&s.batch_activated) {
         let miss = (0..n).fold(1.0, |x, _| x * (1.0 - 2.0 / 16.0));

@@ -1,7 +1,7 @@
 //! Do topics have experts of their own?
 
 use super::{Part, cells};
-use moesim_core::rng::stream;
+use moesim_core::rng::{shuffle, stream};
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -46,7 +46,7 @@ impl Topics {
         let group: Vec<Option<usize>> = of.iter().map(|t| sizes.iter().position(|s| s.0 == *t)).collect();
         let counts = count(part, &group, sizes.len());
         let mut dealt = group.clone();
-        crate::synth::shuffle(&mut dealt, &mut stream(seed, "stats-topics", 0));
+        shuffle(&mut dealt, &mut stream(seed, "stats-topics", 0));
         let random = count(part, &dealt, sizes.len());
         let cells = layers * experts;
         let imbalance = |c: &[u32]| {

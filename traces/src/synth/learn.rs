@@ -58,6 +58,32 @@ impl Logs {
     }
 }
 
+/// The log-factors of a layer's tables, and of its blend.
+struct Factors {
+    bias: Logs,
+    next: Logs,
+    pair: Logs,
+    /// Log-weights of the blend and of alpha.
+    blend: Logs,
+}
+
+impl Factors {
+    fn new(layer: &Layer) -> Self {
+        let [bias, next, pair] = [&layer.bias, &layer.next, &layer.pair].map(|table| Logs::new(table.len()));
+        let mut blend = Logs::new(6);
+        let start: Vec<f32> = layer.mix.weights().iter().chain([&layer.alpha]).map(|x| libm::logf(*x)).collect();
+        blend.value.copy_from_slice(&start);
+        Self { bias, next, pair, blend }
+    }
+    /// One step of all of them; the layer follows.
+    fn step(&mut self, shrink: f32, reach: f32, layer: &mut Layer) {
+        self.bias.step(shrink, reach, &mut layer.bias);
+        self.next.step(shrink, reach, &mut layer.next);
+        self.pair.step(shrink, reach, &mut layer.pair);
+        step_blend(&mut self.blend, layer);
+    }
+}
+
 /// Largest log-factor, so that no product of `k` factors of each table leaves what an f32 holds.
 pub(super) fn reach(k: usize) -> f32 {
     (32.0 / k as f32).min(4.0)
@@ -65,16 +91,10 @@ pub(super) fn reach(k: usize) -> f32 {
 
 /// Fits everything of `layer` but its topics, in place.
 pub(super) fn learn(layer: &mut Layer, record: &Record, order: &[usize]) {
-    let experts = layer.bias.len();
     let reach = reach(record.k);
     let total: usize = order.iter().map(|&s| record.sequences[s].1.len() / record.width).sum();
-    let mut bias = Logs::new(experts);
-    let (mut next, mut pair) = (Logs::new(layer.next.len()), Logs::new(layer.pair.len()));
-    // Log-weights of the blend and of alpha.
-    let mut blend = Logs::new(6);
-    let start: Vec<f32> = layer.mix.weights().iter().chain([&layer.alpha]).map(|x| libm::logf(*x)).collect();
-    blend.value.copy_from_slice(&start);
-    let mut s = Scratch::new(experts);
+    let mut factors = Factors::new(layer);
+    let mut s = Scratch::new(layer.bias.len());
     let mut rows = 0;
     for _ in 0..PASSES {
         for &at in order {
@@ -83,15 +103,11 @@ pub(super) fn learn(layer: &mut Layer, record: &Record, order: &[usize]) {
             for row in sequence.chunks_exact(record.width) {
                 let before = if layer.next.is_empty() { &[][..] } else { record.ids(row, record.layer - 1) };
                 s.row(layer, topic, &memory, before, record.ids(row, record.layer));
-                s.gradients(layer, topic, &memory, before, &mut bias, &mut next, &mut pair, &mut blend);
+                s.gradients(layer, topic, &memory, before, &mut factors);
                 memory.push(&s.drawn);
                 rows += 1;
                 if rows % BATCH == 0 {
-                    let shrink = BATCH as f32 / total.max(1) as f32;
-                    bias.step(shrink, reach, &mut layer.bias);
-                    next.step(shrink, reach, &mut layer.next);
-                    pair.step(shrink, reach, &mut layer.pair);
-                    step_blend(&mut blend, layer);
+                    factors.step(BATCH as f32 / total.max(1) as f32, reach, layer);
                 }
             }
         }
@@ -164,19 +180,9 @@ impl Scratch {
         }
     }
 
-    // Each is a part of the model with a gradient of its own; a struct of them would be made for this one call.
-    #[allow(clippy::too_many_arguments)]
-    fn gradients(
-        &self,
-        layer: &Layer,
-        topic: usize,
-        memory: &Memory,
-        before: &[u16],
-        bias: &mut Logs,
-        next: &mut Logs,
-        pair: &mut Logs,
-        blend: &mut Logs,
-    ) {
+    /// Adds the gradients of the row to those of the factors.
+    fn gradients(&self, layer: &Layer, topic: usize, memory: &Memory, before: &[u16], to: &mut Factors) {
+        let Factors { bias, next, pair, blend } = to;
         let experts = self.mix.len();
         let add = |to: &mut [f32], from: &[f32]| to.iter_mut().zip(from).for_each(|(t, f)| *t += f);
         add(&mut bias.gradient, &self.slope);

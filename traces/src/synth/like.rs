@@ -1,7 +1,8 @@
 //! Traces like a recorded one, and how like it they are.
 
+use super::Router;
 use super::settle::Target;
-use super::{Router, independent};
+use crate::stats::independent::independent;
 use crate::stats::{BATCHES, DEVICES, EIGHTHS, LAGS, LayerFigures, Part, Phases, Serving, structure};
 use crate::trace::{OwnedSequence, Trace};
 use moesim_core::rng::{below, stream};
@@ -19,7 +20,7 @@ const PROMPTS: usize = 256;
 
 /// One figure of each of four sets of rows.
 #[derive(Clone, Debug, Serialize)]
-pub struct Row {
+pub struct ComparedStatistic {
     /// What is measured.
     pub statistic: &'static str,
     /// At which size, in the statistic's own unit; `None` where it has none.
@@ -42,7 +43,7 @@ pub struct Comparison {
     /// Of those held out, how many are compared, picked at random: as many as have 2^26 selections, at least one.
     pub compared: usize,
     /// The figures.
-    pub rows: Vec<Row>,
+    pub rows: Vec<ComparedStatistic>,
     /// Prompt against output: held out and synthetic; `None` where the trace has no prompt rows.
     pub phases: Option<[Phases; 2]>,
     /// Prompt against output of synthetic sequences where the trace has no prompt rows but they were asked for: as alike as
@@ -115,14 +116,14 @@ fn lengths(part: &Part) -> Vec<(u32, u32)> {
 }
 
 /// The figures of (held out, fitted, synthetic, independent) rows. What a layer says of the next is learnt from `fitted`.
-fn compare(parts: [&Part; 4], fitted: &Part, seed: u64) -> Vec<Row> {
+fn compare(parts: [&Part; 4], fitted: &Part, seed: u64) -> Vec<ComparedStatistic> {
     let mut rows = Vec::new();
     let serving = parts.map(|p| Serving::of(p, seed));
     let mut add = |statistic, sizes: &[usize], figure: &dyn Fn(&Serving) -> Vec<Option<f64>>| {
         let [h, f, s, i] = [0, 1, 2, 3].map(|p| figure(&serving[p]));
         for (at, size) in sizes.iter().enumerate() {
             if let (Some(held_out), Some(fitted), Some(synthetic), Some(independent)) = (h[at], f[at], s[at], i[at]) {
-                rows.push(Row { statistic, size: Some(*size), held_out, fitted, synthetic, independent });
+                rows.push(ComparedStatistic { statistic, size: Some(*size), held_out, fitted, synthetic, independent });
             }
         }
     };
@@ -139,7 +140,7 @@ fn compare(parts: [&Part; 4], fitted: &Part, seed: u64) -> Vec<Row> {
         let [a, b, c, d] = parts.map(overlap);
         if let (Some(held_out), Some(fitted), Some(synthetic), Some(independent)) = (a, b, c, d) {
             let statistic = "next layer's experts foretold by this layer's";
-            rows.push(Row { statistic, size: None, held_out, fitted, synthetic, independent });
+            rows.push(ComparedStatistic { statistic, size: None, held_out, fitted, synthetic, independent });
         }
         let figures = [h, f, s, i].map(|t| t.figures());
         let mut add = |statistic, figure: &dyn Fn(&LayerFigures) -> Option<f64>| {
@@ -149,7 +150,7 @@ fn compare(parts: [&Part; 4], fitted: &Part, seed: u64) -> Vec<Row> {
             };
             let [a, b, c, d] = [0, 1, 2, 3].map(|p| mean(&figures[p]));
             if let (Some(held_out), Some(fitted), Some(synthetic), Some(independent)) = (a, b, c, d) {
-                rows.push(Row { statistic, size: None, held_out, fitted, synthetic, independent });
+                rows.push(ComparedStatistic { statistic, size: None, held_out, fitted, synthetic, independent });
             }
         };
         add("likeliest fifth of next layer's experts", &|l| l.next_layer_mass);

@@ -6,12 +6,10 @@
 //! * [`synthesize`], [`write`]: traces in memory and on disk, the same bytes for a seed on any number of threads.
 //! * [`Like`]: a trace fitted on 70 % of its sequences and compared with the rest.
 //! * [`uniform`]: draws without any structure at all.
-//! * `independent`: draws without any structure but popularity, to compare with.
 //!
 //! Not modelled: gate weights, rows of fewer than k experts.
 
 mod fit;
-mod independent;
 mod keep;
 mod learn;
 mod like;
@@ -19,16 +17,14 @@ mod popular;
 mod prompts;
 mod router;
 mod settle;
-mod topics;
 mod train;
 mod transfer;
 mod uniform;
 mod write;
 
 pub use fit::{Fit, LayerFit, fitted};
-pub(crate) use independent::independent;
 pub use keep::synthesize_with;
-pub use like::{Comparison, Like, Row};
+pub use like::{ComparedStatistic, Comparison, Like};
 pub use popular::{PhaseFit, PopularFit};
 pub use prompts::PUBLISHED;
 pub use uniform::{GroupLimit, uniform};
@@ -36,11 +32,9 @@ pub use write::write;
 
 use crate::import::Phase;
 use crate::model::Model;
-use crate::stats::Part;
 use crate::trace::{Meta, OwnedSequence, Trace};
-use moesim_core::rng::{Stream, below, stream};
+use moesim_core::rng::stream;
 use moesim_core::{Diag, Result};
-use rand::Rng;
 use rayon::prelude::*;
 
 /// Raised whenever the same arguments draw other bytes than before: what was drawn and kept is then drawn anew.
@@ -104,13 +98,6 @@ impl Router {
         };
         shapes.par_iter().map(draw).collect()
     }
-}
-
-/// The topics of a checked part's sequences, and how many there are.
-pub(crate) fn topics(part: &Part, seed: u64) -> (Vec<usize>, usize) {
-    let trace = part.trace();
-    let rows: Vec<&[u16]> = part.all_rows().collect();
-    topics::find(&rows, (trace.layers(), trace.k(), trace.experts()), seed)
 }
 
 /// What to synthesise.
@@ -191,12 +178,6 @@ pub fn synthesize(spec: &SynthSpec, seed: u64) -> Result<Trace> {
     let fit = fitted()?;
     spec.check(&spec.meta(&fit, seed))?;
     synthesize_with(&Router::drawn(&fit, spec, seed), &fit, spec, seed)
-}
-
-pub(crate) fn shuffle<T>(list: &mut [T], r: &mut Stream) {
-    for i in (1..list.len()).rev() {
-        list.swap(i, below(r.next_u64(), i as u64 + 1) as usize);
-    }
 }
 
 #[cfg(test)]

@@ -4,10 +4,10 @@
 use super::learn::reach;
 use super::settle::{Mean, Target, gain, other, part as toward, step};
 use super::transfer::targets;
-use super::{Fit, Router, SynthSpec, independent};
+use super::{Fit, Router, SynthSpec};
 use crate::counts::ExpertCounts;
 use crate::import::Phase;
-use crate::stats::{Part, Structure, spearman};
+use crate::stats::{Part, Structure, independent, spearman};
 use crate::trace::{OwnedSequence, Trace};
 use moesim_core::{Diag, Result};
 use serde::Serialize;

@@ -68,7 +68,7 @@ pub(super) fn floor(popularity: &[f64], k: usize) -> f64 {
 }
 
 /// A sequence to settle with: its topic, prompt rows and output rows.
-pub(super) type Shape = (usize, (usize, usize));
+pub(super) type SequenceShape = (usize, (usize, usize));
 
 /// Rounds of settling, and how many of them, the last, the router becomes the [`Mean`] of; 0: it stays as the last left it.
 #[derive(Clone, Copy)]
@@ -82,7 +82,7 @@ pub(super) struct Rounds {
 pub(super) fn settle(
     router: &mut Router,
     (targets, prompts): (&[Target], Option<&[Vec<f64>]>),
-    shapes: &[Shape],
+    shapes: &[SequenceShape],
     rounds: Rounds,
     seed: u64,
 ) {
@@ -137,7 +137,7 @@ impl Mean {
 
 impl Router {
     /// Sequences of these shapes, in the order of drawing.
-    pub(super) fn draw(&self, shapes: &[Shape], seed: u64) -> Vec<Vec<u16>> {
+    pub(super) fn draw(&self, shapes: &[SequenceShape], seed: u64) -> Vec<Vec<u16>> {
         shapes.par_iter().enumerate().map(|(i, s)| self.walk(s.0, seed, i as u64, s.1)).collect()
     }
 }

@@ -1,5 +1,7 @@
 use super::*;
-use crate::stats::{Phases, Serving, Statistics};
+use crate::stats::{Part, Phases, Serving, Statistics};
+use moesim_core::rng::{below, shuffle};
+use rand::Rng;
 use std::path::Path;
 
 fn spec(layers: u32, experts: u32, k: u32, sequences: u32, decode_rows: u32) -> SynthSpec {
@@ -184,7 +186,7 @@ fn what_is_planted_is_found_again() {
     assert!(comparison.drawn_phases.as_ref().unwrap().sequence_rank_correlation > 0.8);
     let row =
         |name: &str, size| comparison.rows.iter().find(|r| r.statistic.starts_with(name) && r.size == size).unwrap();
-    let close = |r: &Row, part: f64| {
+    let close = |r: &ComparedStatistic, part: f64| {
         assert!((r.synthetic / r.held_out - 1.0).abs() < part, "{r:?}");
         assert!((r.independent / r.held_out - 1.0).abs() > 2.0 * part, "{r:?}");
     };

@@ -1,15 +1,15 @@
 //! Fitting the whole model to a part of a trace.
 
+use super::Router;
 use super::learn::{Record, learn};
 use super::prompts::ratios;
 use super::router::{Layer, Mix};
-use super::settle::{Rounds, Shape, Target, settle};
+use super::settle::{Rounds, SequenceShape, Target, settle};
 use super::transfer::TABLES;
-use super::{Router, topics};
-use crate::stats::Part;
+use crate::stats::{Part, groups};
 use crate::trace::MISSING;
 use moesim_core::Result;
-use moesim_core::rng::stream;
+use moesim_core::rng::{shuffle, stream};
 use rand::Rng;
 use rayon::prelude::*;
 
@@ -29,12 +29,12 @@ impl Router {
         let trace = part.trace();
         let (layers, k, experts, width) = (trace.layers(), trace.k(), trace.experts(), trace.width());
         let all: Vec<&[u16]> = part.all_rows().collect();
-        let (of, topics) = topics::find(&all, (layers, k, experts), seed);
+        let (of, topics) = groups::find(&all, (layers, k, experts), seed);
         let sequences: Vec<(usize, &[u16])> = of.iter().copied().zip(all.iter().copied()).collect();
         let paired = (layers * experts * experts) as u64 <= TABLES;
         // A random order, so that a prefix of it is a fair sample.
         let mut order: Vec<usize> = (0..sequences.len()).collect();
-        super::shuffle(&mut order, &mut stream(seed, "synth-order", 0));
+        shuffle(&mut order, &mut stream(seed, "synth-order", 0));
         let row = (width * experts * if paired { 4 * k + 8 } else { 8 }) as u64;
         let mut left = (WORK / row.max(1)).max(1000);
         order.retain(|&s| {
@@ -74,7 +74,7 @@ impl Router {
             let (topic, rows) = sequences[*s];
             (topic, (prompts[*s], rows.len() / width - prompts[*s]))
         };
-        let shapes: Vec<Shape> = order.iter().map(shape).collect();
+        let shapes: Vec<SequenceShape> = order.iter().map(shape).collect();
         let recorded: Vec<(&[u16], usize)> = all.iter().copied().zip(prompts.iter().copied()).collect();
         let both = part.sequences().any(|s| !s.prefill.is_empty()) && part.sequences().any(|s| !s.decode.is_empty());
         let recorded = both.then(|| ratios(&recorded, (router.layers.len(), k, experts)));

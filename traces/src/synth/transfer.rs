@@ -2,9 +2,9 @@
 
 use super::learn::reach;
 use super::router::{Layer, Mix};
-use super::settle::{Rounds, Shape, Target, floor, settle};
-use super::{Fit, LayerFit, Router, SynthSpec, shuffle};
-use moesim_core::rng::{Stream, below, stream};
+use super::settle::{Rounds, SequenceShape, Target, floor, settle};
+use super::{Fit, LayerFit, Router, SynthSpec};
+use moesim_core::rng::{Stream, below, shuffle, stream};
 use rand::Rng;
 
 /// Selections drawn in a round of settling: so many, if that is enough for [`SEQUENCES`] sequences.
@@ -105,7 +105,7 @@ impl Router {
     }
 
     /// Outputs of so many selections in all, for settling.
-    pub(super) fn shapes(&self, selections: usize) -> Vec<Shape> {
+    pub(super) fn shapes(&self, selections: usize) -> Vec<SequenceShape> {
         let each = self.layers.len() * self.k * ROWS;
         let sequences = (selections / each).max(SEQUENCES.min(MOST / each)).clamp(4, 4096);
         (0..sequences).map(|i| (i % self.shares.len(), (0, ROWS))).collect()

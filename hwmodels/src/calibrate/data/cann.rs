@@ -1,7 +1,7 @@
 //! CANN's fused dispatch and combine, as published tables give them.
 
 use super::nccl::LinksOf;
-use super::{Group, Label, Table, group};
+use super::{Group, Label, MeasurementTable, group};
 use crate::form::FusedExchangeRow;
 use moesim_core::Result;
 
@@ -10,7 +10,7 @@ use moesim_core::Result;
 ///
 /// # Errors
 /// A column that is lacking, a field that is no sensible number, an operation that is not known.
-pub fn read(table: &Table, links: LinksOf) -> Result<Vec<Group<FusedExchangeRow>>> {
+pub fn read(table: &MeasurementTable, links: LinksOf) -> Result<Vec<Group<FusedExchangeRow>>> {
     let c = |name: &str| table.column(name);
     let (device, op, count) = (c("device")?, c("op_name")?, c("num_devices")?);
     let (tokens, top_k, message, latency) = (c("num_token")?, c("num_topk")?, c("message_bytes")?, c("latency_us")?);

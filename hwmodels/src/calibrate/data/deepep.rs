@@ -1,7 +1,7 @@
 //! DeepEP's dispatch and combine with aiconfigurator's columns, for low latency and for throughput.
 
 use super::nccl::LinksOf;
-use super::{Group, Label, Table, group};
+use super::{Group, Label, MeasurementTable, group};
 use crate::form::{Exchange, ExchangeOp, LowLatencyRow, NormalRow};
 use moesim_core::Result;
 
@@ -24,7 +24,7 @@ struct Columns {
 }
 
 impl Columns {
-    fn of(table: &Table) -> Result<Self> {
+    fn of(table: &MeasurementTable) -> Result<Self> {
         let c = |name: &str| table.column(name);
         Ok(Self {
             device: c("device")?,
@@ -37,7 +37,7 @@ impl Columns {
         })
     }
 
-    fn exchange(&self, table: &Table, row: usize, links: LinksOf) -> Result<Exchange> {
+    fn exchange(&self, table: &MeasurementTable, row: usize, links: LinksOf) -> Result<Exchange> {
         let whole = |column, most| table.whole(row, column, [1, most]);
         let (nodes, experts) = (whole(self.nodes, 1 << 10)?, whole(self.experts, 1 << 14)?);
         let top_k = whole(self.top_k, 256)?;
@@ -63,7 +63,7 @@ impl Columns {
     /// Adds a row: folds of leave-out and cells are numbers of nodes, sizes are tokens a device.
     fn push<R: Clone>(
         &self,
-        table: &Table,
+        table: &MeasurementTable,
         (row, out): (usize, &mut Vec<Group<R>>),
         (family, one): (&str, R),
         x: &Exchange,
@@ -80,7 +80,7 @@ impl Columns {
 ///
 /// # Errors
 /// A column that is lacking, a field that is no sensible number.
-pub fn read_low_latency(table: &Table, links: LinksOf) -> Result<Vec<Group<LowLatencyRow>>> {
+pub fn read_low_latency(table: &MeasurementTable, links: LinksOf) -> Result<Vec<Group<LowLatencyRow>>> {
     let columns = Columns::of(table)?;
     let mut times = [0; 2];
     for (at, (name, _)) in times.iter_mut().zip(OPS) {
@@ -114,7 +114,7 @@ pub enum Part {
 ///
 /// # Errors
 /// A column that is lacking, a field that is no sensible number.
-pub fn read_normal(table: &Table, part: Part, links: LinksOf) -> Result<Vec<Group<NormalRow>>> {
+pub fn read_normal(table: &MeasurementTable, part: Part, links: LinksOf) -> Result<Vec<Group<NormalRow>>> {
     let columns = Columns::of(table)?;
     let mut own = [[0; 3]; 2];
     for (at, (name, _)) in own.iter_mut().zip(OPS) {

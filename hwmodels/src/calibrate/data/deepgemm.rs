@@ -1,7 +1,7 @@
 //! GEMMs as rates: the table of DeepGEMM's first README, and what is written like it.
 
 use super::moe::{PeaksOf, widths};
-use super::{Group, Label, Table, group};
+use super::{Group, Label, MeasurementTable, group};
 use crate::form::{GemmKernel, GemmLoad, GemmRow};
 use moesim_core::Result;
 
@@ -10,7 +10,7 @@ use moesim_core::Result;
 ///
 /// # Errors
 /// A column that is lacking, a field that is no sensible number, a kind or precision that is not known.
-pub fn read(table: &Table, device: &str, kernel: GemmKernel, peaks: PeaksOf) -> Result<Vec<Group<GemmRow>>> {
+pub fn read(table: &MeasurementTable, device: &str, kernel: GemmKernel, peaks: PeaksOf) -> Result<Vec<Group<GemmRow>>> {
     const KINDS: [&str; 3] = ["dense", "grouped_contiguous", "grouped_masked"];
     let [kind, groups, m, n, k, tflops] = {
         let c = ["kind", "groups", "m_per_group", "n", "k", "tflops"];

@@ -1,7 +1,7 @@
 //! InferSim's tables of attention. The file's name says the kernel and the heads, or its folders the kernel.
 
 use super::moe::PeaksOf;
-use super::{Group, Label, Table, group, infersim};
+use super::{Group, Label, MeasurementTable, group, infersim};
 use crate::form::{AttentionClass, AttentionHeads, AttentionKernel, AttentionRow};
 use moesim_core::{Diag, Result};
 use std::path::Path;
@@ -50,7 +50,7 @@ pub fn is_named(path: &Path) -> bool {
 }
 
 /// What the name of a file says: family, kind, numbers and how they are written.
-fn named(table: &Table) -> Result<(&'static str, Kind, Vec<u64>, String)> {
+fn named(table: &MeasurementTable) -> Result<(&'static str, Kind, Vec<u64>, String)> {
     let stem = name(table.path());
     let wrong = || {
         Diag::input("neither its name nor its folders say the kernel and its heads").file(table.path()).cure(
@@ -78,7 +78,7 @@ fn named(table: &Table) -> Result<(&'static str, Kind, Vec<u64>, String)> {
 ///
 /// # Errors
 /// A name that says no kernel, a column that is lacking, a field that is no sensible number, a type that is not known.
-pub fn read(table: &Table, device: &str, peaks: PeaksOf) -> Result<Vec<Group<AttentionRow>>> {
+pub fn read(table: &MeasurementTable, device: &str, peaks: PeaksOf) -> Result<Vec<Group<AttentionRow>>> {
     let (family, kind, numbers, cell) = named(table)?;
     let float = |i: usize| numbers[i] as f64;
     let column = |name: &str| table.column(name);

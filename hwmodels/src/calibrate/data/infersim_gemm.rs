@@ -1,7 +1,7 @@
 //! InferSim's tables of FP8 GEMMs, dense and grouped.
 
 use super::moe::PeaksOf;
-use super::{Group, Label, Table, group};
+use super::{Group, Label, MeasurementTable, group};
 use crate::form::{GemmKernel, GemmLoad, GemmRow};
 use moesim_core::Result;
 
@@ -14,7 +14,7 @@ const ELEMENT_BYTES: [f64; 3] = [1.0, 1.0, 2.0];
 ///
 /// # Errors
 /// A column that is lacking, a field that is no sensible number, a grouped GEMM without rows.
-pub fn read(table: &Table, device: &str, peaks: PeaksOf) -> Result<Vec<Group<GemmRow>>> {
+pub fn read(table: &MeasurementTable, device: &str, peaks: PeaksOf) -> Result<Vec<Group<GemmRow>>> {
     if table.find("num_local_experts").is_some() { grouped(table, device, peaks) } else { dense(table, device, peaks) }
 }
 
@@ -24,7 +24,7 @@ fn push(out: &mut Vec<Group<GemmRow>>, device: &str, family: &str, row: GemmRow,
     group(out, device, family, PRECISION).push(row, seconds, &label);
 }
 
-fn dense(table: &Table, device: &str, peaks: PeaksOf) -> Result<Vec<Group<GemmRow>>> {
+fn dense(table: &MeasurementTable, device: &str, peaks: PeaksOf) -> Result<Vec<Group<GemmRow>>> {
     let (m, k, n) = (table.column("m")?, table.column("k")?, table.column("n")?);
     let (latency, peaks) = (table.column("latency_us")?, peaks(device, PRECISION)?);
     let mut out = Vec::new();
@@ -51,7 +51,7 @@ fn dense(table: &Table, device: &str, peaks: PeaksOf) -> Result<Vec<Group<GemmRo
 /// 1.3, which the tokens that its mfu implies say too (a nominal 1 leaves half of the experts without rows). The rows here
 /// are the quantiles of that draw: of the nominal number in decode with eight groups or more, else, where chance weighs more,
 /// of the tokens that the mfu implies, which is a fraction of the device's peak.
-fn grouped(table: &Table, device: &str, peaks: PeaksOf) -> Result<Vec<Group<GemmRow>>> {
+fn grouped(table: &MeasurementTable, device: &str, peaks: PeaksOf) -> Result<Vec<Group<GemmRow>>> {
     let c = |name: &str| table.column(name);
     let (experts, hidden, width) = (c("num_local_experts")?, c("hidden_size")?, c("intermediate_size")?);
     let (nominal, decode) = (c("tokens_per_expert")?, table.find("batch_size_per_gpu").is_some());

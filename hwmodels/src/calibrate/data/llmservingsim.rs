@@ -1,7 +1,7 @@
 //! LLMServingSim's tables of a layer's times under vLLM: dense GEMMs, experts, and what streams.
 
 use super::moe::{PeaksOf, widths};
-use super::{Group, Label, Table, group};
+use super::{Group, Label, MeasurementTable, group};
 use crate::form::{GemmKernel, GemmLoad, GemmRow, StreamRow};
 use moesim_core::{Diag, Result};
 
@@ -39,7 +39,7 @@ pub struct Layers {
 ///
 /// # Errors
 /// No column of layers, a layer that is not known.
-pub fn layers(table: &Table) -> Result<Layers> {
+pub fn layers(table: &MeasurementTable) -> Result<Layers> {
     let layer = table.column("layer")?;
     let mut found = Layers { gemms: false, streams: false };
     for row in 0..table.rows() {
@@ -61,11 +61,11 @@ fn element_bytes(served: &Served) -> Result<[f64; 3]> {
 }
 
 /// Reads `dense` or `per_sequence` tables. Weights may lie in L2 since the call before: the form is
-/// [`crate::form::Gemm`] with `warm`. Folds of leave-out and cells are layers. Streaming layers are passed over.
+/// [`crate::form::GemmForm`] with `warm`. Folds of leave-out and cells are layers. Streaming layers are passed over.
 ///
 /// # Errors
 /// A column that is lacking, a field that is no sensible number, a layer that is not known, no GEMM at all.
-pub fn read_dense(table: &Table, served: &Served, peaks: PeaksOf) -> Result<Vec<Group<GemmRow>>> {
+pub fn read_dense(table: &MeasurementTable, served: &Served, peaks: PeaksOf) -> Result<Vec<Group<GemmRow>>> {
     let (layer, time) = (table.column("layer")?, table.column("time_us")?);
     let rows = table.find("sequences").map_or_else(|| table.column("tokens"), Ok)?;
     let (element_bytes, peaks) = (element_bytes(served)?, peaks(served.device, served.precision)?);
@@ -93,7 +93,7 @@ pub fn read_dense(table: &Table, served: &Served, peaks: PeaksOf) -> Result<Vec<
     Ok(out)
 }
 
-fn unknown(table: &Table, row: usize, layer: usize) -> Diag {
+fn unknown(table: &MeasurementTable, row: usize, layer: usize) -> Diag {
     let problem = format!("{:?} is not a layer that is known", table.text(row, layer));
     let known = [GEMMS.join(", "), STREAMING.join(", ")].join(", ");
     table.wrong(row, layer, problem).cure(format!("write one of {known}, or leave it out"))
@@ -105,7 +105,7 @@ fn unknown(table: &Table, row: usize, layer: usize) -> Diag {
 ///
 /// # Errors
 /// A column that is lacking, a field that is no sensible number, a layer that is not known, no streaming layer at all.
-pub fn read_streams(table: &Table, served: &Served, peaks: PeaksOf) -> Result<Vec<Group<StreamRow>>> {
+pub fn read_streams(table: &MeasurementTable, served: &Served, peaks: PeaksOf) -> Result<Vec<Group<StreamRow>>> {
     let (layer, time, rows) = (table.column("layer")?, table.column("time_us")?, table.column("tokens")?);
     let ([element, ..], peaks) = (element_bytes(served)?, peaks(served.device, served.precision)?);
     let [heads, kv_heads, width] = served.heads;
@@ -137,7 +137,7 @@ pub fn read_streams(table: &Table, served: &Served, peaks: PeaksOf) -> Result<Ve
 ///
 /// # Errors
 /// A column that is lacking, a field that is no sensible number, more experts than selections.
-pub fn read_moe(table: &Table, served: &Served, peaks: PeaksOf) -> Result<Vec<Group<[GemmRow; 2]>>> {
+pub fn read_moe(table: &MeasurementTable, served: &Served, peaks: PeaksOf) -> Result<Vec<Group<[GemmRow; 2]>>> {
     let (tokens, active, time) =
         (table.column("tokens")?, table.column("activated_experts")?, table.column("time_us")?);
     let (element_bytes, peaks) = (element_bytes(served)?, peaks(served.device, served.precision)?);

@@ -2,7 +2,7 @@
 
 use super::llmservingsim::Served;
 use super::moe::PeaksOf;
-use super::{Group, Label, Table, group};
+use super::{Group, Label, MeasurementTable, group};
 use crate::form::{AttentionClass, AttentionHeads, AttentionKernel, AttentionRow};
 use moesim_core::Result;
 
@@ -13,7 +13,7 @@ use moesim_core::Result;
 ///
 /// # Errors
 /// A column that is lacking, a field that is no sensible number, a batch without tokens.
-pub fn read(table: &Table, served: &Served, peaks: PeaksOf) -> Result<Vec<Group<AttentionRow>>> {
+pub fn read(table: &MeasurementTable, served: &Served, peaks: PeaksOf) -> Result<Vec<Group<AttentionRow>>> {
     let [chunk, prefix] = [table.column("prefill_chunk")?, table.column("kv_prefill")?];
     let [decoding, keys] = [table.column("n_decode")?, table.column("kv_decode")?];
     let time = table.column("time_us")?;

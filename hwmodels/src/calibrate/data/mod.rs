@@ -12,15 +12,15 @@ pub mod infersim_attention;
 pub mod infersim_gemm;
 pub mod llmservingsim;
 pub mod llmservingsim_attention;
+mod measurement_table;
 pub mod moe;
 pub mod nccl;
 mod outlier;
 pub mod own;
-mod table;
 
+pub use measurement_table::MeasurementTable;
 pub use moe::{read as read_moe, tiling};
 pub use outlier::drop_outliers;
-pub use table::Table;
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,6 @@
 //! Fused-MoE tables with aiconfigurator's columns.
 
-use super::{Group, Label, Table, group};
+use super::{Group, Label, MeasurementTable, group};
 use crate::calibrate::load::{Global, Power};
 use crate::form::{MoeLoad, MoeRow, MoeShape, Peaks, Tiling};
 use moesim_core::Result;
@@ -145,7 +145,7 @@ fn power(distribution: &str) -> std::result::Result<Option<Power>, ()> {
 ///
 /// # Errors
 /// A column that is lacking, a field that is no sensible number, a distribution or precision that is not known.
-pub fn read(table: &Table, peaks: PeaksOf) -> Result<Vec<Group<MoeRow>>> {
+pub fn read(table: &MeasurementTable, peaks: PeaksOf) -> Result<Vec<Group<MoeRow>>> {
     let c = |name: &str| table.column(name);
     let (device, family, version) = (c("device")?, c("kernel_source")?, table.find("version"));
     let (precision, tokens, hidden, inter) = (c("moe_dtype")?, c("num_tokens")?, c("hidden_size")?, c("inter_size")?);

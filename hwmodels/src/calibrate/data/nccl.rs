@@ -1,6 +1,6 @@
 //! NCCL's collectives with aiconfigurator's columns.
 
-use super::{Group, Label, Table, group};
+use super::{Group, Label, MeasurementTable, group};
 use crate::form::{CollectiveOp, CollectiveRow, LinkPeaks};
 use moesim_core::Result;
 
@@ -13,7 +13,7 @@ pub type LinksOf<'a> = &'a dyn Fn(&str) -> Result<LinkPeaks>;
 ///
 /// # Errors
 /// A column that is lacking, a field that is no sensible number, an operation or type that is not known.
-pub fn read(table: &Table, links: LinksOf) -> Result<Vec<Group<CollectiveRow>>> {
+pub fn read(table: &MeasurementTable, links: LinksOf) -> Result<Vec<Group<CollectiveRow>>> {
     let c = |name: &str| table.column(name);
     let (device, op, dtype) = (c("device")?, c("op_name")?, c("nccl_dtype")?);
     let (count, elements, latency) = (c("num_gpus")?, c("message_size")?, c("latency")?);

@@ -1,7 +1,7 @@
 //! Tables that `moesim calibrate measure` writes: layers of experts, dense products and norms of one device.
 
 use super::moe::{PeaksOf, widths};
-use super::{Group, Label, Table, group};
+use super::{Group, Label, MeasurementTable, group};
 use crate::form::{GemmKernel, GemmLoad, GemmRow, MoeLoad, MoeRow, MoeShape, StreamRow, StreamedLoad, StreamedRow};
 use crate::kernel::cpu;
 use crate::measure::sample::QUIET;
@@ -44,7 +44,7 @@ const LIMITS: [&str; 9] = [
 ///
 /// # Errors
 /// A column that is lacking, a field that is no sensible number, a kind of work that is not known, or nothing to fit.
-pub fn read(table: &Table, peaks: PeaksOf) -> Result<Own> {
+pub fn read(table: &MeasurementTable, peaks: PeaksOf) -> Result<Own> {
     let c = |name: &str| table.column(name);
     let (what, device, family, precision) = (c("what")?, c("device")?, c("kernel_source")?, c("precision")?);
     let (latency, version) = (c("latency_us")?, c("version")?);
@@ -176,7 +176,7 @@ mod tests {
         let path = dir.path().join("m.csv");
         std::fs::write(&path, format!("{HEAD}\n{}\n", rows.join("\n"))).unwrap();
         let peaks = Peaks { flop_per_s: 1e11, bytes_per_s: 1e10, units: 2.0, l2_bytes: 1e6 };
-        read(&Table::read(&path, &[]).unwrap(), &|_: &str, _: &str| Ok(peaks))
+        read(&MeasurementTable::read(&path, &[]).unwrap(), &|_: &str, _: &str| Ok(peaks))
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use super::llmservingsim::Served;
 use super::*;
 use crate::form::{
-    Attention, Collective, Form, Gemm, GemmKernel, GemmPair, LinkPeaks, LowLatency, Normal, Peaks, Stream,
+    AttentionForm, CollectiveForm, Form, GemmForm, GemmKernel, GemmPairForm, LinkPeaks, LowLatencyForm, NormalForm,
+    Peaks, StreamForm,
 };
 use moesim_core::{Diag, Result};
 use std::path::Path;
@@ -24,21 +25,21 @@ fn peaks(_: &str, _: &str) -> Result<Peaks> {
 }
 
 /// Reads `text` as a file of this name.
-fn table(name: &str, text: &str) -> Table {
+fn table(name: &str, text: &str) -> MeasurementTable {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(name);
     std::fs::write(&path, text).unwrap();
-    Table::read(&path, &[]).unwrap()
+    MeasurementTable::read(&path, &[]).unwrap()
 }
 
 /// A table of the public data sets, if they are here.
-fn real(name: &str) -> Option<Table> {
+fn real(name: &str) -> Option<MeasurementTable> {
     let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data/kernels")).join(name);
     if !path.exists() {
         println!("skipped: {} is not here", path.display());
         return None;
     }
-    Some(Table::read(&path, &[]).unwrap())
+    Some(MeasurementTable::read(&path, &[]).unwrap())
 }
 
 /// The message names the place, says `what` in problem or cure, and has a cure.
@@ -120,7 +121,7 @@ fn folders_of_infersim() {
         std::fs::create_dir_all(&folder).unwrap();
         let path = folder.join(name);
         std::fs::write(&path, text).unwrap();
-        Table::read(&path, &[]).unwrap()
+        MeasurementTable::read(&path, &[]).unwrap()
     };
     let decode = put(
         "mha/decode/h800",
@@ -288,23 +289,23 @@ fn collectives_and_exchanges_are_predicted() {
     if let Some(table) = real("nccl_h100.csv") {
         for group in &nccl::read(&table, &links).unwrap() {
             let (odd, most) = (every_other_size(group), largest(group, |r| r.devices));
-            let sizes = leave_out(&Collective, group, |i| odd[i]).unwrap().mean;
-            let count = leave_out(&Collective, group, |i| most[i]).unwrap().mean;
+            let sizes = leave_out(&CollectiveForm, group, |i| odd[i]).unwrap().mean;
+            let count = leave_out(&CollectiveForm, group, |i| most[i]).unwrap().mean;
             assert!(sizes < 0.10 && count < 0.20, "{}: {sizes} {count}", group.family);
         }
     }
     if let Some(table) = real("deepep_ll_h100_1to8nodes.csv") {
         for group in &deepep::read_low_latency(&table, &links).unwrap() {
             let (odd, most) = (every_other_size(group), largest(group, |r| r.nodes));
-            let sizes = leave_out(&LowLatency, group, |i| odd[i]).unwrap().mean;
-            let count = leave_out(&LowLatency, group, |i| most[i]).unwrap().mean;
+            let sizes = leave_out(&LowLatencyForm, group, |i| odd[i]).unwrap().mean;
+            let count = leave_out(&LowLatencyForm, group, |i| most[i]).unwrap().mean;
             assert!(sizes < 0.10 && count < 0.20, "{}: {sizes} {count}", group.family);
         }
     }
     if let Some(table) = real("deepep_normal_h100_1to8nodes.csv") {
         for group in &deepep::read_normal(&table, deepep::Part::Whole, &links).unwrap() {
             let odd = every_other_size(group);
-            let sizes = leave_out(&Normal, group, |i| odd[i]).unwrap().mean;
+            let sizes = leave_out(&NormalForm, group, |i| odd[i]).unwrap().mean;
             assert!(sizes < 0.10, "{}: {sizes}", group.family);
         }
     }
@@ -321,15 +322,15 @@ fn times<F: Form>(form: &F, groups: &[Group<F::Row>]) -> Vec<f64> {
 fn wild_fields_are_refused_or_have_a_time() {
     const WILD: [&str; 12] =
         ["", "0", "-1", "0.5", "1e308", "-1e308", "NaN", "inf", "16777216", "18446744073709551616", "x", "\u{1}\u{7f}"];
-    type Reader<'a> = &'a dyn Fn(&Table) -> Result<Vec<f64>>;
-    let attention = |t: &Table| Ok(times(&Attention, &infersim_attention::read(t, "h800", &peaks)?));
-    let gemm = |t: &Table| Ok(times(&Gemm::default(), &infersim_gemm::read(t, "h800", &peaks)?));
+    type Reader<'a> = &'a dyn Fn(&MeasurementTable) -> Result<Vec<f64>>;
+    let attention = |t: &MeasurementTable| Ok(times(&AttentionForm, &infersim_attention::read(t, "h800", &peaks)?));
+    let gemm = |t: &MeasurementTable| Ok(times(&GemmForm::default(), &infersim_gemm::read(t, "h800", &peaks)?));
     let exchange = "device,node_num,hidden_size,num_token,num_topk,num_experts";
     let tokens = "dtype,kv_dtype,batch_size,kv_len,latency_us\nbf16,bf16,4,1024,30";
     let logits = "batchsize,next_n,s_q,s_kv,latency_us\n64,1,2048,4096,30";
     let readers: [(&str, String, Reader); 16] = [
         ("a.csv", "kind,groups,m_per_group,n,k,tflops,precision\ndense,1,64,4096,7168,100,int8".into(), &|t| {
-            Ok(times(&Gemm::default(), &deepgemm::read(t, "h800", GemmKernel::WIDE, &peaks)?))
+            Ok(times(&GemmForm::default(), &deepgemm::read(t, "h800", GemmKernel::WIDE, &peaks)?))
         }),
         ("a.csv", "m,k,n,latency_us\n16,7168,1536,16.4".into(), &gemm),
         (
@@ -340,16 +341,16 @@ fn wild_fields_are_refused_or_have_a_time() {
             &gemm,
         ),
         ("a.csv", "layer,tokens,time_us\nqkv_proj,1,9".into(), &|t| {
-            Ok(times(&Gemm { warm: true }, &llmservingsim::read_dense(t, &QWEN, &peaks)?))
+            Ok(times(&GemmForm { warm: true }, &llmservingsim::read_dense(t, &QWEN, &peaks)?))
         }),
         ("a.csv", "layer,tokens,time_us\nlayernorm,1,9".into(), &|t| {
-            Ok(times(&Stream, &llmservingsim::read_streams(t, &QWEN, &peaks)?))
+            Ok(times(&StreamForm, &llmservingsim::read_streams(t, &QWEN, &peaks)?))
         }),
         ("a.csv", "tokens,activated_experts,time_us\n4,8,50".into(), &|t| {
-            Ok(times(&GemmPair, &llmservingsim::read_moe(t, &QWEN, &peaks)?))
+            Ok(times(&GemmPairForm, &llmservingsim::read_moe(t, &QWEN, &peaks)?))
         }),
         ("a.csv", "prefill_chunk,kv_prefill,n_decode,kv_decode,time_us\n16,512,4,128,9".into(), &|t| {
-            Ok(times(&Attention, &llmservingsim_attention::read(t, &QWEN, &peaks)?))
+            Ok(times(&AttentionForm, &llmservingsim_attention::read(t, &QWEN, &peaks)?))
         }),
         ("mha_decode_32-2-128.csv", tokens.into(), &attention),
         ("mla_decode_128-512-64.csv", tokens.into(), &attention),
@@ -358,10 +359,10 @@ fn wild_fields_are_refused_or_have_a_time() {
         ("dsa_prefill_logits-64-128.csv", logits.into(), &attention),
         ("dsa_decode_logits-64-128.csv", logits.into(), &attention),
         ("a.csv", "device,op_name,nccl_dtype,num_gpus,message_size,latency\nh100,all_gather,half,4,256,0.005".into(), &|t| {
-            Ok(times(&Collective, &nccl::read(t, &links)?))
+            Ok(times(&CollectiveForm, &nccl::read(t, &links)?))
         }),
         ("a.csv", format!("{exchange},combine_avg_t_us,dispatch_avg_t_us\nh100,2,7168,128,8,256,80,50"), &|t| {
-            Ok(times(&LowLatency, &deepep::read_low_latency(t, &links)?))
+            Ok(times(&LowLatencyForm, &deepep::read_low_latency(t, &links)?))
         }),
         (
             "a.csv",
@@ -369,7 +370,7 @@ fn wild_fields_are_refused_or_have_a_time() {
                 "{exchange},dispatch_sms,dispatch_transmit_us,dispatch_notify_us,combine_sms,combine_transmit_us,\
                  combine_notify_us\nh100,2,7168,128,8,256,20,80,8,20,90,9"
             ),
-            &|t| Ok(times(&Normal, &deepep::read_normal(t, deepep::Part::Whole, &links)?)),
+            &|t| Ok(times(&NormalForm, &deepep::read_normal(t, deepep::Part::Whole, &links)?)),
         ),
     ];
     let mut refused = 0;
@@ -411,7 +412,7 @@ fn files_are_joined() {
 #[test]
 fn decode_is_predicted() {
     let files = ["16-2", "32-2", "32-4", "32-8", "64-2", "128-2", "256-2"];
-    let tables: Vec<Table> =
+    let tables: Vec<MeasurementTable> =
         files.iter().filter_map(|f| real(&format!("infersim_h800/mha_decode_{f}-128.csv"))).collect();
     if tables.len() < files.len() {
         return;
@@ -424,7 +425,7 @@ fn decode_is_predicted() {
         "{:?}",
         group.notes
     );
-    let form = Attention;
+    let form = AttentionForm;
     let fit = crate::calibrate::cross::fit(&form, &group.rows, &group.seconds);
     let left = crate::calibrate::cross::leave_shapes_out(&form, &group, &fit.values).unwrap();
     let off = left.iter().zip(&group.seconds).map(|(p, t)| (p / t - 1.0).abs()).sum::<f64>() / left.len() as f64;
@@ -436,7 +437,7 @@ fn decode_is_predicted() {
 fn deepgemm_is_predicted() {
     let Some(table) = real("deepgemm_h800_fp8.csv") else { return };
     let groups = deepgemm::read(&table, "h800", GemmKernel::WIDE, &peaks).unwrap();
-    let (form, group) = (Gemm::default(), &groups[0]);
+    let (form, group) = (GemmForm::default(), &groups[0]);
     let fit = crate::calibrate::cross::fit(&form, &group.rows, &group.seconds);
     let left = crate::calibrate::cross::leave_shapes_out(&form, group, &fit.values).unwrap();
     let off = left.iter().zip(&group.seconds).map(|(p, t)| (p / t - 1.0).abs()).sum::<f64>() / left.len() as f64;
@@ -448,7 +449,7 @@ fn tables_of_other_formats_are_told_apart() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("t.parquet");
     std::fs::write(&path, b"PAR1\x15\x04").unwrap();
-    let e = Table::read(&path, &[]).err().unwrap().to_string();
+    let e = MeasurementTable::read(&path, &[]).err().unwrap().to_string();
     assert!(e.contains("is a Parquet file") && e.contains("save it as CSV"), "{e}");
     let marked = table("t.csv", "\u{feff}kernel,latency\na,1\n");
     assert_eq!((marked.rows(), marked.find("kernel")), (1, Some(0)));

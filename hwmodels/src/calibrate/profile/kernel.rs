@@ -2,9 +2,12 @@
 
 use super::op::{FormName, KernelForm, Op};
 use crate::calibrate::cross::{Cell, Errors};
-use crate::calibrate::solve::{Constant, Solution};
-use crate::form::{Attention, AttentionKernel, Collective, Form, FusedExchange, FusedMoe, Gemm, GemmKernel, GemmPair};
-use crate::form::{LowLatency, Normal, Stream, Streamed, Tiling};
+use crate::calibrate::solve::FitSolution;
+use crate::form::{
+    AttentionForm, AttentionKernel, CollectiveForm, Constant, Form, FusedExchangeForm, FusedMoeForm, GemmForm,
+    GemmKernel, GemmPairForm,
+};
+use crate::form::{LowLatencyForm, NormalForm, StreamForm, StreamedForm, Tiling};
 use moesim_core::output::content_hash;
 use moesim_core::{Diag, Result};
 use serde::{Deserialize, Serialize};
@@ -280,7 +283,7 @@ fn is_false(b: &bool) -> bool {
 
 impl Fitted {
     /// The constants of a solution by name.
-    pub fn all(constants: &[Constant], solution: &Solution) -> BTreeMap<String, Self> {
+    pub fn all(constants: &[Constant], solution: &FitSolution) -> BTreeMap<String, Self> {
         let one = |(i, c): (usize, &Constant)| {
             let (value, error) = (solution.values[i], solution.ln_errors[i]);
             let reach = libm::exp(1.96 * if error.is_finite() { error.min(20.0) } else { 20.0 });
@@ -341,16 +344,16 @@ impl KernelForm {
     /// The form's constants, in its order.
     pub fn constants(&self) -> Vec<Constant> {
         match self {
-            Self::FusedMoe { tiling, .. } => FusedMoe { tiling: *tiling }.constants(),
-            Self::Gemm { warm, .. } => Gemm { warm: *warm }.constants(),
-            Self::GemmPair { .. } => GemmPair.constants(),
-            Self::Streamed { .. } => Streamed.constants(),
-            Self::Attention { .. } => Attention.constants(),
-            Self::Stream => Stream.constants(),
-            Self::Collective => Collective.constants(),
-            Self::LowLatency => LowLatency.constants(),
-            Self::Normal { .. } => Normal.constants(),
-            Self::FusedExchange => FusedExchange.constants(),
+            Self::FusedMoe { tiling, .. } => FusedMoeForm { tiling: *tiling }.constants(),
+            Self::Gemm { warm, .. } => GemmForm { warm: *warm }.constants(),
+            Self::GemmPair { .. } => GemmPairForm.constants(),
+            Self::Streamed { .. } => StreamedForm.constants(),
+            Self::Attention { .. } => AttentionForm.constants(),
+            Self::Stream => StreamForm.constants(),
+            Self::Collective => CollectiveForm.constants(),
+            Self::LowLatency => LowLatencyForm.constants(),
+            Self::Normal { .. } => NormalForm.constants(),
+            Self::FusedExchange => FusedExchangeForm.constants(),
         }
     }
 }

@@ -2,11 +2,11 @@
 
 mod kernel;
 mod op;
-mod table;
+mod time_table;
 
 pub use kernel::{Beyond, Data, DataFile, Fitted, Kernel};
 pub use op::{FormName, KernelForm, Op};
-pub use table::{Shape, Table};
+pub use time_table::{ShapeTimes, TimeTable};
 
 use moesim_core::{Diag, Result, config, diag, input};
 use serde::{Deserialize, Serialize};
@@ -34,7 +34,7 @@ pub struct Profile {
     pub kernels: Vec<Kernel>,
     /// Measured times, which go before kernels where they have the shape and the size.
     #[serde(rename = "table", default, skip_serializing_if = "Vec::is_empty")]
-    pub tables: Vec<Table>,
+    pub tables: Vec<TimeTable>,
 }
 
 /// Profiles that ship inside the binary.
@@ -136,10 +136,11 @@ impl Profile {
         names
     }
     /// The table of an operation, of a family if one is asked for, for operands of these bits: the first in the file.
-    pub fn table(&self, op: Op, family: Option<&str>, weight_bits: f64, activation_bits: f64) -> Option<&Table> {
+    pub fn table(&self, op: Op, family: Option<&str>, weight_bits: f64, activation_bits: f64) -> Option<&TimeTable> {
         let names = precisions(weight_bits, activation_bits);
-        let suits =
-            |t: &&Table| t.op == op && family.is_none_or(|f| t.family == f) && names.contains(&t.precision.as_str());
+        let suits = |t: &&TimeTable| {
+            t.op == op && family.is_none_or(|f| t.family == f) && names.contains(&t.precision.as_str())
+        };
         self.tables.iter().find(suits)
     }
     /// The fused kernel for experts of these bits a weight and activation, of a family if one is asked for.

@@ -48,47 +48,47 @@ pub enum Op {
 /// A form and the choices of a kernel that its constants do not say.
 #[derive(Clone, Debug, PartialEq)]
 pub enum KernelForm {
-    /// [`crate::form::FusedMoe`].
+    /// [`crate::form::FusedMoeForm`].
     FusedMoe {
         /// How it chooses its tiles.
         tiling: Tiling,
         /// (Experts on the device, intermediate width) for which it ships a tuned tile.
         tuned: Vec<[u64; 2]>,
     },
-    /// [`crate::form::Gemm`].
+    /// [`crate::form::GemmForm`].
     Gemm {
         /// Whether operands may lie in L2 since the call before.
         warm: bool,
         /// What it can choose.
         kernel: GemmKernel,
     },
-    /// [`crate::form::GemmPair`].
+    /// [`crate::form::GemmPairForm`].
     GemmPair {
         /// What it can choose.
         kernel: GemmKernel,
     },
-    /// [`crate::form::Streamed`].
+    /// [`crate::form::StreamedForm`].
     Streamed {
         /// Rows of a group up to which its weights are streamed.
         few: u32,
     },
-    /// [`crate::form::Attention`].
+    /// [`crate::form::AttentionForm`].
     Attention {
         /// What it does.
         kernel: AttentionKernel,
     },
-    /// [`crate::form::Stream`].
+    /// [`crate::form::StreamForm`].
     Stream,
-    /// [`crate::form::Collective`].
+    /// [`crate::form::CollectiveForm`].
     Collective,
-    /// [`crate::form::LowLatency`].
+    /// [`crate::form::LowLatencyForm`].
     LowLatency,
-    /// [`crate::form::Normal`].
+    /// [`crate::form::NormalForm`].
     Normal {
         /// Fewest and most processors that copied in the measurements: a run gives it one of these numbers.
         units: [u64; 2],
     },
-    /// [`crate::form::FusedExchange`].
+    /// [`crate::form::FusedExchangeForm`].
     FusedExchange,
 }
 

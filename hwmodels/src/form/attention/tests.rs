@@ -14,7 +14,7 @@ fn class(sequences: u64, tokens: u64, keys: u64) -> AttentionClass {
 }
 
 fn seconds(classes: Vec<AttentionClass>, kernel: AttentionKernel) -> f64 {
-    Attention.seconds(&TYPICAL, &AttentionRow::new(classes, GQA, kernel, None, RTX))
+    AttentionForm.seconds(&TYPICAL, &AttentionRow::new(classes, GQA, kernel, None, RTX))
 }
 
 /// A call of the vectors: classes, heads, widths, bytes of a key, of a query element, kernel (tile, pack, split, causal), unique keys.
@@ -220,7 +220,7 @@ fn agrees_with_the_form_written_apart() {
         let heads = AttentionHeads { query, kv, width: [dq, dv], kv_bytes, query_bytes };
         let kernel = AttentionKernel { tile, pack: pack == 1, split: split == 1, causal: causal == 1 };
         let row = AttentionRow::new(classes.iter().map(class).collect(), heads, kernel, unique, peaks);
-        let t = Attention.seconds(&c, &row);
+        let t = AttentionForm.seconds(&c, &row);
         assert!((t / wanted - 1.0).abs() < 1e-9, "{classes:?}: {t} {wanted}");
     }
 }
@@ -247,7 +247,7 @@ fn extremes_are_finite() {
         for classes in [vec![class(1, 1, 1)], vec![class(u64::MAX, 1, u64::MAX)], vec![class(1, u64::MAX, u64::MAX)]] {
             let row = AttentionRow::new(classes, GQA, kernel, None, RTX);
             assert!(row.work.flop >= 0.0);
-            let t = Attention.seconds(&TYPICAL, &row);
+            let t = AttentionForm.seconds(&TYPICAL, &row);
             assert!(t.is_finite() && t > 0.0, "{t}");
         }
     }
@@ -266,7 +266,7 @@ proptest! {
         let time = |decode: &[(u64, u64)], tokens: u64| {
             let mut classes: Vec<AttentionClass> = decode.iter().map(|(n, keys)| class(*n, 1, *keys)).collect();
             classes.push(class(1, tokens, cached + tokens));
-            Attention.seconds(&c, &AttentionRow::new(classes, GQA, kernel, None, RTX))
+            AttentionForm.seconds(&c, &AttentionRow::new(classes, GQA, kernel, None, RTX))
         };
         let (mut more, mut new) = (decode.clone(), tokens);
         match which {

@@ -48,7 +48,10 @@ fn agrees_with_the_forms_written_apart() {
     for (c, rows) in all {
         for ([link_bytes, nic_bytes, flags, several], wanted) in rows {
             let (link_bytes, nic_bytes, flags, nodes) = (*link_bytes, *nic_bytes, *flags, 1.0 + several);
-            near(LowLatency.seconds(&c, &LowLatencyRow { link_bytes, nic_bytes, flags, nodes, peaks: H100 }), *wanted);
+            near(
+                LowLatencyForm.seconds(&c, &LowLatencyRow { link_bytes, nic_bytes, flags, nodes, peaks: H100 }),
+                *wanted,
+            );
         }
     }
     let all: Cases<11, 5> = [
@@ -99,7 +102,7 @@ fn agrees_with_the_forms_written_apart() {
         for ([nic_bytes, link_bytes, copied_bytes, units, nodes], wanted) in rows {
             let (nic_bytes, link_bytes, copied_bytes) = (*nic_bytes, *link_bytes, *copied_bytes);
             let row = NormalRow { link_bytes, nic_bytes, copied_bytes, units: *units, nodes: *nodes, peaks: H100 };
-            near(Normal.seconds(&c, &row), *wanted);
+            near(NormalForm.seconds(&c, &row), *wanted);
         }
     }
     let c = [4.7760762422017355e-05, 5.769200972312644e-06];
@@ -107,7 +110,7 @@ fn agrees_with_the_forms_written_apart() {
         [(8.0, 0.00011604080978339974), (64.0, 0.00013971996825589322), (320.0, 0.0001538438158563352)]
     {
         let row = FusedExchangeRow { devices, messages: 1024.0, message_bytes: 7680.0, peaks: UB };
-        near(FusedExchange.seconds(&c, &row), wanted);
+        near(FusedExchangeForm.seconds(&c, &row), wanted);
     }
     for (units, experts, k, wanted) in [
         (8.0, 256, 8, 5.294652000382481),
@@ -149,17 +152,6 @@ fn distinct_at_its_ends() {
     near(distinct(64.0, 64, 6), 6.0);
 }
 
-/// Two constants go through two points: the published latencies at 8 and 256 dies.
-#[test]
-fn two_points_are_met() {
-    let row = |devices| FusedExchangeRow { devices, messages: 1024.0, message_bytes: 7680.0, peaks: UB };
-    let rows = [row(8.0), row(256.0)];
-    let fit = crate::calibrate::cross::fit(&FusedExchange, &rows, &[116e-6, 152e-6]);
-    for (row, wanted) in rows.iter().zip([116e-6, 152e-6]) {
-        assert!((FusedExchange.seconds(&fit.values, row) / wanted - 1.0).abs() < 2e-3, "{fit:?}");
-    }
-}
-
 fn within(constants: &[Constant], at: &[f64]) -> Vec<f64> {
     constants.iter().zip(at).map(|(c, at)| c.bounds[0] + at * (c.bounds[1] - c.bounds[0])).collect()
 }
@@ -174,11 +166,11 @@ proptest! {
         let op = if combine { ExchangeOp::Combine } else { ExchangeOp::Dispatch };
         let x = |tokens| Exchange { nodes: f64::from(nodes), devices: 8.0, tokens, experts: 256, top_k: 8, hidden: 7168.0 };
         let c = within(&LOW_LATENCY, &at);
-        let low = |tokens| LowLatency.seconds(&c, &LowLatencyRow::uniform(&x(tokens), op, 0.0, H100));
+        let low = |tokens| LowLatencyForm.seconds(&c, &LowLatencyRow::uniform(&x(tokens), op, 0.0, H100));
         let d = within(&NORMAL, &at);
-        let normal = |tokens| Normal.seconds(&d, &NormalRow::uniform(&x(tokens), op, f64::from(units), H100));
+        let normal = |tokens| NormalForm.seconds(&d, &NormalRow::uniform(&x(tokens), op, f64::from(units), H100));
         let e = within(&FUSED, &at);
-        let fused = |messages: f64| FusedExchange.seconds(&e, &FusedExchangeRow {
+        let fused = |messages: f64| FusedExchangeForm.seconds(&e, &FusedExchangeRow {
             devices: f64::from(nodes), messages, message_bytes: 7680.0, peaks: UB });
         for (a, b) in [(low(tokens), low(tokens * more)), (normal(tokens), normal(tokens * more)), (fused(tokens), fused(tokens * more))] {
             prop_assert!(a.is_finite() && a > 0.0 && b.is_finite() && b >= a * (1.0 - 1e-9), "{a} {b}");

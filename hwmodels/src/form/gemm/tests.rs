@@ -3,7 +3,7 @@ use proptest::prelude::*;
 
 const H800: Peaks = Peaks { flop_per_s: 1978.9e12, bytes_per_s: 3.35e12, units: 132.0, l2_bytes: 50e6 };
 const RTX: Peaks = Peaks { flop_per_s: 503.8e12, bytes_per_s: 1.597e12, units: 188.0, l2_bytes: 128e6 };
-const COLD: Gemm = Gemm { warm: false };
+const COLD: GemmForm = GemmForm { warm: false };
 const TYPICAL: [f64; 7] = [3.6e-6, 0.8, 5e-7, 0.91, 3.6, 1.8, 1.25];
 
 fn row(load: GemmLoad, [n, k]: [f64; 2]) -> GemmRow {
@@ -66,7 +66,7 @@ fn agrees_with_the_form_written_apart() {
             kernel: GemmKernel::CUBLAS,
             peaks: RTX,
         };
-        near(Gemm { warm: true }.seconds(&c, &row), wanted);
+        near(GemmForm { warm: true }.seconds(&c, &row), wanted);
     }
 }
 
@@ -105,7 +105,7 @@ proptest! {
         at in prop::collection::vec(0.0f64..1.0, 7), triton: bool, split_k: bool, warm: bool,
         which in 0usize..5,
     ) {
-        let form = Gemm { warm };
+        let form = GemmForm { warm };
         let c: Vec<f64> = form.constants().iter().zip(&at).map(|(c, at)| c.bounds[0] + at * (c.bounds[1] - c.bounds[0])).collect();
         let kernel = GemmKernel { least_tile: if triton { 16.0 } else { 64.0 }, split_k };
         let base = GemmRow { kernel, ..row(GemmLoad::of(groups.clone()), [f64::from(n), f64::from(k)]) };

@@ -7,7 +7,7 @@ mod reduce;
 
 pub use all_to_all::Relay;
 
-use super::{Network, Phase, Transfer};
+use super::{Phase, Transfer, TransferModel};
 
 /// What a collective sends, in steps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,7 +72,7 @@ impl Collective {
 
     /// The time of all steps on `network`, and the link that binds in the longest; `link_bytes`, one entry a link, has the
     /// bytes of all steps added.
-    pub fn time(&self, network: &mut dyn Network, effort: Effort, mut link_bytes: Option<&mut [u64]>) -> Phase {
+    pub fn time(&self, network: &mut dyn TransferModel, effort: Effort, mut link_bytes: Option<&mut [u64]>) -> Phase {
         let (mut whole, mut longest, mut slowed) = (Phase::default(), 0.0, Vec::new());
         for (transfers, times) in self.steps() {
             slowed.clear();

@@ -1,8 +1,8 @@
 use super::*;
-use crate::hardware::{CrossRail, TopologySpec};
 use crate::network::{Bottleneck, Flow, Reserve};
 use crate::topology::Topology;
 use crate::topology::tests::link;
+use crate::topology::{CrossRail, TopologySpec};
 use proptest::prelude::*;
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ fn rails() -> Arc<Topology> {
     )
 }
 
-fn fidelities(t: &Arc<Topology>) -> [Box<dyn Network>; 3] {
+fn fidelities(t: &Arc<Topology>) -> [Box<dyn TransferModel>; 3] {
     [Box::new(Bottleneck::new(t.clone())), Box::new(Flow::new(t.clone())), Box::new(Reserve::new(t.clone(), true))]
 }
 

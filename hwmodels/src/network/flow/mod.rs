@@ -15,7 +15,7 @@ mod solve;
 
 use super::lines::Lines;
 use super::tree::Tree;
-use super::{Network, Phase, Timed, Transfer, real, up};
+use super::{Phase, Timed, Transfer, TransferModel, real, up};
 use crate::topology::Topology;
 use moesim_core::Picos;
 use solve::Solver;
@@ -176,7 +176,7 @@ pub(super) fn latency_ps(topology: &Topology, t: &Transfer) -> u64 {
     up(topology.latency_s(t.src as usize, t.dst as usize) * 1e12)
 }
 
-impl Network for Flow {
+impl TransferModel for Flow {
     fn topology(&self) -> &Arc<Topology> {
         &self.topology
     }

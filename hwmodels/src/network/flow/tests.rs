@@ -1,9 +1,9 @@
 //! Is `Flow` what a slow simulation with plain loops gives, and is every rate max-min fair?
 
 use super::*;
-use crate::hardware::{CrossRail, Striping, TopologySpec};
 use crate::network::{Bottleneck, Reserve};
 use crate::topology::tests::link;
+use crate::topology::{CrossRail, Striping, TopologySpec};
 use proptest::prelude::*;
 
 fn build(spec: &TopologySpec) -> Arc<Topology> {
@@ -205,7 +205,7 @@ proptest! {
             let bound = Bottleneck::new(t.clone()).phase(&transfers, Some(&mut expected)).time_s;
             let mut alone = Vec::new();
             Bottleneck::new(t.clone()).schedule(&timed, &mut alone, None);
-            let all: [Box<dyn Network>; 3] = [
+            let all: [Box<dyn TransferModel>; 3] = [
                 Box::new(Flow::new(t.clone())),
                 Box::new(Reserve::new(t.clone(), true)),
                 Box::new(Reserve::new(t.clone(), false)),

@@ -9,7 +9,7 @@ use crate::output::json;
 use moesim_core::output::{AtomicFile, Claim};
 use moesim_core::{Diag, Result};
 use moesim_hwmodels::calibrate::measured::Source;
-use moesim_hwmodels::calibrate::profile::{Kernel, Profile, Table};
+use moesim_hwmodels::calibrate::profile::{Kernel, Profile, TimeTable};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -106,7 +106,7 @@ pub(super) fn run(a: &Args) -> Result<()> {
     };
     profile.kernels.retain(|old| !kernels.iter().any(|new| same(old, new)));
     profile.kernels.extend(kernels.iter().cloned());
-    let alike = |a: &Table, b: &Table| (a.op, &a.family, &a.precision) == (b.op, &b.family, &b.precision);
+    let alike = |a: &TimeTable, b: &TimeTable| (a.op, &a.family, &a.precision) == (b.op, &b.family, &b.precision);
     profile.tables.retain(|old| !tables.iter().any(|new| alike(old, new)));
     profile.tables.extend(tables.iter().cloned());
     if let Some(out) = &a.out {
@@ -119,7 +119,7 @@ pub(super) fn run(a: &Args) -> Result<()> {
     })
 }
 
-fn listed(p: &Profile, tables: &[Table]) -> String {
+fn listed(p: &Profile, tables: &[TimeTable]) -> String {
     let mut t = format!("{} on {}\n", p.device, p.hardware);
     for x in tables {
         let times: usize = x.shape.iter().map(|s| s.rows.len()).sum();

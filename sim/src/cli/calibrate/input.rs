@@ -3,7 +3,7 @@
 use crate::cli::terminal::Format;
 use moesim_core::{Diag, Result};
 use moesim_hwmodels::calibrate::data::llmservingsim::Served;
-use moesim_hwmodels::calibrate::data::{Table, infersim};
+use moesim_hwmodels::calibrate::data::{MeasurementTable, infersim};
 use moesim_hwmodels::calibrate::device;
 use moesim_hwmodels::calibrate::measured::Measured;
 use moesim_hwmodels::calibrate::profile::DataFile;
@@ -58,7 +58,7 @@ pub(super) fn read(a: &Input) -> Result<Read> {
         pair.ok_or_else(|| Diag::input(format!("--map {m} has no =")).cure("write THEIRS=OURS"))
     };
     let map = a.map.iter().map(split).collect::<Result<Vec<_>>>()?;
-    let tables = a.data.iter().map(|d| Table::read(d, &map)).collect::<Result<Vec<_>>>()?;
+    let tables = a.data.iter().map(|d| MeasurementTable::read(d, &map)).collect::<Result<Vec<_>>>()?;
     let schema = match &a.schema {
         Some(name) => name.as_str(),
         None => {
@@ -129,7 +129,8 @@ pub(super) fn read(a: &Input) -> Result<Read> {
         Some(h) => h.name.clone(),
         None => known.borrow().first().map_or_else(String::new, |(_, h)| h.name.clone()),
     };
-    let file = |(path, table): (&PathBuf, &Table)| DataFile { name: file_name(path), hash: table.hash.clone() };
+    let file =
+        |(path, table): (&PathBuf, &MeasurementTable)| DataFile { name: file_name(path), hash: table.hash.clone() };
     Ok(Read { kernels, files: a.data.iter().zip(&tables).map(file).collect(), hardware })
 }
 

@@ -10,7 +10,9 @@ use moesim_core::{Bytes, Diag, Picos, Result, diag};
 use moesim_hwmodels::kernel::MISSING;
 use moesim_hwmodels::measure::sample::Outcome;
 use moesim_hwmodels::measure::work::Precision;
-use moesim_hwmodels::measure::{Bench, Log, Options, Row, Shape, Skew, Summary, cpu, cuda, mock, plan, sample};
+use moesim_hwmodels::measure::{
+    Bench, Log, MeasuredRow, MeasuredShape, Options, Skew, Summary, cpu, cuda, mock, plan, sample,
+};
 use moesim_traces::{Model, Trace};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -124,7 +126,7 @@ pub(super) fn run(a: &Args) -> Result<()> {
             continue;
         }
         match sample(&mut *bench, point, &|| interrupted())? {
-            Outcome::Done(s) => log.push(Row::new(&facts, point, &s))?,
+            Outcome::Done(s) => log.push(MeasuredRow::new(&facts, point, &s))?,
             Outcome::Left(why) => left.push(format!("{}: {why}", point.work.name())),
             Outcome::Stopped => {
                 cut = Some((done, "interrupted"));
@@ -134,7 +136,7 @@ pub(super) fn run(a: &Args) -> Result<()> {
         bar.inc(1);
     }
     bar.finish_and_clear();
-    let own: Vec<Row> = log.rows.iter().filter(|r| r.text("device") == facts.device).cloned().collect();
+    let own: Vec<MeasuredRow> = log.rows.iter().filter(|r| r.text("device") == facts.device).cloned().collect();
     let summary = Summary::new(&own);
     if interrupted() {
         let problem = format!("interrupted with {} of {} rows in {}", own.len(), points.len(), a.out.display());
@@ -259,13 +261,13 @@ fn options(a: &Args, budget_s: f64) -> Result<Options> {
 }
 
 /// The shape of a model's layers with experts.
-fn shape(name: &str) -> Result<Shape> {
+fn shape(name: &str) -> Result<MeasuredShape> {
     let model = Model::load(name)?;
     let moe = model.decoder.iter().find_map(|l| l.moe());
     let moe = moe.ok_or_else(|| {
         Diag::input(format!("{} has no experts", model.name)).place("--model").cure("name a model with experts")
     })?;
-    Ok(Shape {
+    Ok(MeasuredShape {
         hidden: model.hidden as usize,
         intermediate: moe.expert_intermediate as usize,
         experts: moe.experts as usize,

@@ -59,10 +59,10 @@ pub(super) fn measure(
     };
     // What is sampled: times of batches, or loads of sequences.
     let sampled = |homes: &Homes| match &timed {
-        Some(b) => resampled(&b.each(&loaded, homes), a.seed),
+        Some(b) => resampled(&b.each(&loaded.speed, homes), a.seed),
         None => bootstrap(&loaded, given.iteration_tokens, &blocks, homes, a.seed),
     };
-    let value = |homes: &Homes| timed.as_ref().map_or_else(|| loaded.load(homes), |b| b.value(&loaded, homes));
+    let value = |homes: &Homes| timed.as_ref().map_or_else(|| loaded.load(homes), |b| b.value(&loaded.speed, homes));
     let samples = baseline.as_ref().map(|(_, homes)| sampled(homes));
     for row in rows.iter_mut() {
         let Some(homes) = &row.homes else { continue };

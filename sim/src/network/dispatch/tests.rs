@@ -6,7 +6,7 @@ use crate::placing::place;
 use crate::routing::{Binding, Missing, Replay, Segment, Source};
 use moesim_core::rng::{Stream, below, stream};
 use moesim_hwmodels::Hardware;
-use moesim_solver::method::round_robin::RoundRobin;
+use moesim_solver::method::cyclic::Cyclic;
 use moesim_traces::{Meta, Model, OwnedSequence, Trace};
 use rand::Rng;
 use std::collections::BTreeMap;
@@ -53,7 +53,7 @@ fn send(plan: &Plan, way: &dyn Dispatch) -> (Sent, Sent, Vec<(u32, Vec<u16>)>) {
     };
     let sequence = OwnedSequence { prefill: rows.concat(), ..OwnedSequence::default() };
     let source = Source::new(Arc::new(Trace::from_sequences(meta, vec![sequence]).unwrap()), Missing::Refuse, 1);
-    let map = place(plan, &RoundRobin, "round-robin").unwrap().counting(&way.counting(plan));
+    let map = place(plan, &Cyclic, "round-robin").unwrap().counting(&way.counting(plan));
     let mut replay = Replay::new(map);
     let part = |device: u32| Segment {
         request: 0,

@@ -1,7 +1,7 @@
 //! The time of batches as a program, where tokens return home: the busiest group of every batch, and the busiest link.
 
-use super::{Program, Rule, Var};
-use crate::program::Model;
+use super::Program;
+use crate::linear::{LinearProgram, Rule, Var};
 use crate::time::Batches;
 use crate::traffic::{Mode, Way};
 use crate::{Homes, Problem, Solution};
@@ -20,7 +20,7 @@ pub(super) fn place(p: &Problem, start: &Homes) -> Result<Solution> {
             "has a program for the time of batches only where tokens return home, without redundant experts",
         ));
     };
-    let mut program = Program { p, model: Model::default(), x: Vec::new(), time: Vec::new(), start };
+    let mut program = Program { p, model: LinearProgram::default(), x: Vec::new(), time: Vec::new(), start };
     program.replicas();
     program.limits();
     let unit = p.value(start).max(f64::MIN_POSITIVE) / (p.layers * b.batches) as f64;
@@ -41,7 +41,8 @@ impl Program<'_> {
     fn at_least(&mut self, sums: Vec<Vec<(Var, f64)>>, seconds: f64, share: f64, unit: f64) {
         let most = self.model.amount(share * unit, f64::INFINITY);
         let scale = seconds / unit;
-        let value = |model: &Model, sum: &[(Var, f64)]| sum.iter().map(|(v, c)| c * model.started(*v)).sum::<f64>();
+        let value =
+            |model: &LinearProgram, sum: &[(Var, f64)]| sum.iter().map(|(v, c)| c * model.started(*v)).sum::<f64>();
         let start = sums.iter().map(|s| value(&self.model, s)).fold(0.0, f64::max);
         self.model.start(most, start * scale);
         for sum in sums {

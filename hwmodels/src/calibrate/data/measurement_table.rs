@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const MAX_BYTES: u64 = 1 << 30;
 
 /// Rows as text, by column.
-pub struct Table {
+pub struct MeasurementTable {
     path: PathBuf,
     header: Vec<String>,
     records: Vec<(u64, csv::StringRecord)>,
@@ -18,7 +18,7 @@ pub struct Table {
     pub hash: String,
 }
 
-impl Table {
+impl MeasurementTable {
     /// Reads a file; `map` renames columns, (theirs, ours).
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Measured times of a kernel family in one precision.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Table {
+pub struct TimeTable {
     /// What it does: `experts` (a fused layer, loads as measured: balanced) or `gemm`.
     pub op: Op,
     /// The family, as its data name it.
@@ -19,13 +19,13 @@ pub struct Table {
     /// Where its times come from.
     pub data: Data,
     /// The shapes.
-    pub shape: Vec<Shape>,
+    pub shape: Vec<ShapeTimes>,
 }
 
 /// Times of one shape.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Shape {
+pub struct ShapeTimes {
     /// Of `experts`: width of the model, inner width, matrices of the first GEMM, experts on the device; how many of these a token
     /// selects is not told apart. Of `gemm`: columns of the weights, inner dimension.
     pub of: Vec<u64>,
@@ -35,7 +35,7 @@ pub struct Shape {
     pub seconds: Vec<f64>,
 }
 
-impl Shape {
+impl ShapeTimes {
     /// Seconds at `rows`: linear between logarithms; `None` outside what was measured.
     pub fn at(&self, rows: f64) -> Option<f64> {
         let (first, last) = (*self.rows.first()?, *self.rows.last()?);
@@ -52,7 +52,7 @@ impl Shape {
     }
 }
 
-impl Table {
+impl TimeTable {
     /// Builds a table from (shape, rows, seconds); times of the same shape and rows become their geometric mean.
     pub fn new(
         op: Op,
@@ -63,11 +63,11 @@ impl Table {
     ) -> Self {
         let mut all: Vec<(Vec<u64>, f64, f64)> = rows.into_iter().collect();
         all.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)).then(a.2.total_cmp(&b.2)));
-        let mut shape: Vec<Shape> = Vec::new();
+        let mut shape: Vec<ShapeTimes> = Vec::new();
         for same in all.chunk_by(|a, b| a.0 == b.0 && a.1 == b.1) {
             let mean = same.iter().map(|r| libm::log(r.2)).sum::<f64>() / same.len() as f64;
             if shape.last().is_none_or(|s| s.of != same[0].0) {
-                shape.push(Shape { of: same[0].0.clone(), rows: Vec::new(), seconds: Vec::new() });
+                shape.push(ShapeTimes { of: same[0].0.clone(), rows: Vec::new(), seconds: Vec::new() });
             }
             let last = shape.last_mut().expect("one was pushed");
             last.rows.push(same[0].1);
@@ -115,9 +115,9 @@ impl Table {
 mod tests {
     use super::*;
 
-    fn table(rows: &[(u64, f64, f64)]) -> Table {
+    fn table(rows: &[(u64, f64, f64)]) -> TimeTable {
         let data = Data { file: Vec::new(), source: None, rows: rows.len(), shapes: 1, sizes: [1.0, 64.0] };
-        Table::new(Op::Gemm, ["f", "bf16"], &[], data, rows.iter().map(|r| (vec![r.0, 7], r.1, r.2)))
+        TimeTable::new(Op::Gemm, ["f", "bf16"], &[], data, rows.iter().map(|r| (vec![r.0, 7], r.1, r.2)))
     }
 
     #[test]
@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn what_cannot_be_interpolated_is_refused() {
         let good = table(&[(5, 1.0, 2e-6), (5, 16.0, 2e-6)]);
-        let bad = |change: &dyn Fn(&mut Table)| {
+        let bad = |change: &dyn Fn(&mut TimeTable)| {
             let mut t = good.clone();
             change(&mut t);
             t.check().unwrap_err().to_string()

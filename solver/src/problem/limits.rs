@@ -5,7 +5,7 @@ use moesim_core::{Diag, Result};
 
 /// Slots of each (layer, group) that memory allows. Layers take theirs in turn, from the groups with the most room left: if
 /// experts are of one size, this finds room whenever there is any.
-pub(crate) fn quotas(p: &Problem, bytes: &[u64], room: &[u64]) -> Result<Vec<Vec<u32>>> {
+pub(super) fn quotas(p: &Problem, bytes: &[u64], room: &[u64]) -> Result<Vec<Vec<u32>>> {
     let fits_all = |g: usize| (0..p.layers).map(|l| u64::from(p.slots[l][g]) * bytes[l]).sum::<u64>() <= room[g];
     if (0..p.groups).all(fits_all) {
         return Ok(p.slots.clone());
@@ -37,7 +37,7 @@ pub(crate) fn quotas(p: &Problem, bytes: &[u64], room: &[u64]) -> Result<Vec<Vec
     Ok(slots)
 }
 
-pub(crate) fn check(p: &Problem) -> Result<()> {
+pub(super) fn check(p: &Problem) -> Result<()> {
     let wrong = |problem: String, place: &str, cure: &str| Err(Diag::input(problem).place(place).cure(cure));
     if p.layers == 0 || p.experts == 0 || p.groups == 0 {
         return wrong("there is nothing to place, or nowhere".into(), "problem", "name a model with MoE layers");
@@ -78,7 +78,7 @@ pub(crate) fn check(p: &Problem) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn check_homes(p: &Problem, homes: &Homes) -> Result<()> {
+pub(super) fn check_homes(p: &Problem, homes: &Homes) -> Result<()> {
     let wrong = |l: usize, problem: String| {
         Err(Diag::input(problem).place(format!("layer {l}")).cure("mend the placement, or choose another"))
     };

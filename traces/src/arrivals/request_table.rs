@@ -1,6 +1,6 @@
 //! Requests in a CSV table, streamed: a time and two token counts a row.
 
-use super::stamps::Row;
+use super::stamps::StampedRow;
 use super::{Request, TOKENS};
 use crate::csv_lines::{self, ShortRows, broken};
 use moesim_core::diag::nearest;
@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Reads the time of a row in picoseconds since any fixed moment, or says how to write it.
-pub(super) type Clock = fn(&str) -> std::result::Result<i128, &'static str>;
+pub(super) type ReadTime = fn(&str) -> std::result::Result<i128, &'static str>;
 
 /// What a kind of table looks like.
 pub(super) struct Layout {
     /// Columns of time, prompt and output tokens.
     pub(super) names: [&'static str; 3],
-    pub(super) clock: Clock,
+    pub(super) clock: ReadTime,
     /// Only rows that have these words in these columns.
     pub(super) only: Vec<(&'static str, String)>,
     /// Rows without prompt or output tokens failed, and are left out; else they are wrong.
@@ -24,7 +24,7 @@ pub(super) struct Layout {
 }
 
 /// The rows of a table.
-pub(super) struct Table {
+pub(super) struct RequestTable {
     path: PathBuf,
     reader: csv::Reader<ShortRows>,
     record: csv::StringRecord,
@@ -37,7 +37,7 @@ pub(super) struct Table {
     any: bool,
 }
 
-impl Table {
+impl RequestTable {
     /// Opens a table.
     pub(super) fn open(path: &Path, layout: Layout) -> Result<Self> {
         let mut reader = csv_lines::open(path, csv::ReaderBuilder::new().trim(csv::Trim::All))?;
@@ -72,7 +72,7 @@ impl Table {
         self.failed.clone()
     }
 
-    fn read(&mut self) -> Result<Option<Row>> {
+    fn read(&mut self) -> Result<Option<StampedRow>> {
         if !self.reader.read_record(&mut self.record).map_err(|e| broken(&self.path, &e))? {
             return if self.any { Ok(None) } else { Err(self.no_requests()) };
         }
@@ -82,7 +82,7 @@ impl Table {
     }
 
     /// The record.
-    fn row(&mut self) -> Result<Row> {
+    fn row(&mut self) -> Result<StampedRow> {
         let line = self.record.position().map_or(0, csv::Position::line);
         let place = |column: usize| format!("line {line}, {}", self.layout.names[column]);
         let wrong = |column: usize, problem: String, cure: &str| {
@@ -109,13 +109,13 @@ impl Table {
         }
         self.last = Some(time);
         if self.only.iter().zip(&self.layout.only).any(|(c, (_, word))| self.record.get(*c) != Some(word)) {
-            return Ok(Row { at: time, line, request: None });
+            return Ok(StampedRow { at: time, line, request: None });
         }
         if tokens.contains(&0) {
             self.failed.fetch_add(1, Ordering::Relaxed);
-            return Ok(Row { at: time, line, request: None });
+            return Ok(StampedRow { at: time, line, request: None });
         }
-        Ok(Row { at: time, line, request: Some(Request::new(0, Picos::ZERO, tokens[0], tokens[1])) })
+        Ok(StampedRow { at: time, line, request: Some(Request::new(0, Picos::ZERO, tokens[0], tokens[1])) })
     }
 
     fn no_requests(&self) -> Diag {
@@ -128,8 +128,8 @@ impl Table {
     }
 }
 
-impl Iterator for Table {
-    type Item = Result<Row>;
+impl Iterator for RequestTable {
+    type Item = Result<StampedRow>;
     fn next(&mut self) -> Option<Self::Item> {
         self.read().transpose()
     }

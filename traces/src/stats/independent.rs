@@ -4,11 +4,10 @@
 //! A token's k experts come from systematic sampling (Madow 1949), which gives each expert exactly its inclusion
 //! probability, over an order shuffled every [`ORDER`] tokens, so that no pair is favoured.
 
-use super::shuffle;
-use crate::stats::{Part, cells};
+use super::{Part, cells};
 use crate::trace::{OwnedSequence, Trace};
 use moesim_core::Result;
-use moesim_core::rng::{Stream, below, stream};
+use moesim_core::rng::{Stream, below, shuffle, stream};
 use rand::Rng;
 use rayon::prelude::*;
 
@@ -30,7 +29,7 @@ pub(crate) fn independent(part: &Part, limit: u64, seed: u64) -> Result<(Trace, 
 }
 
 /// The same with the popularity given: how often each expert of each layer was selected.
-pub(super) fn of(part: &Part, popularity: &[Vec<u64>], limit: u64, seed: u64) -> Result<(Trace, Vec<usize>)> {
+pub(crate) fn of(part: &Part, popularity: &[Vec<u64>], limit: u64, seed: u64) -> Result<(Trace, Vec<usize>)> {
     let trace = part.trace();
     let (k, experts, width) = (trace.k(), trace.experts(), trace.width());
     let popularity: Vec<Vec<u64>> = popularity.iter().map(|c| inclusion(c, k)).collect();

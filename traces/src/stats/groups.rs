@@ -1,9 +1,9 @@
-//! Topics: groups of sequences that select alike, found by k-means over what share of its selections a sequence gives to
+//! Groups of sequences that select alike, found by k-means over what share of its selections a sequence gives to
 //! each expert of each layer (square roots, so that distances are Hellinger's), started as k-means++ does (Arthur and
 //! Vassilvitskii 2007).
 
-use crate::stats::cells;
-use moesim_core::rng::{below, stream};
+use super::{Part, cells};
+use moesim_core::rng::{below, shuffle, stream};
 use rand::Rng;
 use rayon::prelude::*;
 
@@ -16,14 +16,21 @@ const SHARES: usize = 1 << 25;
 /// Rounds of k-means.
 const ROUNDS: usize = 20;
 
+/// The topics of a checked part's sequences, and how many there are.
+pub(super) fn of(part: &Part, seed: u64) -> (Vec<usize>, usize) {
+    let trace = part.trace();
+    let rows: Vec<&[u16]> = part.all_rows().collect();
+    find(&rows, (trace.layers(), trace.k(), trace.experts()), seed)
+}
+
 /// The topic of each sequence, and how many topics there are. `rows` has one entry a sequence.
-pub(super) fn find(rows: &[&[u16]], (layers, k, experts): (usize, usize, usize), seed: u64) -> (Vec<usize>, usize) {
+pub(crate) fn find(rows: &[&[u16]], (layers, k, experts): (usize, usize, usize), seed: u64) -> (Vec<usize>, usize) {
     let topics = (rows.len() / SEQUENCES).clamp(1, MOST);
     if topics == 1 {
         return (vec![0; rows.len()], 1);
     }
     let mut sample: Vec<usize> = (0..rows.len()).collect();
-    super::shuffle(&mut sample, &mut stream(seed, "synth-topics-sample", 0));
+    shuffle(&mut sample, &mut stream(seed, "synth-topics-sample", 0));
     sample.truncate((SHARES / (layers * experts)).max(topics));
     sample.sort_unstable();
     let profiles: Vec<Vec<f32>> = sample.par_iter().map(|i| profile(rows[*i], (layers, k, experts))).collect();

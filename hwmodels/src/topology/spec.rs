@@ -1,4 +1,4 @@
-//! How devices are joined, as data; [`crate::topology`] builds the graph.
+//! How devices are joined, as data, of which [`super::Topology`] builds the graph.
 
 use moesim_core::{Bandwidth, Picos, Sourced};
 use schemars::JsonSchema;
@@ -204,7 +204,7 @@ impl TopologySpec {
     }
 
     /// Every link that the file describes, with its place.
-    pub(super) fn link_specs(&self) -> Vec<(String, &LinkSpec)> {
+    pub(crate) fn link_specs(&self) -> Vec<(String, &LinkSpec)> {
         let at = |name: &str, link| (format!("topology.{name}"), link);
         match self {
             Self::Single {} => Vec::new(),

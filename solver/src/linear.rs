@@ -1,4 +1,5 @@
-//! An integer program, and what came of it.
+//! Linear programs, some of their variables whole numbers, and what came of them, through good_lp: microlp, or HiGHS with the
+//! feature `highs`.
 
 use crate::Effort;
 use good_lp::solvers::SolverModel;
@@ -28,7 +29,7 @@ struct Column {
 
 /// A program: the least cost within its rows.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Model {
+pub(crate) struct LinearProgram {
     columns: Vec<Column>,
     rows: Vec<(Terms, Rule, f64)>,
 }
@@ -49,7 +50,7 @@ impl Found {
     }
 }
 
-impl Model {
+impl LinearProgram {
     /// A variable of 0 or 1.
     pub(crate) fn choice(&mut self, cost: f64) -> Var {
         self.columns.push(Column { cost, most: 1.0, whole: true, start: 0.0 });
