@@ -12,7 +12,7 @@ const ROWS: u32 = 4;
 /// Sequences of the traces: more than a cache holds.
 const SEQUENCES: u32 = 7680;
 
-struct Shape {
+struct TraceShape {
     name: &'static str,
     layers: u32,
     experts: u32,
@@ -20,11 +20,11 @@ struct Shape {
 }
 
 static LARGE: LazyLock<Source> =
-    LazyLock::new(|| source(&Shape { name: "58 layers x 256 experts", layers: 58, experts: 256, k: 8 }));
+    LazyLock::new(|| source(&TraceShape { name: "58 layers x 256 experts", layers: 58, experts: 256, k: 8 }));
 static GPT_OSS: LazyLock<Source> =
-    LazyLock::new(|| source(&Shape { name: "gpt-oss-20b", layers: 24, experts: 32, k: 4 }));
+    LazyLock::new(|| source(&TraceShape { name: "gpt-oss-20b", layers: 24, experts: 32, k: 4 }));
 
-fn source(shape: &Shape) -> Source {
+fn source(shape: &TraceShape) -> Source {
     let spec = SynthSpec {
         model: shape.name.into(),
         layer_numbers: (0..shape.layers).collect(),

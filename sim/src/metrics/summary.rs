@@ -92,7 +92,7 @@ pub struct Summary {
     /// Largest over mean load of an expert group, over layers and iterations.
     pub imbalance: Option<Imbalance>,
     /// The cache of the execution policy in the terms that caches share, if it counts loads: of its `counters`.
-    pub cache: Option<Cache>,
+    pub cache: Option<CacheSummary>,
     /// What policies counted, by their name.
     pub counters: BTreeMap<String, Report>,
     /// Positions computed again after preemptions, and how often that happened.
@@ -231,7 +231,7 @@ pub struct Imbalance {
 
 /// What a cache did, in the terms that caches share.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Cache {
+pub struct CacheSummary {
     /// Hits over look-ups.
     pub hit_rate: Option<f64>,
     /// Experts loaded.
@@ -240,7 +240,7 @@ pub struct Cache {
     pub prefetch_precision: Option<f64>,
 }
 
-impl Cache {
+impl CacheSummary {
     fn of(report: &Report) -> Option<Self> {
         let [hit_rate, prefetch_precision] = ["hit_rate", "prefetch_precision"].map(|name| report.ratio_of(name));
         report.get("loads").map(|loads| Self { hit_rate, loads, prefetch_precision })
@@ -299,7 +299,7 @@ impl Summary {
         if x.slo.is_none() {
             not_reported.insert("goodput_requests_per_s", "no SLO was asked for");
         }
-        let cache = Cache::of(&s.report);
+        let cache = CacheSummary::of(&s.report);
         if cache.is_none() {
             not_reported.insert("cache", "the execution policy has no cache");
         }

@@ -243,7 +243,9 @@ impl Settings {
         default: T,
     ) -> Result<T> {
         let mut schema = schemars::schema_for!(T);
-        ["$schema", "title"].map(|key| schema.remove(key));
+        for key in ["$schema", "title"] {
+            schema.remove(key);
+        }
         self.ask(key, about, default, schema, |_| true)
     }
 

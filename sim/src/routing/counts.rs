@@ -13,14 +13,14 @@ const IDS_A_LINE: usize = 64 / size_of::<u16>();
 
 /// A token to count.
 #[derive(Clone, Copy, Default)]
-struct Row<'a> {
+struct TokenRow<'a> {
     ids: &'a [u16],
     device: u32,
     position: u64,
 }
 
 struct Block<'a> {
-    rows: [Row<'a>; BLOCK],
+    rows: [TokenRow<'a>; BLOCK],
     len: usize,
 }
 
@@ -104,7 +104,7 @@ impl Counts {
     ) {
         let width = source.trace().width();
         let k = source.trace().k();
-        let mut block = Block { rows: [Row::default(); BLOCK], len: 0 };
+        let mut block = Block { rows: [TokenRow::default(); BLOCK], len: 0 };
         let mut drawn = Vec::new();
         for s in segments {
             let mut turn = s.turn;
@@ -118,14 +118,14 @@ impl Counts {
                     let (device, position_now) = (s.device + first, position);
                     position += 1;
                     turn = if turn + 1 == s.spread { 0 } else { turn + 1 };
-                    let row = Row { ids: ids.unwrap_or_default(), device, position: position_now };
+                    let row = TokenRow { ids: ids.unwrap_or_default(), device, position: position_now };
                     if ids.is_none() {
                         // Who is dropped depends on who came before.
                         if map.limited() {
                             counts.count(map, &mut block.rows[..block.len], k);
                             block.len = 0;
                         }
-                        counts.count(map, &mut [Row { ids: drawn, ..row }], k);
+                        counts.count(map, &mut [TokenRow { ids: drawn, ..row }], k);
                         return;
                     }
                     // The first lines; beyond, the hardware has seen the pattern.
@@ -160,7 +160,7 @@ impl Counts {
     }
 
     /// Counts rows layer by layer, so that a layer's counts stay in the innermost cache for all of them.
-    fn count(&mut self, map: &SlotMap, rows: &mut [Row], k: usize) {
+    fn count(&mut self, map: &SlotMap, rows: &mut [TokenRow], k: usize) {
         for l in 0..map.layers {
             if map.follows() {
                 rows.iter().for_each(|row| self.held[l * map.devices + row.device as usize] += 1);
@@ -218,7 +218,7 @@ impl Counts {
     }
 
     /// The outputs of a token's experts go to the group of the first of them, and so does the token.
-    fn follow(&mut self, map: &SlotMap, l: usize, row: &mut Row, k: usize, returned: usize) {
+    fn follow(&mut self, map: &SlotMap, l: usize, row: &mut TokenRow, k: usize, returned: usize) {
         self.stamp += 1;
         let ids = &row.ids[l * k..(l + 1) * k];
         let placed =
@@ -234,7 +234,7 @@ impl Counts {
     }
 
     /// Counts the common parts that a token computes in layer `l`: each once, however many members of its group it hit.
-    fn count_parts(&mut self, map: &SlotMap, l: usize, row: &Row, k: usize) {
+    fn count_parts(&mut self, map: &SlotMap, l: usize, row: &TokenRow, k: usize) {
         self.stamp += 1;
         for &id in row.ids[l * k..(l + 1) * k].iter().filter(|id| **id != MISSING) {
             let slot = map.home(l, usize::from(id), row.position).slot as usize;
@@ -245,7 +245,7 @@ impl Counts {
     }
 
     /// Counts a token in the columns of [`super::Counting`].
-    fn count_more(&mut self, map: &SlotMap, l: usize, row: &Row, k: usize) {
+    fn count_more(&mut self, map: &SlotMap, l: usize, row: &TokenRow, k: usize) {
         let at = (row.device as usize * map.layers + l) * map.ways;
         let ids = row.ids[l * k..(l + 1) * k].iter().filter(|id| **id != MISSING).map(|id| usize::from(*id));
         if !map.once && map.single {
@@ -280,7 +280,7 @@ impl Counts {
     }
 
     /// Counts a token in layer `l`, whose experts are full at their capacity.
-    fn count_limited(&mut self, map: &SlotMap, l: usize, row: &Row, k: usize) {
+    fn count_limited(&mut self, map: &SlotMap, l: usize, row: &TokenRow, k: usize) {
         self.stamp += 1;
         let at = (row.device as usize * map.layers + l) * map.ways;
         for &id in row.ids[l * k..(l + 1) * k].iter().filter(|id| **id != MISSING) {
