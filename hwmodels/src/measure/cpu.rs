@@ -287,7 +287,7 @@ impl Bench for Processors {
 mod tests {
     use super::*;
     use crate::measure::plan::{plan, tests::options};
-    use crate::measure::sample::{Outcome, sample};
+    use crate::measure::sample::{SampleOutcome, sample};
 
     /// Every kind of work runs, and gives numbers.
     #[test]
@@ -309,9 +309,9 @@ mod tests {
         }
         assert_eq!(names.len(), 8, "{names:?}");
         let stopped = sample(&mut bench, &Point { work: Work::Launch, pass: 1 }, &|| true).unwrap();
-        assert_eq!(stopped, Outcome::Stopped);
+        assert_eq!(stopped, SampleOutcome::Stopped);
         let far = Work::Gemm { precision: Precision::F32, size: [1, 1 << 20, 1 << 20] };
-        let Outcome::Left(why) = sample(&mut bench, &Point { work: far, pass: 1 }, &|| false).unwrap() else {
+        let SampleOutcome::Left(why) = sample(&mut bench, &Point { work: far, pass: 1 }, &|| false).unwrap() else {
             panic!("measured what does not fit");
         };
         assert!(why.contains("GB"));

@@ -47,7 +47,7 @@ pub struct Sample {
 
 /// What came of a work.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Outcome {
+pub enum SampleOutcome {
     /// Its times.
     Done(Sample),
     /// It cannot be done here, and why.
@@ -61,14 +61,14 @@ pub enum Outcome {
 ///
 /// # Errors
 /// The device failed.
-pub fn sample(bench: &mut dyn Bench, point: &Point, stop: &dyn Fn() -> bool) -> Result<Outcome> {
+pub fn sample(bench: &mut dyn Bench, point: &Point, stop: &dyn Fn() -> bool) -> Result<SampleOutcome> {
     if let Some(why) = bench.prepare(point)? {
-        return Ok(Outcome::Left(why));
+        return Ok(SampleOutcome::Left(why));
     }
     let (mut calls, mut warm_s) = (0, 0.0);
     while calls < WARM_UP.0 || (warm_s < WARM_UP.1 && calls < MOST) {
         if stop() {
-            return Ok(Outcome::Stopped);
+            return Ok(SampleOutcome::Stopped);
         }
         warm_s += bench.once()?;
         calls += 1;
@@ -78,7 +78,7 @@ pub fn sample(bench: &mut dyn Bench, point: &Point, stop: &dyn Fn() -> bool) -> 
     }
     let mut least: Option<Sample> = None;
     for _ in 0..TRIES {
-        let Some(s) = once(bench, stop)? else { return Ok(Outcome::Stopped) };
+        let Some(s) = once(bench, stop)? else { return Ok(SampleOutcome::Stopped) };
         if least.is_none_or(|l| s.others < l.others) {
             least = Some(s);
         }
@@ -87,7 +87,7 @@ pub fn sample(bench: &mut dyn Bench, point: &Point, stop: &dyn Fn() -> bool) -> 
         }
         std::thread::sleep(WAIT);
     }
-    Ok(least.map_or(Outcome::Stopped, Outcome::Done))
+    Ok(least.map_or(SampleOutcome::Stopped, SampleOutcome::Done))
 }
 
 /// One sample; `None` if `stop` said so.
@@ -231,7 +231,7 @@ mod tests {
         let facts = crate::measure::mock::Mock::new(1, None).facts().clone();
         let mut bench = Busy { facts, calls: 0.into(), pauses: 0.into(), call_s: 0.05 };
         let point = Point { work: crate::measure::Work::Launch, pass: 1 };
-        let Outcome::Done(s) = sample(&mut bench, &point, &|| false).unwrap() else { panic!("no sample") };
+        let SampleOutcome::Done(s) = sample(&mut bench, &point, &|| false).unwrap() else { panic!("no sample") };
         assert_eq!(s.others, 0.0);
         // Two to warm up, seven in the disturbed sample, seven in the next.
         assert_eq!((s.repeats, bench.calls.get()), (7, 16));

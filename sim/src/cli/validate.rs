@@ -7,7 +7,7 @@ use super::simulate::{Options, simulate};
 use super::terminal::{Format, note, print};
 use crate::output::json;
 use crate::registry::Registry;
-use crate::validate::{Outcome, Status, experiments, files, kernel, outcome, resolve};
+use crate::validate::{CaseOutcome, Status, experiments, files, kernel, outcome, resolve};
 use moesim_core::output::Manifest;
 use moesim_core::{Diag, Result};
 use std::collections::BTreeMap;
@@ -37,7 +37,7 @@ pub(super) fn run(args: &Args, registry: &Registry) -> Result<()> {
     let _claim = args.force.folder(args.out.as_deref(), Manifest::NAME)?;
     let line = progress::ProgressLine::new(args.quiet);
     let (cache, say) = (routing_cache()?, |text| line.say(text));
-    let mut outcomes: Vec<Outcome> = Vec::new();
+    let mut outcomes: Vec<CaseOutcome> = Vec::new();
     for (label, file) in files()? {
         let wanted = |id: &str| {
             let one = |g: &String| matches(g, id) || matches(g, label) || matches(g, &file.system);
@@ -80,7 +80,7 @@ pub(super) fn run(args: &Args, registry: &Registry) -> Result<()> {
     })
 }
 
-fn table(outcomes: &[Outcome]) -> String {
+fn table(outcomes: &[CaseOutcome]) -> String {
     let mut t = format!("{:<6}{:<58}{:>12} {:>12}{:>9}  {}\n", "", "", "published", "simulated", "error", "status");
     let mut system = "";
     for o in outcomes {

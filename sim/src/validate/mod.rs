@@ -41,7 +41,7 @@ pub enum Status {
 
 /// A figure, published and simulated.
 #[derive(Clone, Debug, Serialize)]
-pub struct Outcome {
+pub struct CaseOutcome {
     /// The figure's number.
     pub id: String,
     /// The system.
@@ -127,7 +127,7 @@ pub fn outcome(
     label: &str,
     case: &Case,
     summary: &dyn Fn(&str) -> Option<serde_json::Value>,
-) -> Result<Outcome> {
+) -> Result<CaseOutcome> {
     let here = |problem: String| {
         Diag::input(problem).file(label).place(case.id.clone()).cure("compare `take` with a summary.json")
     };
@@ -153,7 +153,7 @@ pub fn outcome(
         (None, None, _) => Status::NoData,
     };
     let note = [&case.missing, &case.lacks, &case.in_sample, &case.note].into_iter().flatten().next().cloned();
-    Ok(Outcome {
+    Ok(CaseOutcome {
         id: case.id.clone(),
         system: file.system.clone(),
         quantity: case.quantity.clone(),

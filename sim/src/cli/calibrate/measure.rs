@@ -8,7 +8,7 @@ use moesim_core::diag::Class;
 use moesim_core::output::{AtomicFile, Claim};
 use moesim_core::{Bytes, Diag, Picos, Result, diag};
 use moesim_hwmodels::kernel::MISSING;
-use moesim_hwmodels::measure::sample::Outcome;
+use moesim_hwmodels::measure::sample::SampleOutcome;
 use moesim_hwmodels::measure::work::Precision;
 use moesim_hwmodels::measure::{
     Bench, Log, MeasuredRow, MeasuredShape, Options, Skew, Summary, cpu, cuda, mock, plan, sample,
@@ -126,9 +126,9 @@ pub(super) fn run(a: &Args) -> Result<()> {
             continue;
         }
         match sample(&mut *bench, point, &|| interrupted())? {
-            Outcome::Done(s) => log.push(MeasuredRow::new(&facts, point, &s))?,
-            Outcome::Left(why) => left.push(format!("{}: {why}", point.work.name())),
-            Outcome::Stopped => {
+            SampleOutcome::Done(s) => log.push(MeasuredRow::new(&facts, point, &s))?,
+            SampleOutcome::Left(why) => left.push(format!("{}: {why}", point.work.name())),
+            SampleOutcome::Stopped => {
                 cut = Some((done, "interrupted"));
                 break;
             }

@@ -54,7 +54,7 @@ impl Sample {
     /// the mean over time, so that neither the drain nor a lull stands for the run. Iterations that only decode go first
     /// where they are most of the time.
     pub(super) fn keeps(&self, outcome: &Outcome, so_far: &SoFar) -> bool {
-        let sort = (outcome.sort() == 1) == !so_far.mostly_prompts;
+        let sort = (outcome.sort() == 1) != so_far.mostly_prompts;
         let full = u128::from(outcome.size.sequences) * so_far.running_time >= so_far.sequence_time;
         so_far.iterations == 1 || (so_far.iterations >= 2 * self.iteration && full && sort)
     }
