@@ -182,6 +182,7 @@ impl Calibrated {
                     KernelForm::Collective => ExchangeForm::Collective(match op {
                         Op::AllReduce => CollectiveOp::AllReduce,
                         Op::AllGather => CollectiveOp::AllGather,
+                        Op::ReduceScatter => CollectiveOp::ReduceScatter,
                         _ => CollectiveOp::AllToAll,
                     }),
                     _ => continue,

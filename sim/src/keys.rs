@@ -107,7 +107,7 @@ model.precision.experts = 8\nmodel.precision.attention = 8\nmodel.precision.acti
         name: "rooflines",
         hardware: "h200-8",
         model: PLAIN,
-        set: "hardware.device.achievable.attention.value = 0.001\ndeployment.max_batched_tokens = 64\ndeployment.max_sequences = 2\ndeployment.attention_tp = 2\ndeployment.dispatch_bits = 8.0
+        set: "hardware.device.achievable.attention.value = 0.001\ndeployment.max_batched_tokens = 64\ndeployment.max_sequences = 2\ndeployment.attention_tp = 2\ndeployment.layout = \"sequence-parallel\"\ndeployment.dispatch_bits = 8.0
 deployment.combine_bits = 12.0\nhardware.price_per_device_hour = { value = 2.0, origin = \"t\" }\nslo = { ttft = \"1600 us\", tpot = \"400 us\" }
 window = { start = \"2 ms\", end = \"6 ms\" }\nhardware.topology.link.per_message = { value = \"3 us\", origin = \"t\" }",
     },
@@ -455,6 +455,12 @@ fn what_one_run_ignores_is_said() {
     ] {
         assert!(calibrated.contains(what), "{what}: {calibrated}");
     }
+    let everywhere =
+        notes("deployment.attention_tp = 8\ndeployment.dispatch_bits = 8.0\npolicy.dispatch = \"per-selection\"");
+    assert!(
+        everywhere.contains("not used are policy.dispatch, deployment.dispatch_bits: tokens are on"),
+        "{everywhere}"
+    );
     let dense = notes("model.decoder.dense_layers = [0, 1, 2, 3]");
     assert!(dense.contains("workload.routing is not used: plain has no MoE layer"), "{dense}");
     for (key, value, cure) in [

@@ -44,3 +44,6 @@ impl Lowering<'_> {
         op.hold(m.compute[d]).draw(m.memory[d], cost.bytes).id()
     }
 }
+
+#[cfg(test)]
+mod tests;

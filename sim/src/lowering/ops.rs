@@ -46,8 +46,11 @@ impl Ops<'_> {
         self.tokens.len()
     }
 
-    /// Appends the dispatch; what experts wait for.
+    /// Appends the dispatch; what experts wait for. Where tokens are replicated there is none: it is the gate.
     pub fn dispatch(&mut self, routing: &LayerRouting) -> OpId {
+        if self.plan.ranks.replicated() {
+            return self.gate;
+        }
         if let Some(work) = self.network.dispatch(self.plan, routing, self.tokens) {
             let op = self.graph.op(OpKind::Dispatch, self.layer, NO_DEVICE, work).after(&[self.gate]);
             self.arrived = op.id();
@@ -137,12 +140,16 @@ impl Ops<'_> {
         }
     }
 
-    /// Appends what experts have in common and what follows the experts: an all-reduce in every expert group of several devices, the combine, and an
-    /// all-gather in every attention rank of several devices; then moves the frontier of every device with tokens.
+    /// Appends what experts have in common and what follows the experts; then moves the frontier of every device with tokens. Where
+    /// tokens are dealt or at home on one device, an all-reduce in every expert group of several devices, the combine, and an
+    /// all-gather in every attention rank of several devices; where they are replicated, an all-reduce over the rank.
     pub fn combine(&mut self, routing: &LayerRouting) {
         self.common_parts(routing);
         let plan = self.plan;
-        if plan.ranks.etp > 1 {
+        if plan.ranks.replicated() {
+            return self.reduce_everywhere();
+        }
+        if plan.ranks.etp > 1 && !self.network.everywhere() {
             for g in 0..plan.ranks.ep {
                 if let Some(work) = self.network.group_allreduce(plan, g, routing.tokens_at(g) * plan.token_bytes) {
                     let devices = plan.ranks.group_devices(g);
@@ -180,6 +187,20 @@ impl Ops<'_> {
                 });
             }
         }
+    }
+
+    /// One all-reduce sums what experts and shared experts of all devices made of the tokens that all of them have.
+    fn reduce_everywhere(&mut self) {
+        let shared = self.frontier.iter().flatten().copied().filter(|op| *op > self.gate);
+        self.done.extend(shared);
+        let bytes = self.tokens[0] * self.plan.token_bytes;
+        let end = match self.network.rank_ring(self.plan, 0, 2, bytes) {
+            Some(work) => self.graph.op(OpKind::AllReduce, self.layer, 0, work).after(self.done).id(),
+            None if self.done.is_empty() => self.gate,
+            None => self.graph.join(self.layer, self.done),
+        };
+        self.done.clear();
+        self.frontier.fill(Some(end));
     }
 
     /// What waits for both.

@@ -6,15 +6,19 @@ use moesim_traces::model::{Heads, Layer, Span};
 
 impl Plan {
     /// Bytes of all weights but the routed experts on each device: attention, dense layers, embedding and head split
-    /// over the tensor-parallel devices; routers, shared experts and what attention has that is of no head whole.
+    /// over the tensor-parallel devices, and shared experts where tokens are replicated; routers, otherwise shared experts, and what
+    /// attention has that is of no head whole.
     pub fn common_weight_bytes(&self) -> u64 {
         let m = &self.model;
         let layers = |of: &dyn Fn(&Layer) -> u64| m.decoder.iter().map(of).sum::<u64>();
         let latent = layers(&|l| l.attention_whole_bytes(m));
+        let shared = layers(&|l| l.shared_weight_bytes(m));
+        let [split_shared, whole_shared] = if self.ranks.replicated() { [shared, 0] } else { [0, shared] };
         let split = layers(&|l| l.attention_weight_bytes(m) + l.dense_weight_bytes(m)) - latent
             + m.embedding_bytes()
-            + m.head_bytes();
-        let whole = latent + layers(&|l| l.router_weight_bytes(m) + l.shared_weight_bytes(m));
+            + m.head_bytes()
+            + split_shared;
+        let whole = latent + layers(&|l| l.router_weight_bytes(m)) + whole_shared;
         split.div_ceil(self.ranks.tp as u64) + whole
     }
 

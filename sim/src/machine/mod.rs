@@ -10,7 +10,7 @@ mod slots;
 pub use attention::AttentionDemand;
 pub(crate) use plan::work;
 pub use plan::{AttentionClass, Plan};
-pub use ranks::{Deployment, Ranks};
+pub use ranks::{Deployment, Layout, Ranks};
 
 use crate::engine::{LaneId, Resources, SharedId};
 use moesim_core::Result;

@@ -119,10 +119,12 @@ impl Plan {
         ))
     }
 
-    /// Shared experts of MoE layer `moe_layer` for `tokens` on one device; nothing if there are none.
+    /// Shared experts of MoE layer `moe_layer` for `tokens` on one device, its part of them where tokens are replicated; nothing if
+    /// there are none.
     pub fn shared_cost(&self, moe_layer: usize, tokens: u64) -> Cost {
         let moe = self.moe(moe_layer);
-        let width = u64::from(moe.shared_experts) * u64::from(moe.shared_intermediate);
+        let whole = u64::from(moe.shared_experts) * u64::from(moe.shared_intermediate);
+        let width = if self.ranks.replicated() { whole.div_ceil(self.ranks.tp as u64) } else { whole };
         self.mlp(width, moe.matrices.into(), self.model.precision.shared, tokens)
     }
 

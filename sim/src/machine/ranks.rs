@@ -7,6 +7,19 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
+/// Where a rank's tokens are between attention and the next attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Layout {
+    /// On every device of the rank: attention ends with an all-reduce, every device computes its experts, or its part of each, and
+    /// its part of shared experts on all tokens, and a second all-reduce ends the layer. Nothing is dispatched, so that one rank
+    /// must have all devices.
+    Replicated,
+    /// Dealt over the devices of the rank: attention ends with a reduce-scatter, tokens travel to their experts and back, and an
+    /// all-gather comes before the next attention. Shared experts are whole on every device.
+    SequenceParallel,
+}
+
 /// The deployment: rank maps, batch limits, memory.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -30,6 +43,10 @@ pub struct Deployment {
     /// Where tokens are between layers: `return-home`, on the device of their sequence, or `token-follows`, on that of the first
     /// of their experts of the layer before, which takes attention that all devices share.
     pub tokens: Mode,
+    /// Where a rank's tokens are outside attention: `replicated` or `sequence-parallel`. Unless told, replicated where one rank has
+    /// all of several devices and tokens return home, else sequence-parallel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layout: Option<Layout>,
     /// Bits of an element that the dispatch sends, scales included; unless told, the model's activations.
     pub dispatch_bits: Option<f64>,
     /// Bits of an element that the combine sends; unless told, the model's activations.
@@ -51,6 +68,7 @@ impl Default for Deployment {
             max_sequences: 256,
             kv_block_tokens: 16,
             tokens: Mode::ReturnHome,
+            layout: None,
             dispatch_bits: None,
             combine_bits: None,
             communication_units: 0,
@@ -69,6 +87,8 @@ pub struct Ranks {
     pub ep: usize,
     /// Devices of an expert group.
     pub etp: usize,
+    /// Where tokens are outside attention.
+    pub layout: Layout,
 }
 
 impl Ranks {
@@ -146,7 +166,21 @@ impl Ranks {
                 );
             }
         }
-        Ok(Self { tp, dp, ep, etp })
+        let replicated = dp == 1 && tp > 1 && d.tokens == Mode::ReturnHome;
+        let layout = d.layout.unwrap_or(if replicated { Layout::Replicated } else { Layout::SequenceParallel });
+        if layout == Layout::Replicated && !replicated && devices > 1 {
+            let (problem, cure) = match d.tokens {
+                Mode::TokenFollows => ("replicated tokens are everywhere and follow nothing", "sequence-parallel"),
+                Mode::ReturnHome => ("tokens of several ranks are not on all devices", "sequence-parallel"),
+            };
+            return wrong("layout", problem.into(), format!("set it to \"{cure}\", or attention_tp to {devices}"));
+        }
+        Ok(Self { tp, dp, ep, etp, layout })
+    }
+
+    /// Whether a rank's tokens are on all of its several devices outside attention.
+    pub fn replicated(&self) -> bool {
+        self.layout == Layout::Replicated && self.tp > 1
     }
 
     /// Devices of attention rank `r`.

@@ -25,6 +25,21 @@ pub(super) fn sentences(s: &Ended) -> Vec<String> {
     if x.policy.cache_fraction.is_some_and(|f| f != CacheFraction::Auto) {
         out.push(format!("policy.cache_fraction is not used by {}", x.policy.execution));
     }
+    if plan.ranks.replicated() {
+        let d = &plan.deployment;
+        let idle = [
+            ("policy.dispatch", x.policy.dispatch.kind != "flat"),
+            ("deployment.dispatch_bits", d.dispatch_bits.is_some()),
+            ("deployment.combine_bits", d.combine_bits.is_some()),
+        ];
+        let names: Vec<&str> = idle.into_iter().filter(|i| i.1).map(|i| i.0).collect();
+        if !names.is_empty() {
+            out.push(format!(
+                "not used are {}: tokens are on every device (deployment.layout), so that none are dispatched",
+                names.join(", ")
+            ));
+        }
+    }
     if plan.moe_layers.is_empty() && !matches!(x.workload.routing, Routing::None) {
         out.push(format!("workload.routing is not used: {} has no MoE layer", plan.model.name));
     }

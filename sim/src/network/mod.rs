@@ -162,6 +162,11 @@ impl Network {
         carry(self.fidelity.topology(), &t, &mut self.link_bytes);
     }
 
+    /// Whether every token goes to every device (see [`Dispatch::everywhere`]).
+    pub fn everywhere(&self) -> bool {
+        self.way.everywhere()
+    }
+
     /// The calibrated kernels that are in use.
     pub fn kernels(&self) -> &ExchangeKernels {
         &self.kernels

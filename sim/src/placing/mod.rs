@@ -171,6 +171,13 @@ impl Site {
     /// # Errors
     /// Ways that are not counted alike.
     pub fn check(&self) -> Result<()> {
+        if self.plan.ranks.replicated() || self.way.everywhere() {
+            return Err(Diag::input("every token is on every device, so that a placement changes no traffic")
+                .place("deployment")
+                .cure(
+                    "place for load, or set deployment.layout to \"sequence-parallel\" and policy.dispatch to \"flat\"",
+                ));
+        }
         if self.plan.deployment.tokens == Mode::TokenFollows && !self.way.follows() {
             return Err(Diag::input("tokens that follow have no hierarchical dispatch")
                 .place("policy.dispatch")

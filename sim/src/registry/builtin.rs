@@ -1,7 +1,7 @@
 //! The policies that come with moesim: one entry each.
 
 use super::{Entry, Make, Registry};
-use crate::network::dispatch::{Flat, Hierarchical, PerSelection};
+use crate::network::dispatch::{AllGather, Flat, Hierarchical, PerSelection};
 use crate::policy::execution::{ExpertParallel, OnDemand, OnDemandBelady, PimSplit};
 use crate::serving::{ChunkedPrefill, LeastLoaded, RoundRobin};
 use moesim_solver::{method, program};
@@ -40,6 +40,11 @@ impl Registry {
                     "per-selection",
                     "one message for each (token, expert), straight there, as low-latency kernels do",
                     |_| Ok(Box::new(PerSelection)),
+                ),
+                entry(
+                    "all-gather",
+                    "every token to every device, sums of all back, as vLLM does unless told otherwise",
+                    |_| Ok(Box::new(AllGather)),
                 ),
                 entry(
                     "hierarchical",

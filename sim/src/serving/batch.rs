@@ -16,7 +16,7 @@ pub struct Batch {
     pub rank_tokens: Vec<u64>,
     /// Per rank: sequences that sample an output token.
     pub samples: Vec<u64>,
-    /// Per device: tokens that it holds after attention.
+    /// Per device: tokens that it holds after attention, all of its rank where they are replicated.
     pub device_tokens: Vec<u64>,
     /// All of it in numbers.
     pub size: BatchSize,
@@ -62,7 +62,9 @@ impl Batch {
 
     /// Segments, tokens and samples of the steps that were scheduled.
     pub fn gather(&mut self, plan: &Plan, ranks: &[Rank]) {
-        let tp = plan.ranks.tp;
+        let (tp, replicated) = (plan.ranks.tp, plan.ranks.replicated());
+        // Tokens that are everywhere count as the first device's: no pair of devices exchanges them.
+        let spread = if replicated { 1 } else { tp as u32 };
         self.segments.clear();
         self.rank_tokens.clear();
         self.samples.clear();
@@ -79,8 +81,8 @@ impl Batch {
                     from: live.computed,
                     count,
                     device: (r * tp) as u32,
-                    spread: tp as u32,
-                    turn: (tokens % tp as u64) as u32,
+                    spread,
+                    turn: (tokens % u64::from(spread)) as u32,
                 });
                 tokens += u64::from(count);
                 samples += u64::from(live.computed + count == live.target());
@@ -94,7 +96,8 @@ impl Batch {
             self.rank_tokens.push(tokens);
             self.samples.push(samples);
             for i in 0..tp as u64 {
-                self.device_tokens.push((tokens + tp as u64 - 1 - i) / tp as u64);
+                let dealt = (tokens + tp as u64 - 1 - i) / tp as u64;
+                self.device_tokens.push(if replicated { tokens } else { dealt });
             }
         }
     }

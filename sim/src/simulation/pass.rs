@@ -199,9 +199,9 @@ impl Pass {
         for r in (0..plan.ranks.dp).filter(|&r| batch.rank_tokens[r] > 0) {
             let cost = self.attention[r * plan.classes.len() + class];
             self.on_rank(cx, OpKind::Attention, layer, r, cost);
-            // A token that follows is summed up only where it is; the others have it everywhere.
-            let follows = plan.deployment.tokens == Mode::TokenFollows && plan.model.decoder[layer].moe().is_some();
-            self.reduce(cx, batch, layer, r, if follows { 1 } else { 2 });
+            // Dealt tokens are summed up only where they are, before experts; dense layers want all of them everywhere.
+            let dealt = !plan.ranks.replicated() && plan.model.decoder[layer].moe().is_some();
+            self.reduce(cx, batch, layer, r, if dealt { 1 } else { 2 });
         }
     }
 

@@ -2,12 +2,15 @@
 //!
 //! * [`flat`]: one copy for each device of a token's experts, straight there.
 //! * [`per_selection`]: one message for each of a token's experts, straight there.
+//! * [`all_gather`]: every token to every device.
 //! * [`hierarchical`]: one copy for each node of a token's experts, dealt out inside it.
 
+pub mod all_gather;
 pub mod flat;
 pub mod hierarchical;
 pub mod per_selection;
 
+pub use all_gather::AllGather;
 pub use flat::Flat;
 pub use hierarchical::Hierarchical;
 pub use per_selection::PerSelection;
@@ -36,6 +39,11 @@ pub trait Dispatch: Send + std::fmt::Debug {
     }
     /// Whether it knows where to where tokens go that follow their experts.
     fn follows(&self) -> bool {
+        false
+    }
+    /// Whether every token goes to every device, and its combine sums what all of them made of it; if not, the devices of an expert
+    /// group sum up their parts before it.
+    fn everywhere(&self) -> bool {
         false
     }
     /// The calibrated kernels that send so: operations of dispatch and of combine, and forms.
