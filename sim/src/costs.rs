@@ -3,7 +3,7 @@
 //! An operation takes the first kernel that fits among those of the device's own profile, then of the profiles that it names
 //! as donors; else it keeps the roofline with the device's achievable fractions.
 
-use crate::experiment::Resolved;
+use crate::experiment::{CostFidelity, Resolved};
 use crate::machine::Deployment;
 use crate::network::Dispatch;
 use moesim_core::{Diag, Result, diag};
@@ -43,6 +43,9 @@ impl Calibrated {
     /// A family of experts' kernels that no profile has, a device without peaks for a kernel, processors that it lacks.
     pub fn new(resolved: &Resolved, way: &dyn Dispatch) -> Result<Self> {
         let mut out = Self::default();
+        if resolved.experiment.fidelity.costs == CostFidelity::Roofline {
+            return Ok(out.without_kernels());
+        }
         let look = Look { resolved, deployment: &resolved.experiment.deployment };
         let p = &resolved.model.precision;
         out.experts(&look)?;
@@ -75,13 +78,18 @@ impl Calibrated {
             out.say("stream", &look, &found);
         }
         out.exchange(&look, way)?;
+        Ok(out.without_kernels())
+    }
+
+    /// The same with words for every operation that has no kernel.
+    fn without_kernels(mut self) -> Self {
         for what in WHAT {
-            out.words.entry(what).or_insert_with(|| ROOFLINE.into());
+            self.words.entry(what).or_insert_with(|| ROOFLINE.into());
         }
         for what in BETWEEN {
-            out.words.entry(what).or_insert_with(|| "bytes over the links' achievable rates".into());
+            self.words.entry(what).or_insert_with(|| "bytes over the links' achievable rates".into());
         }
-        Ok(out)
+        self
     }
 
     fn say(&mut self, what: &'static str, look: &Look, found: &Found) {
@@ -211,6 +219,8 @@ const COPYING: u64 = 20;
 pub(crate) const ROOFLINE: &str = "roofline with assumed fractions";
 /// How words of a kernel say that it was measured elsewhere.
 pub(crate) const DONOR: &str = ", donor: ";
+/// How words of a kernel say that it was fitted in another precision than it is used in.
+pub(crate) const OTHER_PRECISION: &str = ", used in another precision";
 /// Operations of a device that have words.
 pub(crate) const WHAT: [&str; 5] = ["experts", "gemm", "decode attention", "prefill attention", "stream"];
 /// The same between devices.
@@ -282,7 +292,7 @@ impl<'a> Look<'a> {
             true => String::new(),
             false => format!("{DONOR}measured on {}", p.device),
         };
-        let precision = if f.other_precision { ", used in another precision" } else { "" };
+        let precision = if f.other_precision { OTHER_PRECISION } else { "" };
         format!("profile {}: {} {} ({error}; data {}{donor}{precision})", p.name, k.family, k.precision, k.data.hash())
     }
 }

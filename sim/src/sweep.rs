@@ -159,6 +159,17 @@ impl Sweep {
         })
     }
 
+    /// Makes an assignment to all points, as if the file's `set` ended with it.
+    ///
+    /// # Errors
+    /// What is no assignment.
+    pub fn also(&mut self, assignment: &str) -> Result<()> {
+        let (key, value) = config::split_assignment(assignment)?;
+        self.file.set.insert(key.join("."), value.clone());
+        self.set.push((key, value));
+        Ok(())
+    }
+
     /// The metric that is plotted.
     pub fn plotted(&self) -> Option<&str> {
         self.file.plot.as_ref().or(self.file.metrics.first()).map(String::as_str)

@@ -20,13 +20,14 @@ fn a_refused_point_is_a_row() {
     let (code, said, error) = output(&p, &["sweep", "tp.toml", "--out", "out", "--quiet"]);
     assert_eq!((code, error.as_str()), (Some(0), ""), "{said}");
     let lines: Vec<&str> = said.lines().collect();
-    assert!(lines[0].starts_with("attention_tp  status   bottleneck  tpot p50 (ms)"), "{said}");
+    let heads: Vec<&str> = lines[0].split("  ").map(str::trim).filter(|h| !h.is_empty()).collect();
+    assert_eq!(heads, ["attention_tp", "status", "bottleneck", "basis", "tpot p50 (ms)"], "{said}");
     assert!(lines[3].starts_with("3             refused"), "{said}");
     assert!(lines[5].starts_with("refused: [3]: deployment.attention_tp: "), "{said}");
     let table = Csv::new(&p.text("out/sweep.csv"));
     let rows: Vec<&str> = table.rows.iter().map(|r| r[1].as_str()).collect();
     assert_eq!(rows, ["ok", "ok", "refused"]);
-    assert!(table.rows[2][4].contains("attention_tp"), "{:?}", table.rows[2]);
+    assert!(table.rows[2][5].contains("attention_tp"), "{:?}", table.rows[2]);
     assert_eq!(std::fs::read_dir(p.path("out/points")).unwrap().count(), 2);
     let json: serde_json::Value =
         serde_json::from_str(&p.ok(&["sweep", "tp.toml", "--format", "json", "--quiet"])).unwrap();
@@ -44,7 +45,7 @@ fn what_cannot_be_plotted_is_a_note() {
     sweep(&p, "three", axes);
     let (code, said, error) = output(&p, &["sweep", "three.toml", "--out", "out", "--quiet"]);
     assert_eq!((code, said.lines().count()), (Some(0), 9), "{error}");
-    assert!(error.starts_with("note: no plot: the sweep has 3 axes") && error.contains("--plot KEY[,KEY]"), "{error}");
+    assert!(error.contains("note: no plot: the sweep has 3 axes") && error.contains("--plot KEY[,KEY]"), "{error}");
     assert!(!p.path("out/sweep.svg").exists());
     let heads: Vec<&str> = said.lines().next().unwrap().split("  ").map(str::trim).filter(|h| !h.is_empty()).collect();
     assert!(
@@ -123,4 +124,27 @@ fn small_changes_show() {
         serde_json::from_str(&p.ok(&["sweep", "near.toml", "--format", "json", "--quiet"])).unwrap();
     let p50 = |i: usize| json[i]["tpot_ms.p50"].as_str().unwrap().parse::<f64>().unwrap();
     assert!(p50(0) > p50(1) && p50(0) < p50(1) * 1.004, "{json}");
+}
+
+/// A device with measured kernels beside one with rooflines: said in the table, the picture and on the screen, and put right by one option.
+#[test]
+fn unlike_bases_are_said() {
+    let p = Place::new();
+    sweep(
+        &p,
+        "two",
+        "metrics = [\"tpot_ms.p50\"]\n[[axis]]\nkey = \"hardware\"\nvalues = [\"h100-8\", \"mi300x-8\"]\n",
+    );
+    let (code, _, error) = output(&p, &["sweep", "two.toml", "--out", "out", "--quiet"]);
+    assert!(code == Some(0) && error.contains("unlike bases (column basis): --costs roofline"), "{error}");
+    let basis = |table: &str| Csv::new(&p.text(table)).rows.iter().map(|r| r[3].clone()).collect::<Vec<_>>();
+    let found = basis("out/sweep.csv");
+    assert!(found[0].contains("measured") && !found[1].contains("measured"), "{found:?}");
+    assert!(p.text("out/sweep.svg").contains("unlike bases"));
+    let (code, _, error) = output(&p, &["sweep", "two.toml", "--out", "one", "--quiet", "--costs", "roofline"]);
+    assert_eq!((code, error.as_str()), (Some(0), ""));
+    assert!(basis("one/sweep.csv").iter().all(|b| b.contains("roofline") && !b.contains("measured")));
+    // A point that was run on another basis is not taken over.
+    let (code, ..) = output(&p, &["sweep", "two.toml", "--out", "one", "--quiet", "--resume"]);
+    assert_eq!(code, Some(2));
 }

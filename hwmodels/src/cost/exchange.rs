@@ -80,7 +80,9 @@ impl ExchangeKernel {
             ExchangeForm::Fused => x.devices,
             ExchangeForm::Collective(CollectiveOp::AllToAll) => whole(x.link_bytes),
             // As a way of dispatch it is asked with what devices send, as a step by itself with its buffer.
-            ExchangeForm::Collective(_) if x.link_bytes > 0.0 => whole(x.link_bytes),
+            ExchangeForm::Collective(CollectiveOp::AllGather | CollectiveOp::ReduceScatter) if x.link_bytes > 0.0 => {
+                whole(x.link_bytes)
+            }
             _ => x.size,
         };
         if size < self.sizes[0] || size > self.sizes[1] {

@@ -1,6 +1,7 @@
 //! `moesim explain`.
 
 use super::cache::routing_cache;
+use super::costs::Costs;
 use super::progress;
 use super::terminal::{Format, interrupted, print};
 use crate::engine::OpKind;
@@ -29,6 +30,8 @@ pub(super) struct Args {
     /// List the operations of this layer of the model, counted from 0
     #[arg(long, value_name = "N")]
     layer: Option<u16>,
+    #[command(flatten)]
+    costs: Costs,
     /// How to print it
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
@@ -46,6 +49,7 @@ pub(super) fn run(args: &Args, registry: &Registry) -> Result<()> {
     }
     let mut set = args.set.clone();
     set.extend(args.seed.map(|s| format!("seed={s}")));
+    set.extend(args.costs.assignment());
     let resolved = experiment::load(&args.experiment, &set)?;
     let label =
         |d: Diag| if d.file.is_some() || d.place.as_deref() == Some("--layer") { d } else { d.file(&resolved.label) };

@@ -1,10 +1,11 @@
 //! The command line. [`main`] is all of the binary; a user's own crate calls it with a registry of its own.
 //!
-//! A file or folder is a command. Below all of them are [`terminal`], [`progress`], [`force`] and [`cache`], and [`simulate`] below those
+//! A file or folder is a command. Below all of them are [`terminal`], [`progress`], [`force`], [`costs`] and [`cache`], and [`simulate`] below those
 //! that run experiments: no command imports another, and none this file.
 
 mod cache;
 mod calibrate;
+mod costs;
 mod explain;
 mod force;
 mod inspect;

@@ -1,6 +1,7 @@
 //! `moesim run`.
 
 use super::cache::routing_cache;
+use super::costs::Costs;
 use super::force::Force;
 use super::simulate::{Options, Ran, simulate};
 use super::terminal::{Format, note, print};
@@ -23,6 +24,8 @@ pub(super) struct Args {
     out: Option<PathBuf>,
     #[command(flatten)]
     force: Force,
+    #[command(flatten)]
+    costs: Costs,
     /// Seed of every random stream, like --set seed=N
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     seed: Option<u64>,
@@ -40,6 +43,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, registry: &Registry) -> Result<()> {
     let mut set = args.set.clone();
     set.extend(args.seed.map(|s| format!("seed={s}")));
+    set.extend(args.costs.assignment());
     let resolved = experiment::load(&args.experiment, &set)?;
     let _claim = args.force.folder(args.out.as_deref(), MARKER)?;
     let line = progress::ProgressLine::new(args.quiet);

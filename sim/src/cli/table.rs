@@ -104,6 +104,8 @@ pub(super) fn summary(s: &Summary, timing: &Timing, out: Option<&Path>) -> Strin
         }
     }
     row("bound by", bound);
+    let share = |(name, share): (&&str, &f64)| format!("{name} {:.1} %", 100.0 * share);
+    row("costs", format!("{} of the critical path", s.basis.iter().map(share).collect::<Vec<_>>().join(", ")));
     let notes = s.approximations.iter().chain(&s.notes).map(String::as_str);
     row("note", notes.collect::<Vec<_>>().join("; "));
     row("took", timing.line());

@@ -105,14 +105,17 @@ fn table(outcomes: &[CaseOutcome]) -> String {
         );
     }
     let count = |s: Status| outcomes.iter().filter(|o| o.status == s).count();
-    let all = [Status::Ok, Status::Miss, Status::InSample, Status::NotModelled, Status::NoData];
-    let counts: Vec<String> = all.iter().map(|s| format!("{} {}", count(*s), status(*s))).collect();
+    let words =
+        |of: &[Status]| of.iter().map(|s| format!("{} {}", count(*s), status(*s))).collect::<Vec<_>>().join(", ");
+    let counted = [Status::Ok, Status::Miss, Status::InSample, Status::NotModelled, Status::NoData];
+    let others = [Status::Identity, Status::Reprint];
     let _ = writeln!(
         t,
-        "\n{} figures: {}; ok: within {:.0} %",
-        outcomes.len(),
-        counts.join(", "),
-        100.0 * crate::validate::OK
+        "\n{} figures: {}; ok: within {:.0} %; not among them: {}",
+        counted.iter().map(|s| count(*s)).sum::<usize>(),
+        words(&counted),
+        100.0 * crate::validate::OK,
+        words(&others)
     );
     t
 }
@@ -122,6 +125,8 @@ fn status(s: Status) -> &'static str {
         Status::Ok => "ok",
         Status::Miss => "miss",
         Status::InSample => "in sample",
+        Status::Identity => "identity",
+        Status::Reprint => "reprint",
         Status::NotModelled => "not modelled yet",
         Status::NoData => "no data",
     }

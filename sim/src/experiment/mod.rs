@@ -2,7 +2,7 @@
 
 pub mod spec;
 
-pub use spec::{Experiment, Fidelity, Output, Policies, RoutingFidelity, Slo, Window, Workload};
+pub use spec::{CostFidelity, Experiment, Fidelity, Output, Policies, RoutingFidelity, Slo, Window, Workload};
 
 use crate::paths;
 use crate::routing::Wanted;

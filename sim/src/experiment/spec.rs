@@ -118,6 +118,20 @@ pub struct Fidelity {
     pub network: NetworkFidelity,
     /// Selections: `exact`, every token of every layer replayed.
     pub routing: RoutingFidelity,
+    /// Costs of operations: `calibrated`, by kernels that were measured on the device or a donor where there are any, or `roofline`,
+    /// peaks with assumed fractions everywhere, so that all machines stand on one basis.
+    pub costs: CostFidelity,
+}
+
+/// Fidelity of costs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum CostFidelity {
+    /// Measured kernels where there are any.
+    #[default]
+    Calibrated,
+    /// Peaks with assumed fractions.
+    Roofline,
 }
 
 /// Fidelity of routing.

@@ -91,7 +91,7 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::{Deployment, Machine};
+    use crate::machine::{Deployment, Layout, Machine};
     use moesim_hwmodels::hardware::Hardware;
     use moesim_traces::model::Model;
 
@@ -117,7 +117,9 @@ mod tests {
     fn latent_projections_are_not_split() {
         let of = |attention_tp| {
             let machine = Machine::new(Hardware::load("h100-8").unwrap()).unwrap();
-            let deployment = Deployment { attention_tp, ..Deployment::default() };
+            // Shared experts stay whole where tokens are dealt.
+            let layout = Some(Layout::SequenceParallel);
+            let deployment = Deployment { attention_tp, layout, ..Deployment::default() };
             Plan::new(Model::load("deepseek-v3").unwrap(), machine, deployment).unwrap()
         };
         let (one, eight) = (of(1), of(8));

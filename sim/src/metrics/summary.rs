@@ -57,6 +57,8 @@ pub struct Summary {
     pub fidelity: Fidelity,
     /// What operations cost: from a calibrated profile, or a roofline with assumed fractions.
     pub costs: BTreeMap<&'static str, String>,
+    /// On what costs stand: shares of the critical path that are `measured`, of a `donor`, `roofline`, or `stated` by the hardware's file.
+    pub basis: BTreeMap<&'static str, f64>,
     /// The measurement window.
     pub window: WindowReport,
     /// Simulated time.
@@ -342,6 +344,7 @@ impl Summary {
             selections: Some(s.selections).filter(|t| t.routed() != t.computed || t.absent > 0),
             fidelity: x.fidelity,
             costs: s.costs.clone(),
+            basis: super::basis::basis(s),
             window: WindowReport {
                 start_s: start.seconds(),
                 end_s: end.seconds(),

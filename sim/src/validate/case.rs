@@ -62,6 +62,12 @@ pub struct Case {
     /// The calibration that this figure, or one measured with it, was an input of.
     #[serde(default)]
     pub in_sample: Option<String>,
+    /// Why the figure follows from its inputs by arithmetic that the run repeats: agreement proves nothing.
+    #[serde(default)]
+    pub identity: Option<String>,
+    /// The number of the figure that this one repeats.
+    #[serde(default)]
+    pub reprint: Option<String>,
     /// The mechanism that is lacking.
     #[serde(default)]
     pub missing: Option<String>,

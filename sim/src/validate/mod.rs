@@ -31,6 +31,12 @@ pub enum Status {
     /// The figure, or one like it, was in a calibration's data.
     #[serde(rename = "in sample")]
     InSample,
+    /// It follows from its inputs by the arithmetic of the run.
+    #[serde(rename = "identity")]
+    Identity,
+    /// It repeats another figure, which counts.
+    #[serde(rename = "reprint")]
+    Reprint,
     /// A mechanism is lacking.
     #[serde(rename = "not modelled yet")]
     NotModelled,
@@ -146,13 +152,17 @@ pub fn outcome(
     let relative_error = simulated.map(|s| s / case.published - 1.0);
     let in_sample = case.in_sample.is_some();
     let status = match (relative_error, &case.missing, in_sample) {
+        _ if case.reprint.is_some() => Status::Reprint,
+        (Some(_), ..) if case.identity.is_some() => Status::Identity,
         (Some(_), _, true) => Status::InSample,
         (Some(e), _, _) if e.abs() <= OK => Status::Ok,
         (Some(_), _, _) => Status::Miss,
         (None, Some(_), _) => Status::NotModelled,
         (None, None, _) => Status::NoData,
     };
-    let note = [&case.missing, &case.lacks, &case.in_sample, &case.note].into_iter().flatten().next().cloned();
+    let reprint = case.reprint.as_ref().map(|id| format!("of {id}"));
+    let all = [&case.missing, &case.lacks, &reprint, &case.identity, &case.in_sample, &case.note];
+    let note = all.into_iter().flatten().next().cloned();
     Ok(CaseOutcome {
         id: case.id.clone(),
         system: file.system.clone(),

@@ -64,6 +64,18 @@ fn cases_are_the_published_rows() {
     assert_eq!(seen, cases.len());
 }
 
+/// A figure that repeats another names one that is a case by itself, and both say the same value.
+#[test]
+fn reprints_repeat_a_figure() {
+    let cases: Vec<Case> = files().unwrap().into_iter().flat_map(|(_, f)| f.case).collect();
+    let reprints: Vec<&Case> = cases.iter().filter(|c| c.reprint.is_some()).collect();
+    assert!(reprints.len() >= 2);
+    for c in reprints {
+        let first = cases.iter().find(|o| Some(&o.id) == c.reprint.as_ref()).unwrap();
+        assert!(first.reprint.is_none() && (first.published, &first.unit) == (c.published, &c.unit), "{}", c.id);
+    }
+}
+
 #[test]
 fn takes_by_hand() {
     let summary = serde_json::json!({"a": {"b": 3.0, "c": 5.0}, "n": 4, "none": null});

@@ -37,6 +37,9 @@ pub fn sweep_plot(table: &SweepTable, metric: &str) -> Result<String> {
     if missing > 0 {
         below += &format!(", {missing} without value");
     }
+    if let Some(note) = &table.note {
+        below += &format!("; {note}");
+    }
     let names_fit = |key: &Key| {
         if key.values.len() <= MOST {
             return Ok(());

@@ -15,6 +15,8 @@ pub struct SweepTable {
     pub keys: Vec<String>,
     /// The points, in the sweep's order.
     pub points: Vec<SweepPoint>,
+    /// What a reader of the picture should know of them.
+    pub note: Option<String>,
 }
 
 /// One point of a sweep.
@@ -75,7 +77,7 @@ impl SweepTable {
         if points.is_empty() {
             return Err(Diag::input("has no points").file(path).cure("run the sweep to its end"));
         }
-        Ok(Self { keys: keys.to_vec(), points })
+        Ok(Self { keys: keys.to_vec(), points, note: None })
     }
     /// The same points over one or two of the keys, given by number; what the others say of a point joins the first name, so that
     /// each point still has a place of its own.
@@ -93,7 +95,7 @@ impl SweepTable {
             if self.keys.len() > along.len() { std::iter::once(first).chain(along).collect() } else { along.collect() }
         };
         let points = self.points.iter().map(|p| SweepPoint { values: joined(&p.values), ..p.clone() }).collect();
-        Self { keys: joined(&self.keys), points }
+        Self { keys: joined(&self.keys), points, note: self.note.clone() }
     }
     /// The names of all metrics, sorted.
     pub fn metrics(&self) -> Vec<&str> {

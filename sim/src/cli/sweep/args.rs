@@ -1,5 +1,6 @@
 //! What `moesim sweep` is told.
 
+use crate::cli::costs::Costs;
 use crate::cli::force::Force;
 use crate::cli::terminal::Format;
 use std::path::PathBuf;
@@ -14,6 +15,8 @@ pub(in crate::cli) struct Args {
     pub(super) out: Option<PathBuf>,
     #[command(flatten)]
     pub(super) force: Force,
+    #[command(flatten)]
+    pub(super) costs: Costs,
     /// Points at a time [default: one a core]
     #[arg(long, value_name = "N")]
     pub(super) jobs: Option<usize>,

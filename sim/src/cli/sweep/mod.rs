@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 pub(super) fn run(args: &Args, registry: &Registry) -> Result<()> {
     let mut sweep = Sweep::load(&args.sweep)?;
     sweep.cache = routing_cache()?;
+    args.costs.assignment().map_or(Ok(()), |a| sweep.also(&a))?;
     let axes = axes(args, &sweep)?;
     let jobs = args.jobs.unwrap_or_else(rayon::current_num_threads).clamp(1, 1024);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(jobs).build();

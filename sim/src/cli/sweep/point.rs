@@ -30,6 +30,8 @@ pub(super) enum Fate {
 /// What a table wants of a summary.
 pub(super) struct Cells {
     pub(super) bottleneck: Option<String>,
+    /// Shares of the critical path by what its costs stand on, largest first.
+    pub(super) basis: Vec<(String, f64)>,
     /// The sweep's metrics, in its order.
     pub(super) metrics: Vec<Value>,
     /// The plotted metric.
@@ -149,7 +151,18 @@ fn fate(sweep: &Sweep, summary: &Value, args: &Args) -> Result<Fate> {
     let metrics = sweep.file.metrics.iter().map(|m| metric(summary, m).cloned().unwrap_or(Value::Null)).collect();
     let plotted = sweep.plotted().and_then(|m| metric(summary, m)).and_then(Value::as_f64);
     let bottleneck = summary.get("bottleneck").and_then(Value::as_str).map(str::to_string);
-    Ok(Fate::Ok(Cells { bottleneck, metrics, plotted }))
+    let shares = summary.get("basis").and_then(Value::as_object).into_iter().flatten();
+    let mut basis: Vec<(String, f64)> = shares.filter_map(|(k, v)| Some((k.clone(), v.as_f64()?))).collect();
+    basis.sort_by(|a, b| b.1.total_cmp(&a.1));
+    Ok(Fate::Ok(Cells { bottleneck, basis, metrics, plotted }))
+}
+
+impl Cells {
+    /// The basis in words: shares of a percent and more.
+    pub(super) fn basis(&self) -> String {
+        let shown = self.basis.iter().filter(|(_, share)| *share >= 0.01);
+        shown.map(|(name, share)| format!("{name} {:.0} %", 100.0 * share)).collect::<Vec<_>>().join(" ")
+    }
 }
 
 /// A dotted key of a summary.

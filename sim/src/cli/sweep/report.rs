@@ -9,14 +9,32 @@ use crate::sweep::{Point, Sweep};
 use moesim_core::{Diag, Result};
 use moesim_plot::{SweepPoint, SweepTable, head};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+
+/// Columns of every sweep, between its axes and its metrics.
+const OWN: [&str; 3] = ["status", "bottleneck", "basis"];
+
+/// A warning, if the costs of the points stand on unlike bases: one that is a tenth of a point's critical path or more is less than that
+/// of another's.
+fn unlike(done: &[Done]) -> Option<&'static str> {
+    let points = done.iter().filter_map(|d| match &d.fate {
+        Fate::Ok(cells) => {
+            Some(cells.basis.iter().filter(|b| b.1 >= 0.1 && b.0 != "stated").map(|b| b.0.as_str()).collect())
+        }
+        _ => None,
+    });
+    let sets: Vec<BTreeSet<&str>> = points.collect();
+    sets.windows(2)
+        .any(|w| w[0] != w[1])
+        .then_some("costs of points stand on unlike bases (column basis): --costs roofline puts all on one")
+}
 
 /// Prints the table, and writes it and the plot. The table is printed whatever becomes of the files.
 pub(super) fn report(args: &Args, sweep: &Sweep, axes: &[usize], done: &[Done]) -> Result<()> {
     let rows: Vec<Vec<String>> = sweep.points.iter().zip(done).map(|(p, d)| row(p, &d.fate, sweep)).collect();
     let mut header = sweep.keys();
-    header.extend(["status".to_string(), "bottleneck".to_string()]);
+    header.extend(OWN.map(str::to_string));
     header.extend(sweep.file.metrics.iter().cloned());
     let written = match &args.out {
         Some(out) => write(out, sweep, axes, &header, (&rows, done)),
@@ -38,6 +56,7 @@ pub(super) fn report(args: &Args, sweep: &Sweep, axes: &[usize], done: &[Done]) 
         }
         Format::Table => print(&(aligned(&heads(sweep), &rows) + &reasons(sweep, done.iter().enumerate()))),
     };
+    unlike(done).map(note);
     written?.iter().for_each(|n| note(n));
     printed
 }
@@ -91,7 +110,7 @@ fn picture(sweep: &Sweep, axes: &[usize], done: &[Done]) -> Option<Result<String
         let metrics = BTreeMap::from([(metric.to_string(), value)]);
         SweepPoint { values: p.labels.clone(), metrics, label: cells.and_then(|c| c.bottleneck.clone()) }
     });
-    let table = SweepTable { keys, points: points.collect() };
+    let table = SweepTable { keys, points: points.collect(), note: unlike(done).map(str::to_string) };
     let table = if axes.is_empty() { table } else { table.over(axes) };
     Some(moesim_plot::sweep_plot(&table, metric))
 }
@@ -106,10 +125,10 @@ fn row(point: &Point, fate: &Fate, sweep: &Sweep) -> Vec<String> {
     cells.push(fate.status().into());
     match fate {
         Fate::Ok(found) => {
-            cells.push(found.bottleneck.clone().unwrap_or_default());
+            cells.extend([found.bottleneck.clone().unwrap_or_default(), found.basis()]);
             cells.extend(found.metrics.iter().map(text));
         }
-        _ => cells.resize(cells.len() + 1 + sweep.file.metrics.len(), String::new()),
+        _ => cells.resize(cells.len() + 2 + sweep.file.metrics.len(), String::new()),
     }
     cells
 }
@@ -141,7 +160,7 @@ fn heads(sweep: &Sweep) -> Vec<String> {
     let last = |k: &String| k.rsplit('.').next().unwrap_or(k).to_string();
     let short: Vec<String> = keys.iter().map(last).collect();
     let metrics: Vec<String> = sweep.file.metrics.iter().map(|m| head(m)).collect();
-    let own = ["status".to_string(), "bottleneck".to_string()];
+    let own = OWN.map(str::to_string);
     let all: Vec<String> = short.iter().chain(&own).chain(&metrics).cloned().collect();
     let whole: Vec<&String> = keys.iter().chain(&own).chain(&sweep.file.metrics).collect();
     let alike = |h: &String| all.iter().filter(|o| *o == h).count() > 1;

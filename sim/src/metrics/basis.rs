@@ -1,0 +1,110 @@
+//! On what a run's costs stand: how much of its critical path was measured, taken from another device, assumed.
+
+use super::Ended;
+use crate::costs::{DONOR, OTHER_PRECISION, ROOFLINE};
+use crate::engine::OpKind;
+use std::collections::BTreeMap;
+
+/// What a cost stands on, the weakest last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Basis {
+    /// The rates that a data sheet or a paper gives for links and the host.
+    Stated,
+    /// Kernels measured on the device itself.
+    Measured,
+    /// Kernels measured on another device, or in another precision.
+    Donor,
+    /// Peaks with assumed fractions.
+    Roofline,
+}
+
+impl Basis {
+    fn name(self) -> &'static str {
+        ["stated", "measured", "donor", "roofline"][self as usize]
+    }
+
+    /// By the words of a cost.
+    fn of(words: &str) -> Self {
+        if words.starts_with(ROOFLINE) {
+            Self::Roofline
+        } else if words.contains(DONOR) || words.contains(OTHER_PRECISION) {
+            Self::Donor
+        } else if words.starts_with("profile") || words.starts_with("table") {
+            Self::Measured
+        } else {
+            Self::Stated
+        }
+    }
+}
+
+/// The kernels of an operation, by their words; none for what the hardware's file states.
+fn kernels(kind: OpKind) -> &'static [&'static str] {
+    match kind {
+        OpKind::Attention => &["gemm", "decode attention", "prefill attention", "stream"],
+        OpKind::Dense | OpKind::Gate | OpKind::Head => &["gemm", "stream"],
+        OpKind::Embed => &["stream"],
+        OpKind::Shared => &["gemm"],
+        OpKind::Experts => &["experts"],
+        OpKind::Dispatch => &["dispatch"],
+        OpKind::Combine => &["combine"],
+        OpKind::AllReduce => &["all-reduce"],
+        OpKind::Host | OpKind::Load | OpKind::Join => &[],
+    }
+}
+
+/// Shares of the critical path by what its operations' costs stand on, idle time left out. An operation of several kernels counts
+/// with the weakest of them.
+pub(super) fn basis(s: &Ended) -> BTreeMap<&'static str, f64> {
+    let kinds = &s.totals.served.breakdown.kinds;
+    let mut found: BTreeMap<&'static str, u64> = BTreeMap::new();
+    for kind in OpKind::ALL {
+        let of = |what: &&str| s.costs.get(what).map_or(Basis::Stated, |words| Basis::of(words));
+        let weakest = kernels(kind).iter().map(of).max().unwrap_or(Basis::Stated);
+        if kinds[kind as usize] > 0 {
+            *found.entry(weakest.name()).or_default() += kinds[kind as usize];
+        }
+    }
+    let whole = found.values().sum::<u64>().max(1) as f64;
+    found.into_iter().map(|(name, time)| (name, time as f64 / whole)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiment;
+    use crate::metrics::tables::Tables;
+    use crate::registry::Registry;
+    use crate::simulation::{Simulation, open_trace};
+
+    fn of(set: &[&str]) -> BTreeMap<&'static str, f64> {
+        let small = ["workload.arrivals.requests=4", "workload.arrivals.concurrency=2", "workload.routing.sequences=2"];
+        let set: Vec<String> = small.iter().chain(set).map(|s| (*s).to_string()).collect();
+        let resolved = experiment::load("quickstart", &set).unwrap();
+        let mut s =
+            Simulation::new(&resolved, &Registry::builtin(), || open_trace(&resolved), Tables::default()).unwrap();
+        s.run(&mut |_| true).unwrap();
+        basis(&s.ended())
+    }
+
+    #[test]
+    fn words_say_the_basis() {
+        for (words, basis) in [
+            ("roofline with assumed fractions", Basis::Roofline),
+            ("profile h100-sxm: fa3 bfloat16 (mean error 5.0 % on what was left out; data 1)", Basis::Measured),
+            ("profile h800-sxm: mla bfloat16 (error; data 1, donor: measured on H800)", Basis::Donor),
+            ("profile h100-sxm: x fp8 (error; data 1, used in another precision)", Basis::Donor),
+            ("bytes over the links' achievable rates", Basis::Stated),
+        ] {
+            assert_eq!(Basis::of(words), basis, "{words}");
+        }
+    }
+
+    #[test]
+    fn shares_sum_to_one_and_rooflines_put_all_on_one_basis() {
+        let calibrated = of(&[]);
+        assert!((calibrated.values().sum::<f64>() - 1.0).abs() < 1e-12, "{calibrated:?}");
+        assert!(calibrated.contains_key("measured"), "{calibrated:?}");
+        let roofline = of(&["fidelity.costs=roofline"]);
+        assert_eq!(roofline.keys().copied().collect::<Vec<_>>(), ["roofline", "stated"]);
+    }
+}
