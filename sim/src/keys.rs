@@ -118,6 +118,12 @@ window = { start = \"2 ms\", end = \"6 ms\" }\nhardware.topology.link.per_messag
         set: "model.precision.experts = 4\nmodel.precision.activation = 4\nmodel.precision.attention = 8",
     },
     Base {
+        name: "rounded inputs",
+        hardware: "b200-8",
+        model: PLAIN,
+        set: "model.precision.experts = 8\nmodel.precision.attention = 8\nmodel.precision.gemm_input = 8.0",
+    },
+    Base {
         name: "integers",
         hardware: "a100-8",
         model: PLAIN,

@@ -42,6 +42,8 @@ pub struct Engine {
     share: f64,
     /// Seconds to start a kernel.
     pub launch_s: f64,
+    /// Bits to which the inputs of products are rounded before them, where weights are as narrow; infinite if they are not.
+    gemm_input: f64,
     /// Calibrated kernels, which take the place of rooflines.
     pub kernels: Kernels,
 }
@@ -70,6 +72,18 @@ impl Engine {
         self
     }
 
+    /// The same, where inputs of products with weights of about these bits or fewer are rounded to these bits before them.
+    #[must_use]
+    pub fn with_gemm_input(self, bits: Option<f64>) -> Self {
+        Self { gemm_input: bits.unwrap_or(f64::INFINITY), ..self }
+    }
+
+    /// Bits of an input of a product with weights of `weight_bits` that comes in `activation_bits`. Scales may make weights wider by up
+    /// to three quarters of a bit than inputs of the same elements.
+    pub fn input_bits(&self, weight_bits: f64, activation_bits: f64) -> f64 {
+        if weight_bits <= self.gemm_input + 0.75 { activation_bits.min(self.gemm_input) } else { activation_bits }
+    }
+
     /// The device's processing in memory, if it has any: 16-bit operands, narrower ones at the same rate.
     pub fn pim(device: &Device) -> Option<Self> {
         device.pim.as_ref().map(|pim| {
@@ -85,7 +99,16 @@ impl Engine {
     fn new(peak: [(Precision, f64); 3], achievable: [f64; 3], bytes_per_s: f64, launch_s: f64) -> Self {
         let s_per_flop = achievable.map(|fraction| peak.map(|(_, rate)| 1.0 / (rate * fraction)));
         let s_per_byte = 1.0 / bytes_per_s;
-        Self { peak, s_per_flop, bytes_per_s, s_per_byte, share: 1.0, launch_s, kernels: Kernels::default() }
+        Self {
+            peak,
+            s_per_flop,
+            bytes_per_s,
+            s_per_byte,
+            share: 1.0,
+            launch_s,
+            gemm_input: f64::INFINITY,
+            kernels: Kernels::default(),
+        }
     }
 
     /// The share of the processors that compute, in (0, 1].

@@ -22,18 +22,27 @@ pub(super) fn output_bits(activation_bits: f64) -> f64 {
     activation_bits.max(16.0)
 }
 
-/// 2 m n k operations; every operand moved once. Nothing to do (m = 0) costs nothing.
+/// Rounding `elements` inputs to narrower ones before a product: a kernel that reads and writes them. Nothing where they stay as they
+/// are.
+pub(super) fn rounding(engine: &Engine, elements: f64, from_bits: f64, to_bits: f64) -> Cost {
+    let bytes = if to_bits < from_bits { elements * (from_bits + to_bits) / 8.0 } else { 0.0 };
+    elementwise(engine, bytes)
+}
+
+/// 2 m n k operations; every operand moved once. Nothing to do (m = 0) costs nothing. Where inputs are rounded before products, that is a
+/// kernel before this one, unless a calibrated kernel has it in its time.
 pub fn gemm(engine: &Engine, g: Gemm) -> Cost {
     if g.m == 0 {
         return Cost::default();
     }
     let (m, n, k) = (g.m as f64, g.n as f64, g.k as f64);
-    let bits = n * k * g.weight_bits + m * k * g.activation_bits + m * n * output_bits(g.activation_bits);
+    let input = engine.input_bits(g.weight_bits, g.activation_bits);
+    let bits = n * k * g.weight_bits + m * k * input + m * n * output_bits(g.activation_bits);
     let (flop, bytes) = (2.0 * m * n * k, bits / 8.0);
-    engine
-        .kernels
-        .gemm(&g, flop, bytes)
-        .unwrap_or_else(|| engine.kernel(Family::Dense, g.weight_bits.max(g.activation_bits), flop, bytes))
+    engine.kernels.gemm(&g, flop, bytes).unwrap_or_else(|| {
+        let product = engine.kernel(Family::Dense, g.weight_bits.max(input), flop, bytes);
+        rounding(engine, m * k, g.activation_bits, input).then(product)
+    })
 }
 
 /// The same as a grouped GEMM: each of the `m` rows takes one of several matrices of this shape, of which `matrices` are
@@ -43,8 +52,10 @@ pub fn grouped_gemm(engine: &Engine, g: Gemm, matrices: f64) -> Cost {
         return Cost::default();
     }
     let (m, n, k) = (g.m as f64, g.n as f64, g.k as f64);
-    let bits = matrices * n * k * g.weight_bits + m * k * g.activation_bits + m * n * output_bits(g.activation_bits);
-    engine.kernel(Family::Grouped, g.weight_bits.max(g.activation_bits), 2.0 * m * n * k, bits / 8.0)
+    let input = engine.input_bits(g.weight_bits, g.activation_bits);
+    let bits = matrices * n * k * g.weight_bits + m * k * input + m * n * output_bits(g.activation_bits);
+    let product = engine.kernel(Family::Grouped, g.weight_bits.max(input), 2.0 * m * n * k, bits / 8.0);
+    rounding(engine, m * k, g.activation_bits, input).then(product)
 }
 
 /// The gate of `tokens`: scores by a GEMM, then one pass over them (32 bits each) that selects the top k.

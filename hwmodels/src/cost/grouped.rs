@@ -1,6 +1,6 @@
 //! The experts of one device: two grouped GEMMs.
 
-use super::gemm::output_bits;
+use super::gemm::{output_bits, rounding};
 use super::{Cost, Engine, Family, elementwise};
 
 /// Experts of one shape.
@@ -61,7 +61,6 @@ pub fn grouped_mlp(engine: &Engine, mlp: &GroupedMlp, tokens: &[u32]) -> Cost {
     }
     let (hidden, intermediate) = (mlp.hidden as f64, mlp.intermediate as f64);
     let (matrix, input) = (hidden * intermediate, mlp.activation_bits);
-    let bits = mlp.weight_bits.max(input);
     if let Some(kernel) = &engine.kernels.experts {
         let flop = 2.0 * rows * mlp.matrices as f64 * matrix;
         let traffic = (hidden + 2.0 * intermediate) * input + hidden * output_bits(input);
@@ -75,12 +74,8 @@ pub fn grouped_mlp(engine: &Engine, mlp: &GroupedMlp, tokens: &[u32]) -> Cost {
         let activation = Cost { bytes: 0, ..elementwise(engine, passed) };
         return layer.then(activation);
     }
-    let kernel = |matrices: f64, activations: f64| {
-        let bytes = (active * matrices * matrix * mlp.weight_bits + rows * activations) / 8.0;
-        engine.kernel(Family::Grouped, bits, 2.0 * rows * matrices * matrix, bytes)
-    };
-    let up = kernel(mlp.matrices.saturating_sub(1) as f64, (hidden + intermediate) * input);
-    up.then(kernel(1.0, intermediate * input + hidden * output_bits(input)))
+    let width = intermediate;
+    whole(engine, mlp, &Load { rows, active, row_width: rows * width, active_width: active * width })
 }
 
 /// The same for experts of different widths: (tokens, width) of each; `mlp.intermediate` is not used.
@@ -101,19 +96,23 @@ pub fn grouped_mlp_sized(engine: &Engine, mlp: &GroupedMlp, experts: impl Iterat
 
 /// Gate and up, then down.
 fn whole(engine: &Engine, mlp: &GroupedMlp, load: &Load) -> Cost {
-    let (hidden, input) = (mlp.hidden as f64, mlp.activation_bits);
+    let hidden = mlp.hidden as f64;
+    let input = engine.input_bits(mlp.weight_bits, mlp.activation_bits);
     let bits = mlp.weight_bits.max(input);
     let kernel = |matrices: f64, activation_bits: f64| {
         let bytes = (matrices * hidden * load.active_width * mlp.weight_bits + activation_bits) / 8.0;
         engine.kernel(Family::Grouped, bits, 2.0 * matrices * hidden * load.row_width, bytes)
     };
+    // The activation at the end of the first kernel rounds what it leaves.
     let up = kernel(mlp.matrices.saturating_sub(1) as f64, (load.rows * hidden + load.row_width) * input);
-    up.then(kernel(1.0, load.row_width * input + load.rows * hidden * output_bits(input)))
+    let down = kernel(1.0, load.row_width * input + load.rows * hidden * output_bits(mlp.activation_bits));
+    rounding(engine, load.rows * hidden, mlp.activation_bits, input).then(up).then(down)
 }
 
 /// Each matrix as two factors.
 fn factored(engine: &Engine, mlp: &GroupedMlp, load: &Load) -> Cost {
-    let (hidden, rank, input) = (mlp.hidden as f64, mlp.rank as f64, mlp.activation_bits);
+    let (hidden, rank) = (mlp.hidden as f64, mlp.rank as f64);
+    let input = engine.input_bits(mlp.weight_bits, mlp.activation_bits);
     let bits = mlp.weight_bits.max(input);
     let up = mlp.matrices.saturating_sub(1) as f64;
     let kernel = |row_products: f64, weights: f64, activation_bits: f64| {
@@ -121,12 +120,13 @@ fn factored(engine: &Engine, mlp: &GroupedMlp, load: &Load) -> Cost {
         engine.kernel(Family::Grouped, bits, 2.0 * row_products, bytes)
     };
     let (ranks, products) = (load.rows * rank, load.row_width);
-    kernel(up * ranks * hidden, up * load.active * rank * hidden, (load.rows * hidden + up * ranks) * input)
+    rounding(engine, load.rows * hidden, mlp.activation_bits, input)
+        .then(kernel(up * ranks * hidden, up * load.active * rank * hidden, (load.rows * hidden + up * ranks) * input))
         .then(kernel(up * rank * products, up * rank * load.active_width, (up * ranks + products) * input))
         .then(kernel(rank * products, rank * load.active_width, (products + ranks) * input))
         .then(kernel(
             ranks * hidden,
             load.active * rank * hidden,
-            ranks * input + load.rows * hidden * output_bits(input),
+            ranks * input + load.rows * hidden * output_bits(mlp.activation_bits),
         ))
 }

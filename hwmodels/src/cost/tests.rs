@@ -193,3 +193,28 @@ proptest! {
         prop_assert_eq!(c.time_s(), launch + f64::max(compute, memory));
     }
 }
+
+/// Inputs rounded to 8 bits: the product runs at the 8-bit peak behind a kernel that rounds; weights that are wider are left alone.
+#[test]
+fn rounded_inputs_run_at_their_own_peak() {
+    let engine = h100().with_gemm_input(Some(8.0));
+    let g = Gemm { m: 4096, n: 4096, k: 4096, weight_bits: 8.001953125, activation_bits: 16.0 };
+    let (wide, narrow) = (gemm(&h100(), g), gemm(&engine, g));
+    assert!((narrow.compute_s / wide.compute_s - 0.5).abs() < 1e-3, "{} {}", narrow.compute_s, wide.compute_s);
+    assert_eq!(narrow.launch_s, 2.0 * wide.launch_s);
+    // 24 bits an input are moved to round it, and 8 of 16 less to multiply it.
+    assert_eq!(narrow.bytes - wide.bytes, 4096 * 4096 * (24 - 8) / 8);
+    let router = Gemm { weight_bits: 16.0, ..g };
+    assert_eq!(gemm(&engine, router), gemm(&h100(), router));
+    let mlp = GroupedMlp {
+        hidden: 2048,
+        intermediate: 1024,
+        rank: 0,
+        matrices: 3,
+        weight_bits: 8.0,
+        activation_bits: 16.0,
+        choices: 1.0,
+    };
+    let (wide, narrow) = (grouped_mlp(&h100(), &mlp, &[4096; 8]), grouped_mlp(&engine, &mlp, &[4096; 8]));
+    assert!((narrow.compute_s / wide.compute_s - 0.5).abs() < 1e-3 && narrow.launch_s == 1.5 * wide.launch_s);
+}

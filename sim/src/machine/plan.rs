@@ -58,6 +58,8 @@ impl Plan {
             return Err(Diag::input(format!("{} has an encoder, which serving does not model yet", model.name))
                 .cure("choose a decoder-only model"));
         }
+        let mut machine = machine;
+        machine.gpu = machine.gpu.with_gemm_input(model.precision.gemm_input);
         let moe_layers = model.moe_layers();
         let mut classes: Vec<AttentionClass> = Vec::new();
         let mut class_of = Vec::new();

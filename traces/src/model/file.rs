@@ -152,6 +152,7 @@ impl ModelFile {
             ("head", p.head),
             ("kv", p.kv),
             ("activation", p.activation),
+            ("gemm_input", p.gemm_input.unwrap_or(16.0)),
         ] {
             // The least that is published is 0.8 bits (QMoE, arXiv 2310.16795).
             if !(0.1..=64.0).contains(&bits) {

@@ -228,6 +228,10 @@ pub struct Precision {
     pub kv: f64,
     /// Activations between operations.
     pub activation: f64,
+    /// Bits to which inputs of products are rounded before them, where weights are about as narrow or narrower: 8 of models that compute
+    /// in FP8. Unless told, inputs are not rounded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gemm_input: Option<f64>,
 }
 
 /// The published parameter counts, as printed, and what they include.

@@ -102,7 +102,8 @@ struct InPrecision {
 }
 
 /// NVFP4 is 4 bits and one of 8 for 16 elements. What NVIDIA publishes so has its feed-forward parts in it and attention in 16 bits.
-const NVFP4: &[(&str, f64)] = &[("experts", 4.5), ("shared", 4.5), ("dense", 4.5), ("attention", 16.0)];
+const NVFP4: &[(&str, f64)] =
+    &[("experts", 4.5), ("shared", 4.5), ("dense", 4.5), ("attention", 16.0), ("gemm_input", 4.5)];
 
 fn model(point: &Point) -> Result<InPrecision> {
     let (preset, bits): (_, &[_]) = match (point.model.as_str(), point.precision.as_str()) {

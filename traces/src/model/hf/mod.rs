@@ -280,6 +280,7 @@ fn element(inside_out: &[&Keys]) -> Result<Precision> {
         head: bits,
         kv: bits,
         activation: bits,
+        gemm_input: None,
     })
 }
 

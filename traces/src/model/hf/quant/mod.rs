@@ -139,9 +139,10 @@ impl Scheme {
         }
         precision.kv = self.kv.unwrap_or(plain.kv);
         if let Some(bits) = self.activations.filter(|b| *b < plain.activation) {
+            precision.gemm_input = Some(bits);
             notes.push(format!(
-                "activations are rounded to {bits} bits before products: kernels are chosen by the bits of weights, and \
-                 `precision.activation` stays that of what is kept and sent between operations"
+                "activations are rounded to {bits} bits before products (`precision.gemm_input`); `precision.activation` stays that \
+                 of what is kept and sent between operations"
             ));
         }
         let unused: Vec<&str> =
