@@ -15,6 +15,8 @@ pub(super) struct Line {
     /// Sessions that are going on, and the next one.
     sessions: BTreeMap<u64, Session>,
     counts: SessionCounts,
+    /// Users of a closed loop send no more.
+    closed: bool,
 }
 
 /// Sessions so far.
@@ -49,6 +51,7 @@ impl Line {
             due: BTreeMap::new(),
             sessions: BTreeMap::new(),
             counts: SessionCounts::default(),
+            closed: false,
         };
         match &mut line.arrivals {
             Arrivals::Open(requests) => line.next = requests.next().transpose()?,
@@ -127,9 +130,14 @@ impl Line {
         }
     }
 
+    /// Users of a closed loop send no more; what they have sent still comes.
+    pub(super) fn close(&mut self) {
+        self.closed = true;
+    }
+
     /// A user of a closed loop sends the next request at `at`.
     fn send(&mut self, at: Picos) -> Result<()> {
-        if let Arrivals::Closed { requests, .. } = &mut self.arrivals
+        if let (Arrivals::Closed { requests, .. }, false) = (&mut self.arrivals, self.closed)
             && let Some(request) = requests.next().transpose()?
         {
             self.due.insert((at, request.id), request);

@@ -93,15 +93,25 @@ impl Simulation {
                 return Err(Diag::run("interrupted").cure("run it again; nothing was written"));
             }
         }
+        self.finish(now)?;
+        watch(&self.progress(now));
+        Ok(())
+    }
+
+    /// Users of a closed loop send no more; what they have sent is served.
+    pub(crate) fn close(&mut self) {
+        self.line.close();
+    }
+
+    /// After the last [`Simulation::step`], which ended at `now`: checks what must hold.
+    pub(crate) fn finish(&mut self, now: Picos) -> Result<()> {
         self.executor.begin();
         self.replace(now, true)?;
         let r = &self.recorder.totals().requests;
         if r.admitted != r.finished + r.rejected {
             return Err(Diag::run("requests are not conserved").cure("report this with the experiment"));
         }
-        self.recorder.end(now, &self.plan, &self.network)?;
-        watch(&self.progress(now));
-        Ok(())
+        self.recorder.end(now, &self.plan, &self.network)
     }
 
     /// One iteration from `now` on, which then is its end; false if there is nothing left to do. The operations stay in the

@@ -6,6 +6,7 @@
 mod case;
 mod kernel;
 mod placed;
+pub mod points;
 
 pub use case::{Case, CaseFile, Quotient, Source, Take, files};
 pub use kernel::{KernelCall, KernelTime};

@@ -1,10 +1,13 @@
-//! `moesim validate`.
+//! `moesim validate`: published figures as cases; [`points`] are served points.
 
-use super::cache::routing_cache;
-use super::force::Force;
-use super::progress;
-use super::simulate::{Options, simulate};
-use super::terminal::{Format, note, print};
+mod points;
+mod points_table;
+
+use crate::cli::cache::routing_cache;
+use crate::cli::force::Force;
+use crate::cli::progress;
+use crate::cli::simulate::{Options, simulate};
+use crate::cli::terminal::{Format, note, print};
 use crate::output::json;
 use crate::registry::Registry;
 use crate::validate::{CaseOutcome, Status, experiments, files, kernel, outcome, resolve};
@@ -15,7 +18,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(in crate::cli) struct Args {
     /// Only figures whose number or system matches; * stands for any letters
     #[arg(long, value_name = "GLOB")]
     id: Vec<String>,
@@ -24,6 +27,11 @@ pub(super) struct Args {
     out: Option<PathBuf>,
     #[command(flatten)]
     force: Force,
+    /// Instead: measured servers, a CSV table with a point a row, each beside a simulation of it
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["id", "out", "force"])]
+    points: Option<PathBuf>,
+    #[command(flatten)]
+    of_points: points::Options,
     /// How to print the figures
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
@@ -32,7 +40,10 @@ pub(super) struct Args {
     quiet: bool,
 }
 
-pub(super) fn run(args: &Args, registry: &Registry) -> Result<()> {
+pub(in crate::cli) fn run(args: &Args, registry: &Registry) -> Result<()> {
+    if let Some(file) = &args.points {
+        return points::run(file, args, registry);
+    }
     // The folder holds folders of runs, each with a marker of its own.
     let _claim = args.force.folder(args.out.as_deref(), Manifest::NAME)?;
     let line = progress::ProgressLine::new(args.quiet);
