@@ -159,6 +159,11 @@ for name in ["ragged.parquet", "short.parquet", "iter_0001/layer_02.parquet"]:
     seed("flame", pathlib.Path(name).stem, (GOLDEN / "parquet" / name).read_bytes())
 seed("experiment", "quickstart", (ROOT / "sim" / "presets" / "quickstart.toml").read_bytes())
 seed("sweep", "machines", (ROOT / "sim" / "presets" / "machines.toml").read_bytes())
+points = """model,system,backend,version,precision,gpus,tp,dp,moe_tp,moe_ep,batched_tokens,isl,osl,conc,date,mean_ttft_ms,mean_tpot_ms,role
+gpt-oss-120b,h100_sxm,vllm,0.18.0,fp4,2,2,1,2,1,"32768 (2026-04), default before",64,16,4,2026-03-01,25.0,5.0,figure
+DeepSeek-R1,b200_sxm,sglang,0.5.9,fp8,8,8,1,1,8,32768 (chunked prefill),64,16,2,2026-03-01,20.0,4.0,calibration
+"""
+seed("points", "two", points.encode())
 with tempfile.TemporaryDirectory() as tmp:
     source, out = pathlib.Path(tmp, "t.csv"), pathlib.Path(tmp, "t.arrow")
     source.write_text(table)

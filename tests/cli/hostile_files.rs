@@ -26,6 +26,7 @@ const COMMANDS: &[(&str, &[&str])] = &[
         &["run", "quickstart", "--set", "workload.routing={ kind = \"trace\", path = \"FILE\" }", "--out", "o"],
     ),
     ("a.toml", &["sweep", "FILE", "--out", "o"]),
+    ("a.csv", &["validate", "--points", "FILE"]),
     ("a", &["plot", "FILE"]),
 ];
 

@@ -14,7 +14,7 @@ use crate::validate::points::{self, Point, rounds};
 use clap::ValueEnum;
 use moesim_core::{Diag, Result};
 use rayon::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -58,19 +58,19 @@ pub(super) fn run(file: &Path, args: &Args, registry: &Registry) -> Result<()> {
         RoutingKind::Uniform => PointRouting::Uniform,
     };
     let profiles = Profiles::default();
-    let expressed: Vec<Result<Expressed>> = points.iter().map(|p| express(p, routing, &profiles)).collect();
-    let opened = open(&expressed, &line)?;
+    let opened = open(&points, &|p| express(p, routing, &profiles), &line)?;
     let done = AtomicUsize::new(0);
-    let simulate = |(point, expressed): (&Point, &Result<Expressed>)| {
+    let simulate = |point: &Point| {
+        let expressed = express(point, routing, &profiles);
         let simulated = expressed.as_ref().map_err(Clone::clone).and_then(|e| {
             let trace = || opened.get(&e.resolved.model.name).cloned().ok_or_else(|| Diag::run("interrupted"));
             rounds::simulate(e, registry, &trace, &|| !interrupted())
         });
         let n = done.fetch_add(1, Ordering::Relaxed) + 1;
         line.say(format!("{n} of {} points", points.len()));
-        PointOutcome::new(point, expressed, simulated)
+        PointOutcome::new(point, &expressed, simulated)
     };
-    let outcomes: Vec<PointOutcome> = points.par_iter().zip(&expressed).with_max_len(1).map(simulate).collect();
+    let outcomes: Vec<PointOutcome> = points.par_iter().with_max_len(1).map(simulate).collect();
     line.done();
     if interrupted() {
         return Err(Diag::run("interrupted").cure("run it again, perhaps with a smaller --sample; nothing was written"));
@@ -102,13 +102,21 @@ fn chosen(file: &Path, options: &Options) -> Result<Vec<Point>> {
 }
 
 /// The routing of every model, by its name: it does not depend on precisions, devices or ranks, so that points share it.
-fn open(expressed: &[Result<Expressed>], line: &ProgressLine) -> Result<BTreeMap<String, Opened>> {
-    let (cache, mut opened) = (routing_cache()?, BTreeMap::new());
-    for e in expressed.iter().flatten().map(|e| &e.resolved) {
-        if !interrupted() && !opened.contains_key(&e.model.name) {
-            let Opened { trace, .. } = cache.open(e.routing(), &|text| line.say(text))?;
-            opened.insert(e.model.name.clone(), Opened { trace, from: Origin::Shared });
+fn open(
+    points: &[Point],
+    express: &dyn Fn(&Point) -> Result<Expressed>,
+    line: &ProgressLine,
+) -> Result<BTreeMap<String, Opened>> {
+    let (cache, mut opened, mut seen) = (routing_cache()?, BTreeMap::new(), BTreeSet::new());
+    for point in points.iter().take_while(|_| !interrupted()) {
+        if seen.contains(&point.model) {
+            continue;
         }
+        // Another point of the model may be one that can be expressed.
+        let Ok(Expressed { resolved, .. }) = express(point) else { continue };
+        seen.insert(&point.model);
+        let Opened { trace, .. } = cache.open(resolved.routing(), &|text| line.say(text))?;
+        opened.insert(resolved.model.name.clone(), Opened { trace, from: Origin::Shared });
     }
     Ok(opened)
 }

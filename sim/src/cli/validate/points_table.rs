@@ -31,6 +31,9 @@ pub(super) fn table(outcomes: &[PointOutcome]) -> String {
     t
 }
 
+/// The group of a point.
+type GroupOf<'a> = &'a dyn Fn(&PointOutcome) -> String;
+
 fn groups(t: &mut String, outcomes: &[PointOutcome]) {
     let _ = writeln!(
         t,
@@ -40,7 +43,7 @@ fn groups(t: &mut String, outcomes: &[PointOutcome]) {
     let half = format!("{:>9}{:>9}{:>10}{:>10}", "mean", "median", "|mean|", "|median|");
     let _ = writeln!(t, "{:<44}{half}{half}", "");
     row(t, "all", &outcomes.iter().collect::<Vec<_>>());
-    let by: [(&str, &dyn Fn(&PointOutcome) -> String); 4] = [
+    let by: [(&str, GroupOf); 4] = [
         ("model", &|o| o.point.model.clone()),
         ("device", &|o| o.point.system.clone()),
         ("framework", &|o| o.point.backend.clone()),
@@ -51,7 +54,7 @@ fn groups(t: &mut String, outcomes: &[PointOutcome]) {
         let mut members: BTreeMap<String, Vec<&PointOutcome>> = BTreeMap::new();
         outcomes.iter().for_each(|o| members.entry(group(o)).or_default().push(o));
         for (group, members) in &members {
-            row(t, &format!("  {}", group.trim_start_matches(|c: char| c == ' ')), members);
+            row(t, &format!("  {}", group.trim_start()), members);
         }
     }
 }

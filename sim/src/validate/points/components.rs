@@ -53,8 +53,8 @@ impl Components {
         }
         let mut alone: BTreeMap<&str, (u32, (f64, f64))> = BTreeMap::new();
         for ((server, clients), at) in &servers {
-            let long = at.iter().find(|b| (b.point.isl, b.point.osl) == (8192, 1024));
-            let short = at.iter().find(|b| (b.point.isl, b.point.osl) == (1024, 8192));
+            let long = at.iter().find(|b| b.point.is_long_prompt());
+            let short = at.iter().find(|b| b.point.is_short_prompt());
             let (Some(long), Some(short)) = (long, short) else { continue };
             let first = long.point.mean_ttft_ms - short.point.mean_ttft_ms;
             let entry = alone.entry(server).or_insert((u32::MAX, (0.0, 0.0)));

@@ -41,7 +41,7 @@ pub struct Expressed {
 pub fn express(point: &Point, routing: PointRouting, profiles: &Profiles) -> Result<Expressed> {
     let mut notes = Vec::new();
     let model = model(point)?;
-    let (preset, devices) = machine(point, &mut notes)?;
+    let (preset, size) = machine(point, &mut notes)?;
     let tokens = batched_tokens(point, &mut notes)?;
     let mut table = toml::Table::new();
     table.insert("name".into(), format!("{} on {}, {} clients", point.model, point.system, point.conc).into());
@@ -52,7 +52,9 @@ pub fn express(point: &Point, routing: PointRouting, profiles: &Profiles) -> Res
     for (class, bits) in model.bits {
         assign(&format!("model.precision.{class}"), (*bits).into());
     }
-    assign(devices, i64::from(point.gpus).into());
+    for (key, count) in size {
+        assign(&format!("hardware.topology.{key}"), count.into());
+    }
     assign("workload.arrivals.kind", "closed-loop".into());
     assign("workload.arrivals.concurrency", i64::from(point.conc).into());
     assign("workload.arrivals.requests", (i64::from(point.conc) * i64::from(MEASURED)).into());
@@ -127,8 +129,8 @@ fn model(point: &Point) -> Result<InPrecision> {
     Ok(InPrecision { preset, bits })
 }
 
-/// The hardware preset, and the key that says how many devices it has.
-fn machine(point: &Point, notes: &mut Vec<String>) -> Result<(&'static str, &'static str)> {
+/// The hardware preset, and the keys of its topology that say how many devices it has.
+fn machine(point: &Point, notes: &mut Vec<String>) -> Result<(&'static str, Vec<(&'static str, i64)>)> {
     let (one, two): (&[&'static str], &[&'static str]) = match point.system.as_str() {
         "h100_sxm" => (&["h100-8"], &["h100-2x8"]),
         "h200_sxm" => (&["h200-8"], &["h200-2x8"]),
@@ -143,10 +145,12 @@ fn machine(point: &Point, notes: &mut Vec<String>) -> Result<(&'static str, &'st
                 .cure("known: h100_sxm, h200_sxm, b200_sxm, b300_sxm, gb200, gb300, h20_sxm"));
         }
     };
-    let (wanted, key) = match (one[0].ends_with("nvl72"), point.gpus) {
-        (true, 1..=72) => (one, "hardware.topology.devices_per_node"),
-        (false, 1..=8) => (one, "hardware.topology.devices"),
-        (false, 16) => (two, "hardware.topology.nodes"),
+    let gpus = i64::from(point.gpus);
+    let (wanted, size) = match (one[0].ends_with("nvl72"), gpus) {
+        (true, 1..=72) => (one, vec![("devices_per_node", gpus)]),
+        (false, 1..=8) => (one, vec![("devices", gpus)]),
+        // Two nodes are a preset of their own, of eight devices each.
+        (false, 16) => (two, Vec::new()),
         (_, n) => {
             let problem = format!("{n} devices of {} are not one node or two", point.system);
             return Err(Diag::input(problem).place("gpus").cure("write 1 to 8 or 16; of gb200 1 to 72"));
@@ -161,7 +165,7 @@ fn machine(point: &Point, notes: &mut Vec<String>) -> Result<(&'static str, &'st
     if found != &wanted[0] {
         notes.push(format!("{found} stands for {}, of which there is no preset", point.system));
     }
-    Ok((found, key))
+    Ok((found, size))
 }
 
 /// The version of vLLM from which its budget on large devices is 8,192 tokens; it was 2,048 with chunked prefill before.

@@ -89,6 +89,16 @@ impl Point {
         format!("{} {lengths}", self.server())
     }
 
+    /// Whether its prompts are long and its outputs short, 8192/1024.
+    pub fn is_long_prompt(&self) -> bool {
+        (self.isl, self.osl) == (8192, 1024)
+    }
+
+    /// Whether its prompts are short and its outputs long, 1024/8192.
+    pub fn is_short_prompt(&self) -> bool {
+        (self.isl, self.osl) == (1024, 8192)
+    }
+
     /// What all points of one server share.
     pub fn server(&self) -> String {
         let (m, s, b, v, p) = (&self.model, &self.system, &self.backend, &self.version, &self.precision);
@@ -97,7 +107,7 @@ impl Point {
 }
 
 /// A file of points is a table that people read.
-const MAX_FILE_BYTES: u64 = 64 << 20;
+const MAX_FILE_BYTES: u64 = 16 << 20;
 /// The largest count in a file.
 const MOST: u32 = 1 << 20;
 
@@ -115,7 +125,7 @@ pub fn read(path: &Path) -> Result<Vec<Point>> {
     let read = (&mut file).take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes);
     read.map_err(|e| Diag::input(format!("cannot be read: {e}")).file(path).cure("check the file, or copy it again"))?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(Diag::input("is larger than 64 MiB").file(path).cure("name a table of measured points"));
+        return Err(Diag::input("is larger than 16 MiB").file(path).cure("name a table of measured points"));
     }
     parse(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes)).map_err(|d| d.file(path))
 }
@@ -149,7 +159,7 @@ fn parse(bytes: &[u8]) -> Result<Vec<Point>> {
     for record in table.records() {
         let record = record.map_err(broken)?;
         let line = record.position().map_or(0, csv::Position::line);
-        points.push(Row { cells: at.map(|i| &record[i]), line }.point()?);
+        points.push(PointCells { cells: at.map(|i| &record[i]), line }.point()?);
     }
     if points.is_empty() {
         return Err(Diag::input("has no points").place("line 2").cure("add a row for each measured point"));
@@ -158,12 +168,12 @@ fn parse(bytes: &[u8]) -> Result<Vec<Point>> {
 }
 
 /// A row, its cells in the order of [`COLUMNS`].
-struct Row<'a> {
+struct PointCells<'a> {
     cells: [&'a str; COLUMNS.len()],
     line: u64,
 }
 
-impl Row<'_> {
+impl PointCells<'_> {
     fn point(&self) -> Result<Point> {
         let role = self.text("role");
         if !ROLES.contains(&role.as_str()) {

@@ -69,8 +69,8 @@ impl PointOutcome {
                 (out.bottleneck, out.breakdown) = (s.bottleneck, s.breakdown);
                 out.costs = s.costs;
             }
-            // The point is the file.
-            Err(d) => out.reason = Some(Diag { file: None, ..d }.to_string()),
+            // The point is the file; what would cure another experiment would make this one another point.
+            Err(d) => out.reason = Some(Diag { file: None, cure: String::new(), ..d }.to_string()),
         }
         out
     }

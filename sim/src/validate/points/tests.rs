@@ -32,8 +32,8 @@ fn wrong_tables_are_refused_in_one_line() {
     let good = table(ROW);
     for (text, words) in [
         (
-            good.replace("mean_tpot_ms", "tpot_mean_ms"),
-            "line 1: \"tpot_mean_ms\" is not a column of served points; did you mean \"mean_tpot_ms\"?",
+            good.replace("mean_tpot_ms", "mean_tpot"),
+            "line 1: \"mean_tpot\" is not a column of served points; did you mean \"mean_tpot_ms\"?",
         ),
         (good.replace(",role", "").replace(",figure", ""), "line 1: has no column role"),
         (good.replace("dp,", "tp,"), "line 1: has tp twice"),
