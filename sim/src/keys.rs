@@ -448,7 +448,7 @@ fn what_one_run_ignores_is_said() {
     };
     let calibrated = notes("hardware.device.units.value = 66\npolicy.cache_fraction = 0.5");
     for what in [
-        "hardware.device.achievable: not used are compute, grouped (",
+        "hardware.device.achievable: not used are compute, grouped, attention (",
         "hardware.device.units is 66, of H100 SXM5 80GB it is 132: peaks are of all processors together",
         "2.00 times as fast",
         "policy.cache_fraction is not used by expert-parallel",
