@@ -54,11 +54,10 @@ impl Calibrated {
             if out.kernels.gemms.iter().any(|g| g.bits() == bits) {
                 continue;
             }
-            if let Some(found) = look.find(&[Op::Gemm], bits, |_| true) {
+            // Kernels of another precision are other kernels: a roofline is nearer.
+            if let Some(found) = look.find(&[Op::Gemm], bits, |_| true).filter(|f| !f.other_precision) {
                 let peaks = look.peaks(found.kernel, bits)?;
-                // As it was fitted, where it was fitted for these operands.
-                let quantised = data::moe::input_bytes(&found.kernel.precision).filter(|_| !found.other_precision);
-                let input = quantised.unwrap_or(p.activation / 8.0);
+                let input = data::moe::input_bytes(&found.kernel.precision).unwrap_or(p.activation / 8.0);
                 let (form, constants) = (found.kernel.form(), found.kernel.values()?);
                 let Some(mut dense) = DenseKernel::new(bits, input, form, constants, peaks) else { continue };
                 out.say("gemm", &look, &found);
@@ -158,7 +157,10 @@ impl Calibrated {
             [Op::DecodeAttention, Op::PrefillAttention]
         };
         for (op, expanded, what) in [(ops[0], false, "decode attention"), (ops[1], latent, "prefill attention")] {
-            let Some(found) = look.find(&[op], bits, |_| true) else { continue };
+            // Keys and values in 8 bits under queries in 16 have kernels of their own.
+            let narrow = bits[0] <= 8.5 && bits[1] > 8.5;
+            let own = look.find(&[op], bits, |k| (k.precision == "fp8_wo") == narrow).filter(|f| !f.other_precision);
+            let Some(found) = own.or_else(|| look.find(&[op], bits, |_| true)) else { continue };
             let KernelForm::Attention { kernel } = found.kernel.form() else { continue };
             let peaks = look.peaks(found.kernel, bits)?;
             let core = Some(CoreKernel::new(*kernel, found.kernel.values()?, peaks, expanded));
@@ -195,9 +197,18 @@ impl Calibrated {
                     }),
                     _ => continue,
                 };
-                let kernel = ExchangeKernel::new(form, found.kernel.values()?, peaks, found.kernel.data.sizes);
+                let mut kernel = ExchangeKernel::new(form, found.kernel.values()?, peaks, found.kernel.data.sizes);
                 if whats[0] == "dispatch" && !kernel.serves(nodes) {
                     continue;
+                }
+                self.say(what, look, &found);
+                // Engines run a kernel of their own where messages are small: in graphs, as all kernels of a run.
+                let small = |k: &Kernel| k.form().name() == FormName::CustomAllReduce && !k.family.ends_with("_eager");
+                if let Some(own) = look.find(&[op], [16.0; 2], small).filter(|_| what == "all-reduce") {
+                    let (constants, sizes) = (own.kernel.values()?, own.kernel.data.sizes);
+                    kernel =
+                        kernel.with_small(ExchangeKernel::new(ExchangeForm::CustomAllReduce, constants, peaks, sizes));
+                    self.say(what, look, &own);
                 }
                 let place = match what {
                     "dispatch" => &mut self.exchange.dispatch,
@@ -206,7 +217,6 @@ impl Calibrated {
                     _ => &mut self.exchange.all_gather,
                 };
                 *place = Some(kernel);
-                self.say(what, look, &found);
             }
         }
         Ok(())

@@ -105,7 +105,7 @@ model.precision.experts = 8\nmodel.precision.attention = 8\nmodel.precision.acti
     },
     Base {
         name: "rooflines",
-        hardware: "h200-8",
+        hardware: "mi300x-8",
         model: PLAIN,
         set: "hardware.device.achievable.attention.value = 0.001\ndeployment.max_batched_tokens = 64\ndeployment.max_sequences = 2\ndeployment.attention_tp = 2\ndeployment.layout = \"sequence-parallel\"\ndeployment.dispatch_bits = 8.0
 deployment.combine_bits = 12.0\nhardware.price_per_device_hour = { value = 2.0, origin = \"t\" }\nslo = { ttft = \"1600 us\", tpot = \"400 us\" }
@@ -152,64 +152,64 @@ window = { start = \"2 ms\", end = \"6 ms\" }\nhardware.topology.link.per_messag
 hardware.topology.nic = LINK\nhardware.topology.link = LINK\nhardware.topology.cross_rail = \"spine\"\nhardware.topology.spine_oversubscription = 4.0" },
     Base { name: "planes", hardware: "cloudmatrix384", model: PLAIN, set: "hardware.device.profile = \"a100-sxm\"\nhardware.topology = { kind = \"planes\", nodes = 2, devices_per_node = 4, planes = 2, l2_switches = 2, striping = \"pair\", link = LINK, uplink = UPLINK }" },
     Base { name: "mesh", hardware: "tsmc-sow-3x8", model: PLAIN, set: "fidelity.network = \"reserve\"\nhardware.topology = { kind = \"mesh2d\", x = 2, y = 2, link = LINK }" },
-    Base { name: "graph", hardware: "h200-8", model: PLAIN, set: "hardware.topology = { kind = \"graph\", devices = 4, edges = [{ between = [\"gpu0\", \"gpu1\"], link = LINK }, { between = [\"gpu1\", \"gpu2\"], link = LINK }, { between = [\"gpu2\", \"gpu3\"], link = LINK }, { between = [\"gpu3\", \"gpu0\"], link = LINK }] }\nhardware.failed_links = [\"gpu0>gpu1\"]\nfidelity.network = \"flow\"" },
-    Base { name: "full meshes", hardware: "h200-8", model: PLAIN, set: "hardware.topology = { kind = \"full-mesh-nd\", dims = [4, 2], links = [LINK, LINK] }" },
-    Base { name: "switches of one host", hardware: "h200-8", model: PLAIN, set: "hardware.topology = { kind = \"pcie\", switches = 2, devices_per_switch = 2, link = LINK, uplink = UPLINK }" },
+    Base { name: "graph", hardware: "mi300x-8", model: PLAIN, set: "hardware.topology = { kind = \"graph\", devices = 4, edges = [{ between = [\"gpu0\", \"gpu1\"], link = LINK }, { between = [\"gpu1\", \"gpu2\"], link = LINK }, { between = [\"gpu2\", \"gpu3\"], link = LINK }, { between = [\"gpu3\", \"gpu0\"], link = LINK }] }\nhardware.failed_links = [\"gpu0>gpu1\"]\nfidelity.network = \"flow\"" },
+    Base { name: "full meshes", hardware: "mi300x-8", model: PLAIN, set: "hardware.topology = { kind = \"full-mesh-nd\", dims = [4, 2], links = [LINK, LINK] }" },
+    Base { name: "switches of one host", hardware: "mi300x-8", model: PLAIN, set: "hardware.topology = { kind = \"pcie\", switches = 2, devices_per_switch = 2, link = LINK, uplink = UPLINK }" },
     Base { name: "latent attention", hardware: "h800-8", model: PLAIN, set: "model.decoder.attention.heads = { mla = { heads = 16, q_rank = 128, kv_rank = 128, nope_dim = 64, rope_dim = 32, v_dim = 64 } }
 deployment.tokens = \"token-follows\"\ndeployment.attention_tp = 8\ndeployment.communication_units = 20" },
-    Base { name: "capacities", hardware: "h200-8", model: PLAIN, set: "model.decoder.moe.capacity_factor = 0.8\nmodel.decoder.moe.capacity_padding = true\nmodel.decoder.moe.zero_experts = 2
+    Base { name: "capacities", hardware: "mi300x-8", model: PLAIN, set: "model.decoder.moe.capacity_factor = 0.8\nmodel.decoder.moe.capacity_padding = true\nmodel.decoder.moe.zero_experts = 2
 model.decoder.moe.copy_experts = 1\nmodel.decoder.moe.constant_experts = 1" },
-    Base { name: "parts in common", hardware: "h200-8", model: PLAIN, set: "hardware.topology.devices = 2\nmodel.decoder.moe.groups = 4\nmodel.decoder.moe.group_intermediate = 128\nmodel.decoder.moe.expert_rank = 32
+    Base { name: "parts in common", hardware: "mi300x-8", model: PLAIN, set: "hardware.topology.devices = 2\nmodel.decoder.moe.groups = 4\nmodel.decoder.moe.group_intermediate = 128\nmodel.decoder.moe.expert_rank = 32
 model.decoder.moe.expert_base = true" },
-    Base { name: "sizes", hardware: "h200-8", model: PLAIN, set: "model.decoder.moe.expert_sizes = [128, 256, 128, 256, 128, 256, 128, 256, 128, 256, 128, 256, 128, 256, 128, 256]\nmodel.decoder.attention.experts = 4
+    Base { name: "sizes", hardware: "mi300x-8", model: PLAIN, set: "model.decoder.moe.expert_sizes = [128, 256, 128, 256, 128, 256, 128, 256, 128, 256, 128, 256, 128, 256, 128, 256]\nmodel.decoder.attention.experts = 4
 model.decoder.attention.top_k = 2\npolicy.load_balancer = \"round-robin\"" },
-    Base { name: "moving experts", hardware: "h200-8", model: PLAIN, set: "policy.replacement = { every = \"2 ms\", max_moves = 4, smoothing = 0.5, bandwidth_share = 0.2, method = \"longest-first\" }" },
-    Base { name: "moving experts by iterations", hardware: "h200-8", model: PLAIN, set: "policy.replacement = { iterations = 8, redundant = 8, method = \"eplb\" }" },
-    Base { name: "users", hardware: "h200-8", model: PLAIN, set: "workload.arrivals = { kind = \"closed-loop\", concurrency = 4, requests = 8, think_time = \"1 ms\", prompt_tokens = { mean = 80, spread = 0.5 }, output_tokens = { mean = 12, spread = 0.5 } }" },
-    Base { name: "sessions", hardware: "h200-8", model: PLAIN, set: "workload.arrivals = { kind = \"sessions\", sessions_per_s = 500.0, cv = 2.0, sessions = 6, turns = { distribution = \"fixed\", mean = 3 }, think_time = \"1 ms\", prompt_tokens = { mean = 80, spread = 0.5 }, output_tokens = { mean = 12, spread = 0.5 } }
+    Base { name: "moving experts", hardware: "mi300x-8", model: PLAIN, set: "policy.replacement = { every = \"2 ms\", max_moves = 4, smoothing = 0.5, bandwidth_share = 0.2, method = \"longest-first\" }" },
+    Base { name: "moving experts by iterations", hardware: "mi300x-8", model: PLAIN, set: "policy.replacement = { iterations = 8, redundant = 8, method = \"eplb\" }" },
+    Base { name: "users", hardware: "mi300x-8", model: PLAIN, set: "workload.arrivals = { kind = \"closed-loop\", concurrency = 4, requests = 8, think_time = \"1 ms\", prompt_tokens = { mean = 80, spread = 0.5 }, output_tokens = { mean = 12, spread = 0.5 } }" },
+    Base { name: "sessions", hardware: "mi300x-8", model: PLAIN, set: "workload.arrivals = { kind = \"sessions\", sessions_per_s = 500.0, cv = 2.0, sessions = 6, turns = { distribution = \"fixed\", mean = 3 }, think_time = \"1 ms\", prompt_tokens = { mean = 80, spread = 0.5 }, output_tokens = { mean = 12, spread = 0.5 } }
 model.base = \"gpt-oss-20b\"" },
     Base {
         name: "a table of requests",
-        hardware: "h200-8",
+        hardware: "mi300x-8",
         model: PLAIN,
         set: "workload.arrivals = { kind = \"csv\", path = \"DIR/r.csv\", rate_scale = 1.0, limit = 4 }\nworkload.routing = { kind = \"trace\", path = \"DIR/t.arrow\" }",
     },
     Base {
         name: "requests with blocks",
-        hardware: "h200-8",
+        hardware: "mi300x-8",
         model: PLAIN,
         set: "workload.arrivals = { kind = \"mooncake\", path = \"DIR/m.jsonl\", spread = true, block_tokens = 512 }",
     },
     Base {
         name: "requests of chats",
-        hardware: "h200-8",
+        hardware: "mi300x-8",
         model: PLAIN,
         set: "workload.arrivals = { kind = \"bailian\", path = \"DIR/c.jsonl\", limit = 6, type = \"text\" }",
     },
     Base {
         name: "drawn lengths",
-        hardware: "h200-8",
+        hardware: "mi300x-8",
         model: PLAIN,
         set: "workload.arrivals.prompt_tokens = { distribution = \"gamma\", mean = 80, cv = 0.5, min = 40, max = 120 }
 workload.arrivals.output_tokens = { distribution = \"zipf\", exponent = 0.5, min = 4, max = 30 }",
     },
     Base {
         name: "drawn lengths, the other way round",
-        hardware: "h200-8",
+        hardware: "mi300x-8",
         model: PLAIN,
         set: "workload.arrivals.prompt_tokens = { distribution = \"zipf\", exponent = 0.5, min = 40, max = 120 }
 workload.arrivals.output_tokens = { distribution = \"log-normal\", mean = 12, cv = 0.5, min = 8, max = 16 }",
     },
     Base {
         name: "tables of lengths",
-        hardware: "h200-8",
+        hardware: "mi300x-8",
         model: PLAIN,
         set: "workload.arrivals.prompt_tokens = { distribution = \"table\", tokens = [40, 90], weights = [1.0, 3.0] }
 workload.arrivals.output_tokens = { distribution = \"table\", tokens = [5, 12], weights = [1.0, 3.0] }",
     },
     Base {
         name: "requests by model",
-        hardware: "h200-8",
+        hardware: "mi300x-8",
         model: PLAIN,
         set: "workload.arrivals = { kind = \"burstgpt\", path = \"DIR/b.csv\", model = \"GPT-4\", log_type = \"API log\" }",
     },
@@ -454,7 +454,7 @@ fn what_one_run_ignores_is_said() {
     };
     let calibrated = notes("hardware.device.units.value = 66\npolicy.cache_fraction = 0.5");
     for what in [
-        "hardware.device.achievable: not used are compute, grouped (",
+        "hardware.device.achievable: not used are compute, grouped, attention (",
         "hardware.device.units is 66, of H100 SXM5 80GB it is 132: peaks are of all processors together",
         "2.00 times as fast",
         "policy.cache_fraction is not used by expert-parallel",
@@ -478,7 +478,7 @@ fn what_one_run_ignores_is_said() {
         ),
     ] {
         let pcie = "hardware.topology = { kind = \"pcie\", switches = 2, devices_per_switch = 2, link = LINK, uplink = UPLINK }";
-        let base = Base { name: "one", hardware: "h200-8", model: PLAIN, set: pcie };
+        let base = Base { name: "one", hardware: "mi300x-8", model: PLAIN, set: pcie };
         let set = [config::split_assignment(&format!("{key} = {value}")).unwrap()];
         let problem = experiment::resolve("one", tree(&base, dir.path()), PathBuf::new(), &set).unwrap_err();
         assert!(problem.to_string().contains(cure), "{problem}");

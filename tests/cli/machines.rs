@@ -26,7 +26,7 @@ fn utilisation_is_by_the_precision_that_ran() {
     let bits = ["attention", "experts", "shared", "dense", "head", "router", "kv", "activation"]
         .map(|b| format!("model.precision.{b}=8"));
     let rest = [
-        "hardware=h200-8",
+        "hardware=mi300x-8",
         "model=mixtral-8x7b",
         "hardware.host.iteration_overhead={ value = \"1 ns\", origin = \"assumed: t\" }",
         "hardware.device.launch={ value = \"1 ns\", origin = \"assumed: t\" }",

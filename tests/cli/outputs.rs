@@ -183,7 +183,7 @@ fn a_point_that_does_not_fit_is_a_row() {
     let table = std::fs::read_to_string(p.path("out/sweep.csv")).unwrap();
     let lines: Vec<&str> = table.lines().collect();
     assert_eq!(lines[0], "model,status,bottleneck,basis,throughput.output_tokens_per_s,cache.hit_rate");
-    assert!(lines[1].starts_with("gpt-oss-20b,ok,launch,") && lines[1].ends_with(','), "{table}");
+    assert!(lines[1].starts_with("gpt-oss-20b,ok,compute,") && lines[1].ends_with(','), "{table}");
     assert_eq!(lines[2], "deepseek-v3,does not fit,,,,");
     assert!(p.path("out/sweep.svg").is_file() && p.path("out/sweep.png").is_file());
     assert_eq!(std::fs::read_dir(p.path("out/points")).unwrap().count(), 1);

@@ -73,10 +73,29 @@ fn fit_from<F: Form>(form: &F, rows: &[F::Row], seconds: &[f64], start: Option<&
     solve(&problem, &starts)
 }
 
+/// Rows of a group that are fitted at most; of more a sample is, which takes minutes less and says the same.
+pub const MOST_ROWS: usize = 2000;
+/// Fits without some of the shapes at most: of more shapes every so many are left out together.
+pub const MOST_FOLDS: usize = 6;
+
+/// The part of a group's rows that is fitted where it has more than [`MOST_ROWS`], spread evenly over their order by multiples of
+/// the golden ratio, which no period of a table's sizes meets; the same for the same rows.
+pub fn sampled<R: Clone>(group: &Group<R>) -> Option<Group<R>> {
+    let rows = group.rows.len();
+    let part = (MOST_ROWS as f64 / rows.max(1) as f64 * 4_294_967_296.0) as u64;
+    (rows > MOST_ROWS).then(|| {
+        let mut few = group.clone();
+        few.retain(|i| u64::from((i as u32).wrapping_mul(0x9e37_79b1)) < part);
+        few
+    })
+}
+
 /// Predictions for every row by fits that have not seen its shape; `None` for a group of one shape. Fits start from
-/// `all`, the fit on all rows, which spares most of the way and decides nothing.
+/// `all`, the fit on all rows, which spares most of the way and decides nothing. Beyond [`MOST_FOLDS`] shapes, several are left
+/// out at a time.
 pub fn leave_shapes_out<F: Form>(form: &F, group: &Group<F::Row>, all: &[f64]) -> Option<Vec<f64>> {
-    leave_each_out(form, group, &group.shape, all)
+    let folds: Vec<u32> = group.shape.iter().map(|s| s % MOST_FOLDS as u32).collect();
+    leave_each_out(form, group, if group.shapes.len() > MOST_FOLDS { &folds } else { &group.shape }, all)
 }
 
 /// [`leave_shapes_out`] with folds of one's own: rows of one `fold` are left out together; `None` if there is but one.
@@ -122,12 +141,20 @@ pub fn largest<R>(group: &Group<R>, count: impl Fn(&R) -> f64) -> Vec<bool> {
     group.rows.iter().map(|r| count(r) >= most).collect()
 }
 
-/// The cells of a group; `left_out` are predictions of [`leave_shapes_out`].
-pub fn cells<F: Form>(form: &F, group: &Group<F::Row>, constants: &[f64], left_out: Option<&[f64]>) -> Vec<Cell> {
+/// The cells of a group; `left_out` are predictions of [`leave_shapes_out`]. The roughness is that of all rows of a group that was
+/// sampled: neighbours of a sample are further apart.
+pub fn cells<F: Form>(
+    form: &F,
+    group: &Group<F::Row>,
+    constants: &[f64],
+    left_out: Option<&[f64]>,
+    whole: Option<&Group<F::Row>>,
+) -> Vec<Cell> {
     let n = group.rows.len();
     let roofline: Vec<f64> = group.rows.iter().map(|r| form.roofline(r)).collect();
     let fitted: Vec<f64> = group.rows.iter().map(|r| form.seconds(constants, r)).collect();
-    let (rough, near) = (roughness(group), nearest(form, group, &roofline));
+    let all = whole.unwrap_or(group);
+    let (rough, near) = (roughness(all), nearest(form, group, &roofline));
     let cell = |(c, name): (usize, &String)| {
         let own: Vec<usize> = (0..n).filter(|i| group.cell[*i] as usize == c).collect();
         let off = |predicted: &[f64]| {
@@ -136,7 +163,8 @@ pub fn cells<F: Form>(form: &F, group: &Group<F::Row>, constants: &[f64], left_o
         let mut shapes: Vec<u32> = own.iter().map(|i| group.shape[*i]).collect();
         shapes.sort_unstable();
         shapes.dedup();
-        let rough: Vec<f64> = own.iter().filter_map(|i| rough[*i]).collect();
+        let in_cell = (0..all.rows.len()).filter(|i| all.cell[*i] as usize == c);
+        let rough: Vec<f64> = in_cell.filter_map(|i| rough[i]).collect();
         let near = own.iter().filter_map(|i| near[*i].map(|t| (t / group.seconds[*i] - 1.0).abs())).collect();
         Cell {
             cell: name.clone(),
@@ -148,7 +176,7 @@ pub fn cells<F: Form>(form: &F, group: &Group<F::Row>, constants: &[f64], left_o
             nearest: Errors::of(near),
         }
     };
-    group.cells.iter().enumerate().map(cell).collect()
+    group.cells.iter().enumerate().map(cell).filter(|c| c.fitted.rows > 0).collect()
 }
 
 /// |ln t - interpolation| of every row that has a neighbour on either side in its series.

@@ -4,11 +4,12 @@ use super::cross::{self, Cell, Errors};
 use super::data::{Group, moe, tiling};
 use super::profile::{Beyond, Data, DataFile, Fitted, FormName, Kernel, KernelForm, Op, TimeTable};
 use crate::form::{
-    AttentionForm, AttentionRow, CollectiveForm, CollectiveRow, Form, FusedExchangeForm, FusedExchangeRow,
-    FusedMoeForm, GemmForm, GemmPairForm, GemmRow, LowLatencyForm, LowLatencyRow, MoeRow, NormalForm, NormalRow,
-    StreamForm, StreamRow, StreamedForm, StreamedLoad, StreamedRow,
+    AttentionForm, AttentionRow, CollectiveForm, CollectiveRow, CustomAllReduceForm, Form, FusedExchangeForm,
+    FusedExchangeRow, FusedMoeForm, GemmForm, GemmPairForm, GemmRow, LowLatencyForm, LowLatencyRow, MoeRow, NormalForm,
+    NormalRow, StreamForm, StreamRow, StreamedForm, StreamedLoad, StreamedRow,
 };
 use moesim_core::Result;
+use std::collections::{BTreeSet, HashMap};
 
 /// Where rows come from, and how they are fitted.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +72,8 @@ pub trait Measured {
     fn rows(&self) -> usize;
     /// What the reader assumed, and which rows were left out.
     fn notes(&self) -> &[String];
+    /// What each row asks for, for rows of several kernels to be told alike, and its measured seconds.
+    fn times(&self) -> Vec<(String, f64)>;
     /// Fits the constants.
     fn fit(&self, from: &Source) -> Kernel;
     /// The measured times as a table, if the operation has tables.
@@ -132,6 +135,14 @@ impl<F: OfKernel> Measured for Series<F> {
     fn notes(&self) -> &[String] {
         &self.group.notes
     }
+    fn times(&self) -> Vec<(String, f64)> {
+        let g = &self.group;
+        let one = |i: usize| {
+            let (shape, cell) = (&g.shapes[g.shape[i] as usize], &g.cells[g.cell[i] as usize]);
+            (format!("{shape}/{cell}/{}/{:?}", g.size[i], self.form.features(&g.rows[i])), g.seconds[i])
+        };
+        (0..g.rows.len()).map(one).collect()
+    }
     fn table(&self, from: &Source) -> Option<TimeTable> {
         let g = &self.group;
         let balanced = |i: &usize| !g.cells[g.cell[*i] as usize].starts_with("power law");
@@ -149,7 +160,13 @@ impl<F: OfKernel> Measured for Series<F> {
         Comparison { rows: rows.collect(), cells: Vec::new() }
     }
     fn fit(&self, from: &Source) -> Kernel {
-        let Self { form, group, .. } = self;
+        let form = &self.form;
+        let sample = cross::sampled(&self.group);
+        let group = sample.as_ref().unwrap_or(&self.group);
+        let mut notes = group.notes.clone();
+        if sample.is_some() {
+            notes.push(format!("fitted to a sample of {} of {} rows", group.rows.len(), self.group.rows.len()));
+        }
         let solution = cross::fit(form, &group.rows, &group.seconds);
         let constants = Fitted::all(&form.constants(), &solution);
         // Errors are those of the constants as they are written.
@@ -173,11 +190,11 @@ impl<F: OfKernel> Measured for Series<F> {
             family: group.family.clone(),
             precision: group.precision.clone(),
             versions: group.versions.clone(),
-            notes: group.notes.clone(),
+            notes,
             data: self.data(from),
             folds: left_out.is_some().then(|| self.folds.to_string()),
             constants,
-            cell: cross::cells(form, group, &values, left_out.as_deref()),
+            cell: cross::cells(form, group, &values, left_out.as_deref(), Some(&self.group)),
             beyond,
         }
     }
@@ -191,7 +208,7 @@ impl<F: OfKernel> Measured for Series<F> {
                 self.compared(&form, i, form.seconds(&values, row), form.bound(&values, row), beyond(i))
             };
             let rows = g.rows.iter().enumerate().map(one).collect();
-            return Ok(Some(Comparison { rows, cells: cross::cells(&form, g, &values, None) }));
+            return Ok(Some(Comparison { rows, cells: cross::cells(&form, g, &values, None, None) }));
         }
         if let Some(other) = &self.other {
             return other.compare(kernel);
@@ -215,7 +232,7 @@ impl<F: OfKernel> Series<F> {
             file: from.files.to_vec(),
             source: from.source.map(str::to_string),
             rows: group.rows.len(),
-            shapes: group.shapes.len(),
+            shapes: group.shape.iter().collect::<BTreeSet<_>>().len(),
             sizes,
         }
     }
@@ -238,6 +255,43 @@ impl<F: OfKernel> Series<F> {
             extrapolated,
         }
     }
+}
+
+/// Puts the fastest kernel of every operation and precision first, which is what a run takes unless it is told: by the geometric
+/// mean, over rows that others were measured at too, of its time over the least. Kernels with less than a quarter of the rows of
+/// the one with the most come after the others; among equals goes first what was compared on more rows.
+pub fn fastest_first(all: Vec<Box<dyn Measured>>) -> Vec<Box<dyn Measured>> {
+    const PART: usize = 4;
+    let names: Vec<(Op, String)> = all.iter().map(|m| (m.op(), m.names()[2].to_string())).collect();
+    let first = |name: &(Op, String)| names.iter().position(|n| n == name).unwrap_or(names.len());
+    let times: Vec<Vec<(String, f64)>> = all.iter().map(|m| m.times()).collect();
+    let mut least: HashMap<(usize, &str), (f64, usize)> = HashMap::new();
+    for (at, (name, times)) in names.iter().zip(&times).enumerate() {
+        for (row, seconds) in times {
+            // The least time, and a kernel that has the row: another's number where several have.
+            let here = least.entry((first(name), row)).or_insert((f64::INFINITY, at));
+            *here = (here.0.min(*seconds), if here.1 == at { at } else { usize::MAX });
+        }
+    }
+    let score = |at: usize| {
+        let of = first(&names[at]);
+        let shared = times[at].iter().filter_map(|(row, seconds)| {
+            let (best, who) = least[&(of, row.as_str())];
+            (who == usize::MAX).then(|| libm::log(seconds / best))
+        });
+        let (sum, rows) = shared.fold((0.0, 0u32), |(sum, rows), x| (sum + x, rows + 1));
+        let most = (0..names.len()).filter(|i| names[*i] == names[at]).map(|i| times[i].len()).max().unwrap_or(0);
+        let mean = if rows == 0 { f64::INFINITY } else { sum / f64::from(rows) };
+        (of, PART * times[at].len() < most, mean, std::cmp::Reverse(rows))
+    };
+    let scores: Vec<_> = (0..all.len()).map(score).collect();
+    let mut order: Vec<usize> = (0..all.len()).collect();
+    order.sort_by(|a, b| {
+        let ((of, few, mean, rows), (of2, few2, mean2, rows2)) = (scores[*a], scores[*b]);
+        (of, few).cmp(&(of2, few2)).then(mean.total_cmp(&mean2)).then(rows.cmp(&rows2))
+    });
+    let mut all: Vec<Option<Box<dyn Measured>>> = all.into_iter().map(Some).collect();
+    order.into_iter().filter_map(|at| all[at].take()).collect()
 }
 
 impl Comparison {
@@ -305,7 +359,7 @@ macro_rules! of_kernel {
 
 of_kernel! {
     GemmPairForm GemmPair, AttentionForm Attention, StreamForm Stream, CollectiveForm Collective, LowLatencyForm LowLatency,
-    NormalForm Normal, FusedExchangeForm FusedExchange
+    NormalForm Normal, FusedExchangeForm FusedExchange, CustomAllReduceForm CustomAllReduce
 }
 
 /// A fused MoE family.
@@ -360,6 +414,13 @@ pub fn collective(op: Op, group: Group<CollectiveRow>) -> Box<dyn Measured> {
     let count: Count<CollectiveRow> = (|r| r.devices, "devices");
     let (form, choices, folds) = (CollectiveForm, KernelForm::Collective, "each number of devices");
     Box::new(Series { form, op, choices, group, folds, count: Some(count), other: None })
+}
+
+/// An all-reduce of an inference engine's own.
+pub fn custom_all_reduce(group: Group<CollectiveRow>) -> Box<dyn Measured> {
+    let count: Count<CollectiveRow> = (|r| r.devices, "devices");
+    let (form, choices, folds) = (CustomAllReduceForm, KernelForm::CustomAllReduce, "each number of devices");
+    Box::new(Series { form, op: Op::AllReduce, choices, group, folds, count: Some(count), other: None })
 }
 
 /// An exchange for low latency.

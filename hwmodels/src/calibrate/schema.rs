@@ -4,7 +4,7 @@ use super::data::llmservingsim::{self, Served};
 use super::data::nccl::LinksOf;
 use super::data::{
     Group, MeasurementTable, SCHEMAS, cann, deepep, deepgemm, drop_outliers, infersim_attention, infersim_gemm, join,
-    llmservingsim_attention, moe, nccl, own,
+    llmservingsim_attention, moe, nccl, own, read_attention, read_custom_all_reduce, read_gemm,
 };
 use super::measured::{self, Measured};
 use super::profile::Op;
@@ -34,6 +34,9 @@ const MARKS: &[(&str, &[&str])] = &[
     ("llmservingsim-attention", &["prefill_chunk", "n_decode"]),
     ("llmservingsim-moe", &["activated_experts", "time_us"]),
     ("llmservingsim-dense", &["layer", "time_us"]),
+    ("attention", &["attn_dtype", "past_tokens", "num_key_value_heads"]),
+    ("dense-gemm", &["gemm_dtype", "m", "n", "k"]),
+    ("custom-all-reduce", &["allreduce_dtype", "num_gpus", "message_size"]),
     ("fused-exchange", &["num_devices", "message_bytes"]),
     ("nccl", &["nccl_dtype", "message_size"]),
     ("deepep-low-latency", &["dispatch_avg_t_us", "combine_avg_t_us"]),
@@ -169,6 +172,24 @@ pub fn read(schema: &str, tables: &[MeasurementTable], x: &Context) -> Result<Ve
                 };
                 out.extend(measured::attention(op, group, "each length of keys"));
             }
+        }
+        "attention" => {
+            let device = device()?;
+            for group in all(tables, |t| read_attention(t, device, peaks))? {
+                let decode = group.family.starts_with("decode ");
+                let op = if decode { Op::DecodeAttention } else { Op::PrefillAttention };
+                out.extend(measured::attention(op, group, "each number of heads"));
+            }
+        }
+        "dense-gemm" => {
+            let device = device()?;
+            let groups = all(tables, |t| read_gemm(t, device, peaks))?;
+            out.extend(groups.into_iter().filter_map(|g| measured::gemm(Op::Gemm, false, g, "each (n, k)")));
+        }
+        "custom-all-reduce" => {
+            let device = device()?;
+            let groups = all(tables, |t| read_custom_all_reduce(t, device, links))?;
+            out.extend(groups.into_iter().map(measured::custom_all_reduce));
         }
         "fused-exchange" => {
             let groups = all(tables, |t| cann::read(t, links))?;

@@ -1,8 +1,8 @@
 //! Calibrated kernels of collectives: their time by what the busiest device moves.
 
 use crate::form::{
-    CollectiveForm, CollectiveOp, CollectiveRow, Form, FusedExchangeForm, FusedExchangeRow, LinkPeaks, LowLatencyForm,
-    LowLatencyRow, NormalForm, NormalRow,
+    CollectiveForm, CollectiveOp, CollectiveRow, CustomAllReduceForm, Form, FusedExchangeForm, FusedExchangeRow,
+    LinkPeaks, LowLatencyForm, LowLatencyRow, NormalForm, NormalRow,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -42,6 +42,8 @@ pub enum ExchangeForm {
     Fused,
     /// [`CollectiveForm`].
     Collective(CollectiveOp),
+    /// [`CustomAllReduceForm`].
+    CustomAllReduce,
 }
 
 /// A kernel with fitted constants.
@@ -52,12 +54,20 @@ pub struct ExchangeKernel {
     peaks: LinkPeaks,
     sizes: [f64; 2],
     outside: Arc<AtomicU64>,
+    /// Another kernel, which takes the call where it was measured at its size and is faster.
+    small: Option<Arc<ExchangeKernel>>,
 }
 
 impl ExchangeKernel {
     /// Of fitted constants; `sizes`: the least and the largest that were measured.
     pub fn new(form: ExchangeForm, constants: Vec<f64>, peaks: LinkPeaks, sizes: [f64; 2]) -> Self {
-        Self { form, constants, peaks, sizes, outside: Arc::default() }
+        Self { form, constants, peaks, sizes, outside: Arc::default(), small: None }
+    }
+
+    /// With an engine's own kernel for messages up to the largest that it was measured at: of both, the faster at each size.
+    #[must_use]
+    pub fn with_small(self, small: Self) -> Self {
+        Self { small: Some(Arc::new(small)), ..self }
     }
 
     /// Calls so far that were smaller or larger than any measurement.
@@ -67,7 +77,7 @@ impl ExchangeKernel {
 
     /// Whether it has a time for devices on so many nodes.
     pub fn serves(&self, nodes: usize) -> bool {
-        nodes == 1 || !matches!(self.form, ExchangeForm::Collective(_))
+        nodes == 1 || !matches!(self.form, ExchangeForm::Collective(_) | ExchangeForm::CustomAllReduce)
     }
 
     /// Seconds of a call.
@@ -85,10 +95,11 @@ impl ExchangeKernel {
             }
             _ => x.size,
         };
-        if size < self.sizes[0] || size > self.sizes[1] {
+        let small = self.small.as_ref().filter(|s| size <= s.sizes[1]);
+        if size > self.sizes[1] || size < small.map_or(self.sizes[0], |s| self.sizes[0].min(s.sizes[0])) {
             self.outside.fetch_add(1, Ordering::Relaxed);
         }
-        match self.form {
+        let seconds = match self.form {
             ExchangeForm::LowLatency => {
                 let (link_bytes, nic_bytes) = (x.link_bytes, x.nic_bytes);
                 LowLatencyForm
@@ -105,7 +116,13 @@ impl ExchangeKernel {
             }
             ExchangeForm::Collective(op) => CollectiveForm
                 .seconds(c, &CollectiveRow { op, devices: x.devices, bytes: size, in_switch: true, peaks }),
-        }
+            ExchangeForm::CustomAllReduce => {
+                let op = CollectiveOp::AllReduce;
+                CustomAllReduceForm
+                    .seconds(c, &CollectiveRow { op, devices: x.devices, bytes: size, in_switch: false, peaks })
+            }
+        };
+        small.map_or(seconds, |s| s.seconds(x).min(seconds))
     }
 }
 
@@ -163,6 +180,29 @@ mod tests {
         assert_eq!(of.outside(), 0);
         of.seconds(&Exchanged { size: 512.0, ..moved });
         assert_eq!(of.outside(), 1);
+    }
+
+    /// An engine's own kernel takes what it was measured at where it is faster, and nothing beyond.
+    #[test]
+    fn the_faster_of_two_kernels_takes_a_message() {
+        let nccl = ExchangeKernel::new(
+            ExchangeForm::Collective(CollectiveOp::AllReduce),
+            starts(&CollectiveForm),
+            H100,
+            [256.0, 1e9],
+        );
+        let own = ExchangeKernel::new(ExchangeForm::CustomAllReduce, starts(&CustomAllReduceForm), H100, [64.0, 1e6]);
+        let both = nccl.clone().with_small(own.clone());
+        let at = |size: f64| Exchanged { devices: 8.0, nodes: 1.0, size, ..Exchanged::default() };
+        for size in [64.0, 1e4, 1e6] {
+            let wanted = nccl.seconds(&at(size)).min(own.seconds(&at(size)));
+            assert_eq!(both.seconds(&at(size)), wanted, "{size}");
+        }
+        assert!(both.seconds(&at(1e4)) < nccl.seconds(&at(1e4)));
+        assert_eq!(both.seconds(&at(1.1e6)), nccl.seconds(&at(1.1e6)));
+        let before = both.outside();
+        both.seconds(&at(32.0));
+        assert_eq!(both.outside(), before + 1);
     }
 
     /// A device of 16 that sends 15 of 16 messages over the link.

@@ -144,9 +144,9 @@ impl CoreKernel {
 /// Sequences with the same work as one class, at most [`CLASSES`]: then neighbours count with their mean of keys.
 fn classes(sequences: &[AttentionClass]) -> Vec<AttentionClass> {
     let mut all = sequences.to_vec();
-    all.sort_unstable_by_key(|c| (c.tokens, c.keys));
+    all.sort_unstable_by_key(|c| (c.tokens, c.keys, c.pairs));
     all.dedup_by(|next, kept| {
-        let same = (next.tokens, next.keys) == (kept.tokens, kept.keys);
+        let same = (next.tokens, next.keys, next.pairs) == (kept.tokens, kept.keys, kept.pairs);
         kept.sequences += if same { next.sequences } else { 0 };
         same
     });
@@ -157,8 +157,10 @@ fn classes(sequences: &[AttentionClass]) -> Vec<AttentionClass> {
     let mut out: Vec<AttentionClass> = Vec::with_capacity(2 * CLASSES);
     for chunk in all.chunk_by(|a, b| a.tokens == b.tokens).flat_map(|same| same.chunks(each)) {
         let sequences: u64 = chunk.iter().map(|c| c.sequences).sum();
-        let keys: u64 = chunk.iter().map(|c| c.sequences * c.keys).sum();
-        out.push(AttentionClass { sequences, tokens: chunk[0].tokens, keys: keys.div_ceil(sequences) });
+        let mean =
+            |of: fn(&AttentionClass) -> u64| chunk.iter().map(|c| c.sequences * of(c)).sum::<u64>().div_ceil(sequences);
+        let (keys, pairs) = (mean(|c| c.keys), mean(|c| c.pairs));
+        out.push(AttentionClass { sequences, tokens: chunk[0].tokens, keys, pairs });
     }
     out
 }
@@ -217,7 +219,7 @@ mod tests {
 
     #[test]
     fn alike_sequences_are_one_class_and_keys_are_kept() {
-        let one = |tokens, keys| AttentionClass { sequences: 1, tokens, keys };
+        let one = |tokens, keys| AttentionClass::full(1, tokens, keys);
         let few = classes(&[one(1, 7), one(1, 5), one(1, 7), one(64, 100)]);
         assert_eq!(few, [one(1, 5), AttentionClass { sequences: 2, ..one(1, 7) }, one(64, 100)]);
         let many: Vec<AttentionClass> = (0..1000).map(|i| one(1 + i % 2, 2 * i + 2)).collect();

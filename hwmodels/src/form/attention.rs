@@ -12,8 +12,9 @@
 //! The structure is that of the public kernels: FlashAttention 2 and 3, FlashDecoding (splits), FlashMLA. Whole waves are plain
 //! in measured chunks: 128, 256, 512, 1 024 items on 188 processors cost 1, 2, 3, 6 of them.
 //!
-//! Left out: the kernels' own rules for the number of splits, paging, windows (give the window as the keys), decode of very
-//! uneven lengths beyond the bounds.
+//! Under a window, or in chunks, a tile walks the window and its own rows; how wide that is follows from the (query, key) pairs.
+//!
+//! Left out: the kernels' own rules for the number of splits, paging, decode of very uneven lengths beyond the bounds.
 
 use super::{Constant, Form, Peaks, four_starts, largest, norm, norm4};
 
@@ -31,8 +32,43 @@ pub struct AttentionClass {
     pub sequences: u64,
     /// New tokens of each.
     pub tokens: u64,
-    /// Keys of each, those of the new tokens included.
+    /// Keys of each, those of the new tokens included: what is read.
     pub keys: u64,
+    /// (Query, key) pairs of each that a causal kernel computes: fewer than all under a window or in chunks.
+    pub pairs: u64,
+}
+
+impl AttentionClass {
+    /// Sequences whose new tokens see all keys up to their own.
+    pub fn full(sequences: u64, tokens: u64, keys: u64) -> Self {
+        let own = u128::from(tokens) * (u128::from(tokens) + 1) / 2;
+        let pairs = u128::from(tokens) * u128::from(keys.saturating_sub(tokens)) + own;
+        Self { sequences, tokens, keys, pairs: u64::try_from(pairs).unwrap_or(u64::MAX) }
+    }
+
+    /// Sequences whose new tokens see the last `window` keys up to their own; all without one.
+    pub fn windowed(sequences: u64, tokens: u64, keys: u64, window: Option<u64>) -> Self {
+        let Some(window) = window else { return Self::full(sequences, tokens, keys) };
+        // The first new token sees at most a window of earlier ones, itself included.
+        let keys = keys.min(window.saturating_add(tokens).saturating_sub(1));
+        let all = Self::full(sequences, tokens, keys);
+        // Of the last queries each sees one key more than a window, two, and so on.
+        let over = u128::from(keys.saturating_sub(window).min(tokens));
+        let hidden = u64::try_from(over * (over + 1) / 2).unwrap_or(u64::MAX);
+        Self { pairs: all.pairs.saturating_sub(hidden), ..all }
+    }
+
+    /// The most keys that a query sees, as far as the pairs say: that of a window under which there are as many.
+    fn reach(&self) -> f64 {
+        let full = Self::full(self.sequences, self.tokens, self.keys).pairs;
+        if self.pairs >= full {
+            return f64::INFINITY;
+        }
+        let hidden = (full - self.pairs) as f64;
+        let over = ((8.0 * hidden + 1.0).sqrt() - 1.0) / 2.0;
+        let reach = self.keys as f64 - over;
+        reach.max(self.pairs as f64 / self.tokens.max(1) as f64).max(1.0)
+    }
 }
 
 /// Heads of a layer on a device.
@@ -136,9 +172,13 @@ impl AttentionAmounts {
             let each = n * walks as f64;
             if kernel.causal && tiles > 1 {
                 let cached = class.keys.saturating_sub(class.tokens);
+                let reach = class.reach();
+                // The queries of a tile see as many keys more than a window as they are, in whole blocks.
+                let most =
+                    ((reach + (tile.div_ceil(packed).min(class.tokens)) as f64) / BLOCK as f64).ceil() * BLOCK as f64;
                 let seen = |at: u64| {
                     let last = at.saturating_add(1).saturating_mul(tile).div_ceil(packed);
-                    (cached + class.tokens.min(last)) as f64
+                    ((cached + class.tokens.min(last)) as f64).min(most)
                 };
                 let run = tiles.div_ceil(MOST_TILES);
                 let runs = (0..tiles).step_by(run as usize);
@@ -155,7 +195,7 @@ impl AttentionAmounts {
             tiles_in_all += n * tiles as f64;
             keys_in_all += n * keys;
             tokens += n * q;
-            let pairs = q * (keys - q).max(0.0) + if kernel.causal { q * (q + 1.0) / 2.0 } else { q * q };
+            let pairs = if kernel.causal { class.pairs as f64 } else { q * (keys - q).max(0.0) + q * q };
             flop += 2.0 * n * query * width * pairs;
         }
         items.sort_by(|a, b| b[1].total_cmp(&a[1]));

@@ -33,6 +33,9 @@ pub enum Tiling {
     /// By tokens: 16 rows up to 32, 32 up to 96, 64 up to 512, then 128; 64 columns up to 64 tokens, then 128: the default
     /// of newer vLLM.
     Tokens,
+    /// The power of two at or above the mean rows of an expert, from 16 to 128, by 128 columns: OpenAI's Triton kernels of 4-bit
+    /// weights (`matmul_ogs`).
+    Rows,
 }
 
 /// What a list of token counts comes to.
@@ -188,12 +191,15 @@ impl FusedMoeForm {
             Tiling::Best => passes(tail(C { e_c: c[2], e_ct: c[2], m0: c[3], t_e: c[8], ..base }, 4), 9),
             Tiling::Fixed64 => passes(tail(C { e_c: c[2], e_ct: c[2], ..base }, 3), 7),
             Tiling::Switch => passes(tail(C { e_m16: c[2], e_c: c[3], e_ct: c[4], ..base }, 5), 9),
-            Tiling::Tokens => passes(tail(C { e_m16: c[2], e_c: c[3], e_ct: c[3], m0: c[4], ..base }, 5), 9),
+            Tiling::Tokens | Tiling::Rows => {
+                passes(tail(C { e_m16: c[2], e_c: c[3], e_ct: c[3], m0: c[4], ..base }, 5), 9)
+            }
         }
     }
 
     /// Which tiles may be chosen: (index of the height, columns, whether it is the small one).
-    fn options(self, tokens: f64, shape: &MoeShape) -> ([(usize, f64, bool); 5], usize) {
+    fn options(self, load: &MoeLoad, shape: &MoeShape) -> ([(usize, f64, bool); 5], usize) {
+        let tokens = load.tokens;
         let any = [0, 1, 2, 3, 4].map(|j| (j, 128.0, false));
         let one = |j: usize, columns: f64| ([(j, columns, j == 0); 5], 1);
         match self.tiling {
@@ -202,6 +208,10 @@ impl FusedMoeForm {
             _ if shape.tuned => (any, 5),
             Tiling::Switch if tokens <= shape.experts => one(0, 32.0),
             Tiling::Switch => one(2, 64.0),
+            Tiling::Rows => {
+                let mean = load.rows / shape.experts.max(1.0);
+                one((0..3).find(|j| mean <= TILES[*j]).unwrap_or(3), 128.0)
+            }
             Tiling::Tokens => {
                 let columns = if tokens <= 64.0 { 64.0 } else { 128.0 };
                 one(
@@ -224,7 +234,7 @@ impl FusedMoeForm {
     pub fn time(self, constants: &[f64], row: &MoeRow) -> MoeTime {
         let c = self.read(constants);
         let MoeRow { load, shape, peaks } = row;
-        let (options, n) = self.options(load.tokens, shape);
+        let (options, n) = self.options(load, shape);
         let scatter = libm::pow(1.0 + 2.0 * load.rows * (shape.hidden + shape.intermediate) / SCATTER_BYTES, c.gam);
         let tuned = shape.tuned && self.tiling == Tiling::Switch;
         let rate = if tuned { c.e_ct } else { c.e_c } * peaks.flop_per_s / scatter;
@@ -307,7 +317,7 @@ impl Form for FusedMoeForm {
             Tiling::Best => vec![T0, E_M, E_C, M0, PHI, Q, K0, P, T_E, A_LOC, A_OFF, GAM],
             Tiling::Fixed64 => vec![T0, E_M, E_C, PHI, Q, K0, P, A_LOC, A_OFF, GAM],
             Tiling::Switch => vec![T0, E_M, E_M16, E_C, E_CT, PHI, Q, K0, P, A_LOC, A_OFF, GAM],
-            Tiling::Tokens => vec![T0, E_M, E_M16, E_C, M0, PHI, Q, K0, P, A_LOC, A_OFF, GAM],
+            Tiling::Tokens | Tiling::Rows => vec![T0, E_M, E_M16, E_C, M0, PHI, Q, K0, P, A_LOC, A_OFF, GAM],
         }
     }
 

@@ -6,6 +6,7 @@
 
 mod attention;
 mod collective;
+mod custom_all_reduce;
 mod expert_exchange;
 mod fused_moe;
 mod gemm;
@@ -14,6 +15,7 @@ mod streamed;
 
 pub use attention::{AttentionClass, AttentionForm, AttentionHeads, AttentionKernel, AttentionRow, AttentionTime};
 pub use collective::{CollectiveForm, CollectiveOp, CollectiveRow, LinkPeaks};
+pub use custom_all_reduce::CustomAllReduceForm;
 pub use expert_exchange::{
     Exchange, ExchangeOp, FusedExchangeForm, FusedExchangeRow, LowLatencyForm, LowLatencyRow, NormalForm, NormalRow,
     distinct,

@@ -23,6 +23,7 @@ static PRESETS: &[Preset] = embed![
     "h800-2x8",
     "h200-8",
     "b200-8",
+    "b200-2x8",
     "gb200-nvl72",
     "mi300x-8",
     "rtx4090-offload",

@@ -30,7 +30,8 @@ impl AttentionDemand {
             self.prefill.add(work)
         }
         if listed {
-            let class = AttentionClass { sequences: 1, tokens: work.query_tokens, keys: work.kv_tokens_read };
+            let (tokens, keys, pairs) = (work.query_tokens, work.kv_tokens_read, work.query_key_pairs);
+            let class = AttentionClass { sequences: 1, tokens, keys, pairs };
             self.sequences[usize::from(!decode)].push(class);
         }
     }

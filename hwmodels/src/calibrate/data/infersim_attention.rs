@@ -111,7 +111,7 @@ pub fn read(table: &MeasurementTable, device: &str, peaks: PeaksOf) -> Result<Ve
             query_bytes: 2.0,
         };
         let mut kernel = AttentionKernel { tile: 64, pack: true, split: true, causal: false };
-        let class = |sequences, tokens, keys| AttentionClass { sequences, tokens, keys };
+        let class = AttentionClass::full;
         let mut unique = None;
         let (class, heads, length) = match kind {
             Kind::Mha | Kind::MlaDecode => {

@@ -33,14 +33,14 @@ pub fn read(table: &MeasurementTable, served: &Served, peaks: PeaksOf) -> Result
         let (sequences, keys) = (whole(decoding, 1 << 16)?, whole(keys, 1 << 22)?);
         let mut classes = Vec::new();
         if tokens > 0 {
-            classes.push(AttentionClass { sequences: 1, tokens, keys: cached + tokens });
+            classes.push(AttentionClass::full(1, tokens, cached + tokens));
         }
         if sequences > 0 {
             if keys == 0 {
                 let problem = format!("{sequences} sequences decode without a key");
                 return Err(table.wrong(row, decoding, problem).cure("count the new token itself in kv_decode"));
             }
-            classes.push(AttentionClass { sequences, tokens: 1, keys });
+            classes.push(AttentionClass::full(sequences, 1, keys));
         }
         if classes.is_empty() {
             return Err(table.wrong(row, chunk, "no tokens at all".into()).cure("leave the row out"));

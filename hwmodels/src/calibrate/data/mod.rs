@@ -4,9 +4,12 @@
 //! (`their=ours`). What a file declares is believed only as far as it is plausible: every row is checked, and what is wrong
 //! names file, line and column.
 
+mod attention;
 pub mod cann;
+mod custom_all_reduce;
 pub mod deepep;
 pub mod deepgemm;
+mod gemm;
 pub mod infersim;
 pub mod infersim_attention;
 pub mod infersim_gemm;
@@ -17,7 +20,11 @@ pub mod moe;
 pub mod nccl;
 mod outlier;
 pub mod own;
+mod slow;
 
+pub use attention::read as read_attention;
+pub use custom_all_reduce::read as read_custom_all_reduce;
+pub use gemm::read as read_gemm;
 pub use measurement_table::MeasurementTable;
 pub use moe::{read as read_moe, tiling};
 pub use outlier::drop_outliers;
@@ -63,6 +70,16 @@ pub const SCHEMAS: &[(&str, &str)] = &[
     (
         "fused-exchange",
         "CANN's fused kernels: device, op_name (dispatch, combine), num_devices, num_token, num_topk, message_bytes, latency_us",
+    ),
+    (
+        "attention",
+        "aiconfigurator's: kernel_source, batch_size, new_tokens, past_tokens, num_heads, num_key_value_heads, head_dim, attn_dtype, \
+         kv_cache_dtype, window_size (0: none), latency_ms",
+    ),
+    ("dense-gemm", "aiconfigurator's: kernel_source, gemm_dtype, m, n, k, latency_ms"),
+    (
+        "custom-all-reduce",
+        "aiconfigurator's: kernel_source, allreduce_dtype, num_gpus, message_size (elements), latency_ms; to 8 MiB",
     ),
     ("nccl", "aiconfigurator's: device, op_name, nccl_dtype, num_gpus, message_size (elements), latency (ms)"),
     (

@@ -1,5 +1,6 @@
 //! Fused-MoE tables with aiconfigurator's columns.
 
+use super::slow::leave_out_slow;
 use super::{Group, Label, MeasurementTable, group};
 use crate::calibrate::load::{Global, Power};
 use crate::form::{MoeLoad, MoeRow, MoeShape, Peaks, Tiling};
@@ -34,10 +35,13 @@ pub fn input_bytes(precision: &str) -> Option<f64> {
 
 /// How a family chooses its tiles: facts of the public kernels. Unknown ones are taken for autotuned.
 pub fn tiling(family: &str, version: &str, precision: &str) -> Tiling {
-    match family {
+    match family.split(' ').next().unwrap_or(family) {
         "sglang_fused_moe_triton" if precision == "fp8_block" => Tiling::Fixed64,
         "sglang_fused_moe_triton" | "vllm_fused_moe" => Tiling::Switch,
         // Rules by tokens came after 0.14 and are in 0.24.
+        f if f.contains("oaitriton") => Tiling::Rows,
+        // TensorRT-LLM runs the same kernels for these weights on Hopper.
+        "moe_torch_flow" if precision == "w4a16_mxfp4" => Tiling::Rows,
         f if f.contains("triton") && !version.starts_with("0.1") => Tiling::Tokens,
         f if f.contains("triton") => Tiling::Switch,
         _ => Tiling::Best,
@@ -72,9 +76,9 @@ pub fn tuned_shapes(device: &str, precision: &str, tiling: Tiling) -> &'static [
     }
 }
 
-/// The series whose loads are [`Global::filled`], by what their own times say: with every token on every rank, two ranks of
-/// balanced experts cost half of one and the row passes (at most 0.73 of one in the public tables); filled, they cost as
-/// much as one. Where one or two ranks were not measured, what SGLang before 0.5.14 did (its public times are all filled).
+/// The series whose loads are [`Global::filled`]: all of SGLang before 0.5.14; from then on those whose own times say so: with
+/// every token on every rank, two ranks of balanced experts cost half of one and the row passes (at most 0.73 of one in the
+/// public tables); filled, they cost as much as one (models of eight experts, whose rows may be older than they say).
 /// **An assumption** about SGLang's benchmark, which is not published; other families are taken as stated.
 fn fill(groups: &[Group<MoeRow>], wanted: &mut [(usize, Global, Option<Power>)]) -> Vec<(usize, String)> {
     /// Series: its group, and hidden, intermediate, first matrices, experts, k.
@@ -91,7 +95,7 @@ fn fill(groups: &[Group<MoeRow>], wanted: &mut [(usize, Global, Option<Power>)])
         let name =
             (*at, [shape.hidden as u64, shape.intermediate as u64, shape.first as u64, global.experts, global.k]);
         series.push(name);
-        if group.family == SGLANG && power_law.is_none() && global.ranks <= 2 && global.tokens >= TOKENS {
+        if of_sglang(group) && power_law.is_none() && global.ranks <= 2 && global.tokens >= TOKENS {
             let pair = times.entry(name).or_default().entry(global.tokens).or_default();
             pair[global.ranks as usize - 1] = Some(group.seconds[row]);
         }
@@ -109,8 +113,8 @@ fn fill(groups: &[Group<MoeRow>], wanted: &mut [(usize, Global, Option<Power>)])
             let number = |i: usize| v.split('.').nth(i).and_then(|n| n.parse::<u64>().ok()).unwrap_or(u64::MAX);
             (number(0), number(1), number(2)) < (0, 5, 14)
         };
-        let filled = || share(name).map_or_else(|| group.versions.iter().all(old), |s| s > SHARE);
-        found.entry(*name).or_insert_with(|| group.family == SGLANG && filled());
+        let filled = || group.versions.iter().all(old) || share(name).is_some_and(|s| s > SHARE);
+        found.entry(*name).or_insert_with(|| of_sglang(group) && filled());
     }
     for ((_, global, _), name) in wanted.iter_mut().zip(&series) {
         global.filled = found[name];
@@ -127,8 +131,20 @@ fn fill(groups: &[Group<MoeRow>], wanted: &mut [(usize, Global, Option<Power>)])
     found.iter().filter(|f| *f.1).map(note).collect()
 }
 
-/// SGLang's family in Triton.
-const SGLANG: &str = "sglang_fused_moe_triton";
+/// Whether a group is SGLang's family in Triton, of any version.
+fn of_sglang(group: &Group<MoeRow>) -> bool {
+    group.family.split(' ').next() == Some("sglang_fused_moe_triton")
+}
+
+/// DeepSeek-V3: experts, top-k, model width, inner width. In `fp8_block` SGLang and vLLM route it by groups of experts: half of
+/// the stated experts on one rank, and 5 to 12 times the stated load on the first of several.
+const BY_GROUPS: [u64; 4] = [256, 8, 7168, 2048];
+
+/// A version as numbers; what is no number sorts first.
+fn version_number(version: &str) -> Vec<u64> {
+    let part = |p: &str| p.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap_or(0);
+    version.split('.').map(part).collect()
+}
 
 /// The exponent in the name of a distribution, `power_law_1.2`; none of `balanced`.
 fn power(distribution: &str) -> std::result::Result<Option<Power>, ()> {
@@ -141,7 +157,9 @@ fn power(distribution: &str) -> std::result::Result<Option<Power>, ()> {
 }
 
 /// Reads a file into groups by device, kernel family and precision. Tensor parallelism in an expert (`moe_tp_size`) divides its
-/// inner width.
+/// inner width. A framework's older versions are families of their own, with the version in the name; a family that is called
+/// `nongated` has two matrices an expert. What is left out is in the notes: loads that are not as stated, and series that are far
+/// slower than another kernel's.
 ///
 /// # Errors
 /// A column that is lacking, a field that is no sensible number, a distribution or precision that is not known.
@@ -156,6 +174,16 @@ pub fn read(table: &MeasurementTable, peaks: PeaksOf) -> Result<Vec<Group<MoeRow
     let (split, gated) = (table.find("moe_tp_size"), table.find("gated"));
     let mut groups: Vec<Group<MoeRow>> = Vec::new();
     let mut wanted: Vec<(usize, Global, Option<Power>)> = Vec::new();
+    let mut newest: BTreeMap<[&str; 3], &str> = BTreeMap::new();
+    for row in version.iter().flat_map(|_| 0..table.rows()) {
+        let text = |column| table.text(row, column);
+        let of = version.map_or("", text);
+        let known = newest.entry([text(device), text(family), text(precision)]).or_insert(of);
+        if version_number(of) > version_number(known) {
+            *known = of;
+        }
+    }
+    let mut by_groups = 0;
     for row in 0..table.rows() {
         let text = |column| table.text(row, column);
         let cure = |d: moesim_core::Diag, cure: &str| d.cure(cure.to_string());
@@ -186,11 +214,22 @@ pub fn read(table: &MeasurementTable, peaks: PeaksOf) -> Result<Vec<Group<MoeRow
             let problem = format!("an inter_size of {i} is no multiple of moe_tp_size {parts}");
             return Err(cure(table.wrong(row, inter, problem), "mend the field or leave the row out"));
         }
+        let name = text(family);
+        if [global.experts, global.k, h, i] == BY_GROUPS
+            && text(precision) == "fp8_block"
+            && (name.starts_with("sglang") || name.starts_with("vllm"))
+        {
+            by_groups += 1;
+            continue;
+        }
         let i = i / parts;
-        let first = 1 + gated.map_or(Ok(1), |g| table.whole(row, g, [0, 1]))?;
+        let ungated = u64::from(!name.ends_with("nongated"));
+        let first = 1 + gated.map_or(Ok(ungated), |g| table.whole(row, g, [0, 1]))?;
         let seconds = table.number(row, latency, [1e-6, 1e7])? * 1e-3;
         let version = version.map_or("", |v| table.text(row, v));
-        let group = group(&mut groups, text(device), text(family), text(precision));
+        let old = newest.get(&[text(device), name, text(precision)]).is_some_and(|n| *n != version);
+        let family = if old { format!("{name} {version}") } else { name.to_string() };
+        let group = group(&mut groups, text(device), &family, text(precision));
         let local = global.experts / global.ranks;
         let shape = MoeShape {
             hidden: h as f64,
@@ -219,7 +258,7 @@ pub fn read(table: &MeasurementTable, peaks: PeaksOf) -> Result<Vec<Group<MoeRow
         group.push(MoeRow { load: MoeLoad::default(), shape, peaks }, seconds, &label);
         let at = groups.iter().position(|g| {
             (g.device.as_str(), g.family.as_str(), g.precision.as_str())
-                == (text(device), text(family), text(precision))
+                == (text(device), family.as_str(), text(precision))
         });
         wanted.push((at.expect("the group of the row"), global, power_law));
     }
@@ -236,6 +275,13 @@ pub fn read(table: &MeasurementTable, peaks: PeaksOf) -> Result<Vec<Group<MoeRow
     for (at, global, power_law) in &wanted {
         groups[*at].rows[next[*at]].load = loads[&(*global, *power_law)];
         next[*at] += 1;
+    }
+    leave_out_slow(&mut groups);
+    for group in groups.iter_mut().filter(|g| by_groups > 0 && g.precision == "fp8_block") {
+        if group.family.starts_with("sglang") || group.family.starts_with("vllm") {
+            let [e, k, h, i] = BY_GROUPS;
+            group.notes.push(format!("hidden {h} intermediate {i} experts {e} top-{k}: routed by groups of experts, loads not as stated; left out"));
+        }
     }
     Ok(groups)
 }

@@ -3,8 +3,8 @@
 use super::llmservingsim::Served;
 use super::*;
 use crate::form::{
-    AttentionForm, CollectiveForm, Form, GemmForm, GemmKernel, GemmPairForm, LinkPeaks, LowLatencyForm, NormalForm,
-    Peaks, StreamForm,
+    AttentionForm, CollectiveForm, CustomAllReduceForm, Form, GemmForm, GemmKernel, GemmPairForm, LinkPeaks,
+    LowLatencyForm, NormalForm, Peaks, StreamForm,
 };
 use moesim_core::{Diag, Result};
 use std::path::Path;
@@ -328,7 +328,7 @@ fn wild_fields_are_refused_or_have_a_time() {
     let exchange = "device,node_num,hidden_size,num_token,num_topk,num_experts";
     let tokens = "dtype,kv_dtype,batch_size,kv_len,latency_us\nbf16,bf16,4,1024,30";
     let logits = "batchsize,next_n,s_q,s_kv,latency_us\n64,1,2048,4096,30";
-    let readers: [(&str, String, Reader); 16] = [
+    let readers: [(&str, String, Reader); 19] = [
         ("a.csv", "kind,groups,m_per_group,n,k,tflops,precision\ndense,1,64,4096,7168,100,int8".into(), &|t| {
             Ok(times(&GemmForm::default(), &deepgemm::read(t, "h800", GemmKernel::WIDE, &peaks)?))
         }),
@@ -360,6 +360,19 @@ fn wild_fields_are_refused_or_have_a_time() {
         ("dsa_decode_logits-64-128.csv", logits.into(), &attention),
         ("a.csv", "device,op_name,nccl_dtype,num_gpus,message_size,latency\nh100,all_gather,half,4,256,0.005".into(), &|t| {
             Ok(times(&CollectiveForm, &nccl::read(t, &links)?))
+        }),
+        (
+            "a.csv",
+            "kernel_source,batch_size,new_tokens,num_heads,num_key_value_heads,head_dim,attn_dtype,kv_cache_dtype,past_tokens,\
+             window_size,latency_ms\nfa3,4,16,64,8,64,bfloat16,fp8,999,128,0.01"
+                .into(),
+            &|t| Ok(times(&AttentionForm, &read_attention(t, "h100", &peaks)?)),
+        ),
+        ("a.csv", "kernel_source,gemm_dtype,m,n,k,latency_ms\nlinear,bfloat16,4,256,65536,0.017".into(), &|t| {
+            Ok(times(&GemmForm::default(), &read_gemm(t, "h100", &peaks)?))
+        }),
+        ("a.csv", "kernel_source,allreduce_dtype,num_gpus,message_size,latency_ms\nx,bfloat16,8,128,0.004".into(), &|t| {
+            Ok(times(&CustomAllReduceForm, &read_custom_all_reduce(t, "h100", &links)?))
         }),
         ("a.csv", format!("{exchange},combine_avg_t_us,dispatch_avg_t_us\nh100,2,7168,128,8,256,80,50"), &|t| {
             Ok(times(&LowLatencyForm, &deepep::read_low_latency(t, &links)?))
@@ -453,4 +466,102 @@ fn tables_of_other_formats_are_told_apart() {
     assert!(e.contains("is a Parquet file") && e.contains("save it as CSV"), "{e}");
     let marked = table("t.csv", "\u{feff}kernel,latency\na,1\n");
     assert_eq!((marked.rows(), marked.find("kernel")), (1, Some(0)));
+}
+
+/// Older versions are families of their own, kernels without a gate have two matrices, and loads that are not as stated are left out.
+#[test]
+fn versions_gates_and_groups_of_experts() {
+    const HEAD: &str = "version,device,kernel_source,moe_dtype,num_tokens,hidden_size,inter_size,topk,num_experts,moe_ep_size,distribution,latency_ms";
+    let rows = [
+        "0.9.0,NVIDIA H100,f_nongated,bfloat16,64,2048,768,8,128,1,balanced,0.5",
+        "0.10.0,NVIDIA H100,f_nongated,bfloat16,64,2048,768,8,128,1,balanced,0.4",
+        "1,NVIDIA H100,vllm_x,fp8_block,64,7168,2048,8,256,1,balanced,0.4",
+        "1,NVIDIA H100,vllm_x,fp8_block,64,7168,2048,8,128,1,balanced,0.4",
+        "1,NVIDIA H100,trt_x,fp8_block,64,7168,2048,8,256,1,balanced,0.4",
+    ];
+    let groups = read_moe(&table("m.csv", &format!("{HEAD}\n{}\n", rows.join("\n"))), &peaks).unwrap();
+    let names: Vec<(&str, usize)> = groups.iter().map(|g| (g.family.as_str(), g.rows.len())).collect();
+    assert_eq!(names, [("f_nongated 0.9.0", 1), ("f_nongated", 1), ("vllm_x", 1), ("trt_x", 1)]);
+    assert!(groups[..2].iter().all(|g| g.rows[0].shape.first == 1.0) && groups[2].rows[0].shape.first == 2.0);
+    assert!(groups[2].notes[0].contains("routed by groups") && groups[3].notes.is_empty());
+}
+
+/// A series that takes more than twice what another kernel takes is named and left out; a kernel that is slow as a whole stays.
+#[test]
+fn slow_series_are_named_and_left_out() {
+    const HEAD: &str = "device,kernel_source,moe_dtype,num_tokens,hidden_size,inter_size,topk,num_experts,moe_ep_size,distribution,latency_ms";
+    let mut text = HEAD.to_string();
+    for inner in [256, 512, 768] {
+        for tokens in [16, 32, 64, 512] {
+            let bad = if inner == 512 { 5.0 } else { 1.0 };
+            for (family, ms) in [("good", 1.0), ("mixed", 1.5 * bad), ("slow", 30.0)] {
+                text += &format!("\nNVIDIA H100,{family},bfloat16,{tokens},2048,{inner},8,128,1,balanced,{ms}");
+            }
+        }
+    }
+    let groups = read_moe(&table("m.csv", &text), &peaks).unwrap();
+    let rows: Vec<(&str, usize)> = groups.iter().map(|g| (g.family.as_str(), g.rows.len())).collect();
+    assert_eq!(rows, [("good", 12), ("mixed", 8), ("slow", 12)]);
+    assert!(groups[0].notes.is_empty(), "{:?}", groups[0].notes);
+    assert!(groups[1].notes[0].starts_with("1 of 3 series") && groups[1].notes[0].contains("intermediate 512"));
+    assert!(groups[2].notes[0].starts_with("slow throughout: 3 of 3"));
+}
+
+/// Heads, windows and widths of keys; decode apart from prompts.
+#[test]
+fn attention_of_aiconfigurator() {
+    const HEAD: &str = "version,kernel_source,batch_size,new_tokens,num_heads,num_key_value_heads,head_dim,attn_dtype,kv_cache_dtype,\
+                        past_tokens,window_size,latency_ms";
+    let read = |rows: &str| read_attention(&table("a.csv", &format!("{HEAD}\n{rows}\n")), "h100", &peaks);
+    let groups = read(
+        "1,fa3,4,1,64,8,64,bfloat16,fp8,999,0,0.01\n1,fa3,4,1,64,8,64,bfloat16,fp8,999,128,0.01\n1,fa3,2,300,64,8,64,bfloat16,bfloat16,0,100,0.5",
+    )
+    .unwrap();
+    let names: Vec<(&str, &str)> = groups.iter().map(|g| (g.family.as_str(), g.precision.as_str())).collect();
+    assert_eq!(names, [("decode fa3", "fp8_wo"), ("fa3", "bfloat16")]);
+    let classes: Vec<[u64; 3]> = groups
+        .iter()
+        .flat_map(|g| &g.rows)
+        .map(|r| [r.classes[0].tokens, r.classes[0].keys, r.classes[0].pairs])
+        .collect();
+    // Of 300 new tokens the first hundred see 1 to 100 keys, the others 100 each.
+    assert_eq!(classes, [[1, 1000, 1000], [1, 128, 128], [300, 300, 5050 + 200 * 100]]);
+    assert_eq!(groups[0].rows[0].heads.kv_bytes, 128.0);
+    assert_eq!(groups[0].cells, ["no window", "window 128"]);
+    says(read("1,fa3,4,1,64,7,64,bfloat16,fp8,999,0,0.01"), "line 2, num_key_value_heads", "no multiple");
+    says(read("1,fa3,4,1,64,8,64,int8,fp8,999,0,0.01"), "line 2, attn_dtype", "int8");
+    says(read("1,fa3,4,1,64,8,64,bfloat16,fp8,-1,0,0.01"), "line 2, past_tokens", "from 0");
+    says(read_attention(&table("a.csv", "kernel_source\nx\n"), "h100", &peaks), "line 1", "batch_size");
+}
+
+#[test]
+fn gemms_of_aiconfigurator() {
+    let read = |rows: &str| {
+        let text = format!("kernel_source,gemm_dtype,m,n,k,latency_ms\n{rows}\n");
+        read_gemm(&table("g.csv", &text), "h100", &peaks)
+    };
+    let groups = read("linear,bfloat16,4,256,65536,0.017\ndeepgemm,fp8_block,128,256,512,0.005").unwrap();
+    assert_eq!(groups[0].rows[0].kernel, GemmKernel::CUBLAS);
+    assert_eq!(groups[1].rows[0].kernel, GemmKernel::WIDE);
+    assert!((groups[0].seconds[0] / 1.7e-5 - 1.0).abs() < 1e-12);
+    assert_eq!(groups[1].rows[0].element_bytes, [1.0, 1.0, 2.0]);
+    says(read("linear,int3,4,256,65536,0.017"), "line 2, gemm_dtype", "int3");
+    says(read("linear,bfloat16,0,256,65536,0.017"), "line 2, m", "from 1");
+}
+
+/// Elements become bytes, and what is beyond 8 MiB is NCCL's.
+#[test]
+fn custom_all_reduces() {
+    let links = |_: &str| Ok(LinkPeaks { link_bytes_per_s: 450e9, nic_bytes_per_s: 5e10, bytes_per_s: 3.35e12 });
+    let read = |rows: &str| {
+        let text = format!("kernel_source,allreduce_dtype,num_gpus,message_size,latency_ms\n{rows}\n");
+        read_custom_all_reduce(&table("c.csv", &text), "h100", &links)
+    };
+    let groups =
+        read("x_graph,bfloat16,8,128,0.004\nx_graph,bfloat16,8,8388608,0.1\nx_eager,bfloat16,8,128,0.02").unwrap();
+    assert_eq!(groups.iter().map(|g| g.rows.len()).collect::<Vec<_>>(), [1, 1]);
+    assert_eq!((groups[0].rows[0].bytes, groups[0].seconds[0]), (256.0, 4e-6));
+    assert!(groups[0].notes[0].starts_with("1 rows"));
+    says(read("x,int8,8,128,0.004"), "line 2, allreduce_dtype", "int8");
+    says(read("x,bfloat16,1,128,0.004"), "line 2, num_gpus", "from 2");
 }

@@ -4,8 +4,8 @@ use super::op::{FormName, KernelForm, Op};
 use crate::calibrate::cross::{Cell, Errors};
 use crate::calibrate::solve::FitSolution;
 use crate::form::{
-    AttentionForm, AttentionKernel, CollectiveForm, Constant, Form, FusedExchangeForm, FusedMoeForm, GemmForm,
-    GemmKernel, GemmPairForm,
+    AttentionForm, AttentionKernel, CollectiveForm, Constant, CustomAllReduceForm, Form, FusedExchangeForm,
+    FusedMoeForm, GemmForm, GemmKernel, GemmPairForm,
 };
 use crate::form::{LowLatencyForm, NormalForm, StreamForm, StreamedForm, Tiling};
 use moesim_core::output::content_hash;
@@ -162,6 +162,7 @@ impl TryFrom<File> for Kernel {
             },
             FormName::Stream => KernelForm::Stream,
             FormName::Collective => KernelForm::Collective,
+            FormName::CustomAllReduce => KernelForm::CustomAllReduce,
             FormName::LowLatency => KernelForm::LowLatency,
             FormName::Normal => KernelForm::Normal { units: need(f.units, "units")? },
             FormName::FusedExchange => KernelForm::FusedExchange,
@@ -221,7 +222,11 @@ impl From<Kernel> for File {
                 Self { tile: Some(tile), pack: Some(pack), split: Some(split), causal: Some(causal), ..file }
             }
             KernelForm::Normal { units } => Self { units: Some(units), ..file },
-            KernelForm::Stream | KernelForm::Collective | KernelForm::LowLatency | KernelForm::FusedExchange => file,
+            KernelForm::Stream
+            | KernelForm::Collective
+            | KernelForm::CustomAllReduce
+            | KernelForm::LowLatency
+            | KernelForm::FusedExchange => file,
         }
     }
 }
@@ -351,6 +356,7 @@ impl KernelForm {
             Self::Attention { .. } => AttentionForm.constants(),
             Self::Stream => StreamForm.constants(),
             Self::Collective => CollectiveForm.constants(),
+            Self::CustomAllReduce => CustomAllReduceForm.constants(),
             Self::LowLatency => LowLatencyForm.constants(),
             Self::Normal { .. } => NormalForm.constants(),
             Self::FusedExchange => FusedExchangeForm.constants(),

@@ -40,6 +40,7 @@ pub struct Profile {
 /// Profiles that ship inside the binary.
 const PRESETS: &[(&str, &str)] = &[
     ("a100-sxm", include_str!("../../../profiles/a100-sxm.toml")),
+    ("b200-sxm", include_str!("../../../profiles/b200-sxm.toml")),
     ("h100-sxm", include_str!("../../../profiles/h100-sxm.toml")),
     ("h800-sxm", include_str!("../../../profiles/h800-sxm.toml")),
     ("rtx-pro-6000", include_str!("../../../profiles/rtx-pro-6000.toml")),

@@ -81,6 +81,8 @@ pub enum KernelForm {
     Stream,
     /// [`crate::form::CollectiveForm`].
     Collective,
+    /// [`crate::form::CustomAllReduceForm`].
+    CustomAllReduce,
     /// [`crate::form::LowLatencyForm`].
     LowLatency,
     /// [`crate::form::NormalForm`].
@@ -110,6 +112,8 @@ pub enum FormName {
     Stream,
     /// A collective inside a scale-up domain.
     Collective,
+    /// An inference engine's own all-reduce of small messages.
+    CustomAllReduce,
     /// An exchange of experts for low latency.
     LowLatency,
     /// An exchange of experts for throughput.
@@ -129,6 +133,7 @@ impl KernelForm {
             Self::Attention { .. } => FormName::Attention,
             Self::Stream => FormName::Stream,
             Self::Collective => FormName::Collective,
+            Self::CustomAllReduce => FormName::CustomAllReduce,
             Self::LowLatency => FormName::LowLatency,
             Self::Normal { .. } => FormName::Normal,
             Self::FusedExchange => FormName::FusedExchange,
@@ -163,6 +168,7 @@ impl FormName {
             ],
             Self::Stream => &[Op::Stream],
             Self::Collective => &[Op::AllGather, Op::AllReduce, Op::ReduceScatter, Op::AllToAll],
+            Self::CustomAllReduce => &[Op::AllReduce],
             Self::LowLatency | Self::Normal | Self::FusedExchange => &[Op::Dispatch, Op::Combine],
         }
     }

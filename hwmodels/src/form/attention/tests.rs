@@ -10,7 +10,7 @@ const PLAIN: AttentionKernel = AttentionKernel { tile: 64, pack: false, split: f
 const TYPICAL: [f64; 8] = [1e-5, 1.8e-6, 0.5, 3.0, 0.9, 3.0, 5e-6, 1.0];
 
 fn class(sequences: u64, tokens: u64, keys: u64) -> AttentionClass {
-    AttentionClass { sequences, tokens, keys }
+    AttentionClass::full(sequences, tokens, keys)
 }
 
 fn seconds(classes: Vec<AttentionClass>, kernel: AttentionKernel) -> f64 {
@@ -212,11 +212,7 @@ fn agrees_with_the_form_written_apart() {
         wanted,
     ) in calls
     {
-        let class = |(sequences, tokens, keys): &(u64, u64, u64)| AttentionClass {
-            sequences: *sequences,
-            tokens: *tokens,
-            keys: *keys,
-        };
+        let class = |(sequences, tokens, keys): &(u64, u64, u64)| AttentionClass::full(*sequences, *tokens, *keys);
         let heads = AttentionHeads { query, kv, width: [dq, dv], kv_bytes, query_bytes };
         let kernel = AttentionKernel { tile, pack: pack == 1, split: split == 1, causal: causal == 1 };
         let row = AttentionRow::new(classes.iter().map(class).collect(), heads, kernel, unique, peaks);
@@ -230,6 +226,21 @@ fn nothing_to_do_takes_the_launch_alone() {
     for classes in [vec![], vec![class(0, 1, 100)], vec![class(3, 0, 100)]] {
         assert_eq!(seconds(classes, PACKED), TYPICAL[0]);
     }
+}
+
+/// (Query, key) pairs under a window, counted one by one, and a prompt of a windowed layer that costs less than a full one.
+#[test]
+fn windows_bound_pairs_and_time() {
+    for (tokens, keys, window) in [(1, 1, 4), (1, 9, 4), (5, 5, 4), (7, 20, 4), (3, 6, 100), (300, 300, 128)] {
+        let read = keys.min(window + tokens - 1);
+        let pairs = (keys - tokens + 1..=keys).map(|seen| seen.min(window)).sum::<u64>();
+        let found = AttentionClass::windowed(2, tokens, keys, Some(window));
+        assert_eq!(found, AttentionClass { sequences: 2, tokens, keys: read, pairs }, "{tokens} {keys} {window}");
+    }
+    assert!((AttentionClass::windowed(1, 4000, 9000, Some(128)).reach() - 128.0).abs() < 1.0);
+    let time = |window| seconds(vec![AttentionClass::windowed(4, 8192, 8192, window)], PLAIN);
+    let [full, wide, narrow] = [None, Some(4096), Some(128)].map(time);
+    assert!(full > wide && wide > 3.0 * narrow, "{full} {wide} {narrow}");
 }
 
 /// One sequence keeps few processors busy, unless its keys are split.

@@ -8,7 +8,7 @@ use crate::cli::terminal::{Format, print};
 use crate::output::json;
 use moesim_core::output::{AtomicFile, Claim};
 use moesim_core::{Diag, Result};
-use moesim_hwmodels::calibrate::measured::Source;
+use moesim_hwmodels::calibrate::measured::{Source, fastest_first};
 use moesim_hwmodels::calibrate::profile::{Kernel, Profile, TimeTable};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -65,6 +65,7 @@ pub(super) fn run(a: &Args) -> Result<()> {
             .file(&a.input.data[0])
             .cure("fit one device at a time: split the file by device"));
     }
+    let measured = fastest_first(measured);
     let from = Source { files: &files, source: a.source.as_deref(), cross: !a.no_cross };
     let (mut kernels, mut tables) = (Vec::new(), Vec::new());
     match a.kind {

@@ -1,0 +1,53 @@
+//! Dense GEMMs with aiconfigurator's columns.
+
+use super::moe::{PeaksOf, widths};
+use super::{Group, Label, MeasurementTable, group};
+use crate::form::{GemmKernel, GemmLoad, GemmRow};
+use moesim_core::Result;
+
+/// Reads a file into groups by kernel family and precision; the file does not name its `device`. Folds of leave-out are (n, k),
+/// cells numbers of rows.
+///
+/// # Errors
+/// A column that is lacking, a field that is no sensible number, a precision that is not known.
+pub fn read(table: &MeasurementTable, device: &str, peaks: PeaksOf) -> Result<Vec<Group<GemmRow>>> {
+    let c = |name: &str| table.column(name);
+    let (family, dtype, version) = (c("kernel_source")?, c("gemm_dtype")?, table.find("version"));
+    let ([m, n, k], latency) = ([c("m")?, c("n")?, c("k")?], c("latency_ms")?);
+    let mut out = Vec::new();
+    for row in 0..table.rows() {
+        let precision = table.text(row, dtype);
+        let [weight, activation] = widths(precision).ok_or_else(|| {
+            let problem = format!("{precision:?} is not a precision that is known");
+            table.wrong(row, dtype, problem).cure("write bfloat16, fp8, fp8_block or nvfp4")
+        })?;
+        let whole = |column| table.whole(row, column, [1, 1 << 24]).map(|v| v as f64);
+        let (m, n, k) = (whole(m)?, whole(n)?, whole(k)?);
+        let seconds = table.number(row, latency, [1e-6, 1e7])? * 1e-3;
+        let name = table.text(row, family);
+        let kernel = GemmRow {
+            load: GemmLoad::even(1.0, m),
+            n,
+            k,
+            element_bytes: [activation, weight, 2.0],
+            kernel: kernel(name),
+            peaks: peaks(device, precision)?,
+        };
+        let cell = if m <= 64.0 {
+            "to 64 rows"
+        } else if m <= 512.0 {
+            "to 512 rows"
+        } else {
+            "more rows"
+        };
+        let shape = format!("n {n} k {k}");
+        let label = Label { shape: &shape, cell, size: m, version: version.map_or("", |v| table.text(row, v)) };
+        group(&mut out, device, name, precision).push(kernel, seconds, &label);
+    }
+    Ok(out)
+}
+
+/// What a family can choose: DeepGEMM has tiles of 64 rows and more and never splits K; the others are cuBLAS and CUTLASS, which do.
+fn kernel(family: &str) -> GemmKernel {
+    if family.contains("deepgemm") { GemmKernel::WIDE } else { GemmKernel::CUBLAS }
+}
