@@ -91,10 +91,11 @@ fn collectives_of_a_layer_by_layout() {
     assert_eq!(Counted { exchanged: None, ..found }, rings);
     // Data-parallel attention: no rings. All tokens to all devices, or those that are wanted.
     let flat = counted(&[]);
-    let everywhere = Some([round(DEVICES, bytes); 2]);
+    let all = [round(DEVICES, bytes); 2];
+    let everywhere = Some(all);
     let expected = Counted { all_reduces: 0, ring_bytes: 0, exchanged: everywhere, ..rings };
     assert_eq!(counted(&["policy.dispatch=all-gather"]), Counted { gate_flop: gate(PROMPT), ..expected });
-    assert!(flat.exchanged.unwrap()[0] < everywhere.unwrap()[0] && flat.all_reduces == 0);
+    assert!(flat.exchanged.unwrap()[0] < all[0] && flat.all_reduces == 0);
     // Parts of experts are summed with the rest, not before.
     let parts = counted(&["policy.dispatch=all-gather", "deployment.expert_tp=8"]);
     assert_eq!((parts.all_reduces, parts.exchanged), (0, everywhere));
