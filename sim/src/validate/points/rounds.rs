@@ -186,7 +186,8 @@ mod tests {
         s.run(&mut |_| true).unwrap();
         let r = &s.recorder.totals().requests;
         assert_eq!(r.finished, 40);
-        assert!((few.tpot_ms / (r.tpot.mean() / 1e9) - 1.0).abs() < 0.02, "{few:?}");
+        // Rounds of four requests: one more may move the means by little by chance.
+        assert!((few.tpot_ms / (r.tpot.mean() / 1e9) - 1.0).abs() < 0.05, "{few:?}");
         // Times to the first token of so few requests vary.
         assert!((few.ttft_ms / (r.ttft.mean() / 1e9) - 1.0).abs() < 0.25, "{few:?}");
         assert!(few.rounds < MEASURED, "{few:?}");
