@@ -172,7 +172,7 @@ fn a_changed_file_is_named() {
     assert_eq!(differences(&before, &after), "  a: y, z (gone), w (new)\n");
     assert_eq!(toml::from_str::<Hashes>(&written(&before)).unwrap(), before);
     let summary =
-        "{\n  \"name\": \"/tmp/t/x\",\n  \"versions\": {\n    \"moesim\": \"9.9.9\"\n  },\n  \"execution\": \"op\"\n}";
-    let plain = plain("summary.json", summary, "/tmp/t/");
+        "{\n  \"name\": \"/folder/x\",\n  \"versions\": {\n    \"moesim\": \"9.9.9\"\n  },\n  \"execution\": \"op\"\n}";
+    let plain = plain("summary.json", summary, "/folder/");
     assert_eq!(plain, "{\n  \"name\": \"x\",\n  \"versions\": {},\n  \"execution\": \"phase\"\n}");
 }

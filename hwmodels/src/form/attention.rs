@@ -230,7 +230,7 @@ fn schedule(items: &[[f64; 2]], split: u64, tail: f64, units: f64) -> [f64; 2] {
     [(number / units).ceil(), longest.max(share)]
 }
 
-/// The form.
+/// The form of an attention kernel: seconds a call, by the formula of this module.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AttentionForm;
 

@@ -106,7 +106,7 @@ impl GemmRow {
     }
 }
 
-/// The form.
+/// The form of a dense matrix product: seconds a call, by the formula of this module.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GemmForm {
     /// Whether operands may lie in L2 since the call before: benchmarks that repeat one call without a flush. One constant

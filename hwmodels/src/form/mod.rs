@@ -43,9 +43,9 @@ pub struct Peaks {
 pub struct Constant {
     /// Its name in profiles.
     pub name: &'static str,
-    /// What it is.
+    /// What the constant stands for, in words for a report.
     pub about: &'static str,
-    /// Its unit; empty for a plain number.
+    /// The unit of the constant; empty for a plain number.
     pub unit: &'static str,
     /// Bounds, both above zero.
     pub bounds: [f64; 2],

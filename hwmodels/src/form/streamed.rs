@@ -99,7 +99,7 @@ impl StreamedRow {
     }
 }
 
-/// The form.
+/// The form of products on a host's processors: seconds a call, by the formula of this module.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StreamedForm;
 

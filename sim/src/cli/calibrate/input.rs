@@ -45,7 +45,7 @@ pub(super) struct Input {
     pub(super) format: Format,
 }
 
-/// What was read.
+/// What `calibrate` read from its files: kernels to fit, the files themselves, and the hardware whose peaks bound them.
 pub(super) struct Read {
     pub(super) kernels: Vec<Box<dyn Measured>>,
     pub(super) files: Vec<DataFile>,
