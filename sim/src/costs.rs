@@ -1,9 +1,10 @@
 //! What operations of a run cost by calibrated kernels, and where each comes from, in words.
 //!
-//! An operation takes the first kernel that fits among those of the device's own profile, then of the profiles that it names
-//! as donors; else it keeps the roofline with the device's achievable fractions.
+//! An operation takes a kernel in its own precision out of the device's own profile, else out of the profiles that it names as donors: of
+//! those the first that the engine's framework runs, else the first of all; else it keeps the roofline with the device's achievable fractions.
 
 use crate::experiment::{CostFidelity, Resolved};
+use crate::framework::{Framework, Use};
 use crate::machine::Deployment;
 use crate::network::Dispatch;
 use moesim_core::{Diag, Result, diag};
@@ -14,6 +15,7 @@ use moesim_hwmodels::cost::{
     CoreKernel, DenseKernel, ExchangeForm, ExchangeKernel, ExchangeKernels, ExpertKernel, Kernels, StreamKernel,
 };
 use moesim_hwmodels::form::{CollectiveOp, Peaks};
+use moesim_hwmodels::topology::TopologySpec;
 use moesim_traces::model::{Heads, Model};
 use std::collections::BTreeMap;
 
@@ -34,6 +36,8 @@ struct Found<'a> {
     kernel: &'a Kernel,
     /// Fitted in another precision than it is used in.
     other_precision: bool,
+    /// No kernel of the engine's framework, though that has others for this use.
+    other_framework: bool,
 }
 
 impl Calibrated {
@@ -55,13 +59,16 @@ impl Calibrated {
                 continue;
             }
             // Kernels of another precision are other kernels: a roofline is nearer.
-            if let Some(found) = look.find(&[Op::Gemm], bits, |_| true).filter(|f| !f.other_precision) {
-                let peaks = look.peaks(found.kernel, bits)?;
+            let operands = look.operands(bits);
+            if let Some(found) =
+                look.find(&[Op::Gemm], Some(Use::Gemm), operands, |_| true)?.filter(|f| !f.other_precision)
+            {
+                let peaks = look.peaks(found.kernel, operands)?;
                 let input = data::moe::input_bytes(&found.kernel.precision).unwrap_or(p.activation / 8.0);
                 let (form, constants) = (found.kernel.form(), found.kernel.values()?);
                 let Some(mut dense) = DenseKernel::new(bits, input, form, constants, peaks) else { continue };
                 out.say("gemm", &look, &found);
-                if let Some((profile, table)) = look.table(Op::Gemm, None, bits) {
+                if let Some((profile, table)) = look.table(Op::Gemm, Use::Gemm, operands) {
                     dense = dense.with_table(table.clone());
                     out.say_table("gemm", profile, table);
                 }
@@ -70,7 +77,8 @@ impl Calibrated {
         }
         out.attention(&look)?;
         // How much of a stream comes from the cache differs from device to device: no donors.
-        let norm = look.find(&[Op::Stream], [p.activation; 2], |k| k.family == NORM).filter(|f| look.own(f.profile));
+        let norm =
+            look.find(&[Op::Stream], None, [p.activation; 2], |k| k.family == NORM)?.filter(|f| look.own(f.profile));
         if let Some(found) = norm {
             let peaks = look.peaks(found.kernel, [p.activation; 2])?;
             out.kernels.stream = Some(StreamKernel::new(found.kernel.values()?, peaks));
@@ -109,30 +117,22 @@ impl Calibrated {
     }
 
     fn experts(&mut self, look: &Look) -> Result<()> {
-        let (device, p) = (&look.resolved.hardware.device, &look.resolved.model.precision);
-        let bits = [p.experts, p.activation];
-        let wanted = device.expert_kernels.as_deref();
+        let p = &look.resolved.model.precision;
+        let bits = look.operands([p.experts, p.activation]);
         let ops = [Op::Experts, Op::GroupedGemm];
-        if let Some(family) = wanted {
-            let known: Vec<&str> = look.profiles().flat_map(|f| ops.iter().flat_map(|op| f.families(*op))).collect();
-            if !known.contains(&family) {
-                return Err(diag::unknown("expert kernel", family, &known).place("hardware.device.expert_kernels"));
-            }
-        }
-        let of_family = |k: &Kernel| wanted.is_none_or(|f| k.family == f);
         // Experts in a precision that was not measured keep the roofline: their kernels differ too much.
-        let found = look.find(&ops, bits, of_family).filter(|f| !f.other_precision);
+        let found = look.find(&ops, Some(Use::Experts), bits, |_| true)?.filter(|f| !f.other_precision);
         match found {
             Some(found) => {
                 let mut kernel = ExpertKernel::new(found.kernel, look.peaks(found.kernel, bits)?)?;
                 self.say("experts", look, &found);
-                if let Some((profile, table)) = look.table(Op::Experts, wanted, bits) {
+                if let Some((profile, table)) = look.table(Op::Experts, Use::Experts, bits) {
                     kernel = kernel.with_table(table.clone());
                     self.say_table("experts", profile, table);
                 }
                 self.kernels.experts = Some(kernel);
             }
-            None if look.table(Op::Experts, wanted, bits).is_some() => {
+            None if look.table(Op::Experts, Use::Experts, bits).is_some() => {
                 return Err(Diag::input(
                     "the profile has a table of experts and no fitted kernel that stands in where it lacks a size",
                 )
@@ -156,11 +156,17 @@ impl Calibrated {
         } else {
             [Op::DecodeAttention, Op::PrefillAttention]
         };
-        for (op, expanded, what) in [(ops[0], false, "decode attention"), (ops[1], latent, "prefill attention")] {
+        let uses = [Use::DecodeAttention, Use::PrefillAttention];
+        for (op, of, expanded, what) in
+            [(ops[0], uses[0], false, "decode attention"), (ops[1], uses[1], latent, "prefill attention")]
+        {
             // Keys and values in 8 bits under queries in 16 have kernels of their own.
             let narrow = bits[0] <= 8.5 && bits[1] > 8.5;
-            let own = look.find(&[op], bits, |k| (k.precision == "fp8_wo") == narrow).filter(|f| !f.other_precision);
-            let Some(found) = own.or_else(|| look.find(&[op], bits, |_| true)) else { continue };
+            let own = look.find(&[op], Some(of), bits, |k| (k.precision == "fp8_wo") == narrow)?;
+            let own = own.filter(|f| !f.other_precision);
+            let Some(found) = own.map_or_else(|| look.find(&[op], Some(of), bits, |_| true), |f| Ok(Some(f)))? else {
+                continue;
+            };
             let KernelForm::Attention { kernel } = found.kernel.form() else { continue };
             let peaks = look.peaks(found.kernel, bits)?;
             let core = Some(CoreKernel::new(*kernel, found.kernel.values()?, peaks, expanded));
@@ -174,13 +180,22 @@ impl Calibrated {
         let nodes = look.resolved.hardware.topology.nodes();
         // One device sends nothing, and where links differ from pair to pair no one rate says what a kernel would reach.
         let Ok(peaks) = device::links(&look.resolved.hardware) else { return Ok(()) };
+        let switched = matches!(
+            look.resolved.hardware.topology,
+            TopologySpec::Switch { .. }
+                | TopologySpec::FatTreeRail { .. }
+                | TopologySpec::Planes { .. }
+                | TopologySpec::Pcie { .. }
+        );
         let (ops, forms) = way.kernels();
         let collectives = ([Op::AllReduce, Op::AllGather], &[FormName::Collective][..]);
         for (ops, forms, whats) in
             [(ops, forms, ["dispatch", "combine"]), (collectives.0, collectives.1, ["all-reduce", "all-gather"])]
         {
             for (op, what) in ops.into_iter().zip(whats) {
-                let Some(found) = look.find(&[op], [16.0; 2], |k| forms.contains(&k.form().name())) else { continue };
+                let found = look.find(&[op], None, [16.0; 2], |k| forms.contains(&k.form().name()))?;
+                // What was measured behind a switch says nothing of a mesh.
+                let Some(found) = found.filter(|f| look.own(f.profile) || switched) else { continue };
                 let form = match found.kernel.form() {
                     KernelForm::LowLatency => ExchangeForm::LowLatency,
                     KernelForm::Normal { units: [least, most] } => {
@@ -202,9 +217,12 @@ impl Calibrated {
                     continue;
                 }
                 self.say(what, look, &found);
-                // Engines run a kernel of their own where messages are small: in graphs, as all kernels of a run.
-                let small = |k: &Kernel| k.form().name() == FormName::CustomAllReduce && !k.family.ends_with("_eager");
-                if let Some(own) = look.find(&[op], [16.0; 2], small).filter(|_| what == "all-reduce") {
+                // Engines run a kernel of their own where messages are small, which takes longer without graphs.
+                let eager = look.resolved.engine.as_ref().is_some_and(|e| !e.graphs);
+                let small =
+                    |k: &Kernel| k.form().name() == FormName::CustomAllReduce && k.family.ends_with("_eager") == eager;
+                if what != "all-reduce" {
+                } else if let Some(own) = look.find(&[op], Some(Use::AllReduce), [16.0; 2], small)? {
                     let (constants, sizes) = (own.kernel.values()?, own.kernel.data.sizes);
                     kernel =
                         kernel.with_small(ExchangeKernel::new(ExchangeForm::CustomAllReduce, constants, peaks, sizes));
@@ -235,6 +253,8 @@ pub(crate) const OTHER_PRECISION: &str = ", used in another precision";
 pub(crate) const WHAT: [&str; 5] = ["experts", "gemm", "decode attention", "prefill attention", "stream"];
 /// The same between devices.
 const BETWEEN: [&str; 4] = ["dispatch", "combine", "all-reduce", "all-gather"];
+/// Scales may make weights wider by up to this many bits than inputs of the same elements ([`moesim_hwmodels::cost::Engine::input_bits`]).
+const SCALES: f64 = 0.75;
 /// The streaming layer that stands for all: a norm.
 const NORM: &str = "layernorm";
 
@@ -249,21 +269,60 @@ impl<'a> Look<'a> {
         self.resolved.profiles.iter().map(|p| &**p)
     }
 
-    /// The first kernel for one of `ops` that suits, in the precision of these bits of a weight and activation, else in any.
-    fn find(&self, ops: &[Op], bits: [f64; 2], suits: impl Fn(&Kernel) -> bool) -> Option<Found<'a>> {
-        let all = || {
-            let each = self.profiles().flat_map(|p| p.kernels.iter().map(move |k| (p, k)));
-            each.filter(|(_, k)| ops.contains(&k.op) && suits(k))
-        };
-        let exact = all().find(|(_, k)| k.suits(bits[0], bits[1]));
-        let found = |other_precision| move |(profile, kernel)| Found { profile, kernel, other_precision };
-        exact.map(found(false)).or_else(|| all().next().map(found(true)))
+    /// The kernel for one of `ops` that suits, in a precision for these bits of a weight and activation, else in any: of the device's own
+    /// profile before donors', then in the precision that suits best, then what the engine prefers for this use, then what stands first.
+    ///
+    /// # Errors
+    /// A family that the experiment names and no profile has.
+    fn find(
+        &self,
+        ops: &[Op],
+        of: Option<Use>,
+        bits: [f64; 2],
+        suits: impl Fn(&Kernel) -> bool,
+    ) -> Result<Option<Found<'a>>> {
+        let engine = of.zip(self.resolved.engine.as_ref());
+        if let Some((of, engine)) = engine {
+            self.known(ops, of, engine)?;
+        }
+        let preferred = |k: &Kernel| engine.map_or(Some(0), |(of, e)| e.suits(of, &k.family));
+        let named = engine.is_some_and(|(of, e)| e.asked(of).is_some());
+        let each = self.profiles().enumerate().flat_map(|(at, p)| p.kernels.iter().map(move |k| (at, p, k)));
+        let all = each.filter(|(_, _, k)| ops.contains(&k.op) && suits(k) && (!named || preferred(k).is_some()));
+        // Among equals the first stays.
+        let best = all.min_by_key(|(at, _, k)| {
+            let precision = k.rank(bits[0], bits[1]);
+            (precision.is_none(), *at, precision, preferred(k).unwrap_or(usize::MAX))
+        });
+        Ok(best.map(|(_, profile, kernel)| Found {
+            profile,
+            kernel,
+            other_precision: !kernel.suits(bits[0], bits[1]),
+            other_framework: preferred(kernel).is_none(),
+        }))
+    }
+
+    /// That some profile has a family which the experiment names.
+    fn known(&self, ops: &[Op], of: Use, engine: &Framework) -> Result<()> {
+        let Some(asked) = engine.asked(of) else { return Ok(()) };
+        let known: Vec<&str> = self.profiles().flat_map(|f| ops.iter().flat_map(|op| f.families(*op))).collect();
+        match known.iter().any(|family| engine.suits(of, family).is_some()) {
+            true => Ok(()),
+            false => Err(diag::unknown("kernel family", asked, &known).place(of.key())),
+        }
     }
 
     /// The device's own table for an operation; another device's times say nothing of this one's.
-    fn table(&self, op: Op, family: Option<&str>, bits: [f64; 2]) -> Option<(&'a Profile, &'a TimeTable)> {
+    fn table(&self, op: Op, of: Use, bits: [f64; 2]) -> Option<(&'a Profile, &'a TimeTable)> {
+        let suits = |family: &str| self.resolved.engine.as_ref().is_none_or(|e| e.suits(of, family).is_some());
         let own = self.profiles().filter(|p| self.own(p));
-        own.filter_map(|p| Some((p, p.table(op, family, bits[0], bits[1])?))).next()
+        own.filter_map(|p| Some((p, p.table(op, suits, bits[0], bits[1])?))).next()
+    }
+
+    /// Bits of a weight and of what meets it: activations, or what they are rounded to before the product.
+    fn operands(&self, [weight, activation]: [f64; 2]) -> [f64; 2] {
+        let input = self.resolved.model.precision.gemm_input.filter(|bits| weight <= bits + SCALES);
+        [weight, input.map_or(activation, |bits| activation.min(bits))]
     }
 
     /// The device's peaks for operands of these bits, on the processors that communication leaves.
@@ -303,7 +362,12 @@ impl<'a> Look<'a> {
             false => format!("{DONOR}measured on {}", p.device),
         };
         let precision = if f.other_precision { OTHER_PRECISION } else { "" };
-        format!("profile {}: {} {} ({error}; data {}{donor}{precision})", p.name, k.family, k.precision, k.data.hash())
+        let framework = match self.resolved.engine.as_ref().filter(|_| f.other_framework) {
+            Some(e) => format!(", no kernel of {} was measured", e.word()),
+            None => String::new(),
+        };
+        let (name, hash) = (&p.name, k.data.hash());
+        format!("profile {name}: {} {} ({error}; data {hash}{donor}{precision}{framework})", k.family, k.precision)
     }
 }
 

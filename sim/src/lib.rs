@@ -2,7 +2,7 @@
 //!
 //! * [`experiment`]: what is simulated, in one file.
 //! * [`machine`]: the model laid out on the hardware; costs of everything but the experts.
-//! * [`costs`]: which calibrated kernels a run uses.
+//! * [`costs`]: which calibrated kernels a run uses; [`framework`]: which of them a serving engine runs.
 //! * [`routing`]: which experts each token selects, revealed layer by layer.
 //! * [`serving`]: ranks, batches, KV cache.
 //! * [`network`]: collectives, and how tokens travel to their experts.
@@ -20,6 +20,7 @@ pub mod costs;
 pub mod engine;
 pub mod experiment;
 pub mod explain;
+pub mod framework;
 #[cfg(test)]
 mod keys;
 pub mod lowering;

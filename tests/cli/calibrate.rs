@@ -294,7 +294,7 @@ fn what_is_lacking_is_asked_for() {
     refused(&["calibrate", "fit", "g.csv", "n.csv", "--hardware", "h800-8"], "one schema at a time");
     refused(&["calibrate", "fit", "t.csv", "--out", "nowhere/p.toml"], "is no folder");
     refused(&["calibrate", "fit", "t.csv", "--schema", "moe"], "is not a schema");
-    refused(&["calibrate", "check", "a100-sxm", "n.csv"], "no kernel of all-gather");
+    refused(&["calibrate", "check", "rtx-pro-6000", "n.csv"], "no kernel of all-gather");
     refused(&["calibrate", "fit", "t.csv", "--family", "theirs"], "no kernel family has");
 }
 
@@ -314,11 +314,8 @@ fn measured_times_are_interpolated_and_never_extrapolated() {
     let checked: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert!(number(&checked[0]["errors"], "mean") < 1e-6 && checked[0]["not_in_table"] == 4, "{checked}");
     p.write("x.toml", p.ok(&["show", "quickstart"]));
-    let set = [
-        "hardware.device.profile=\"t.toml\"",
-        "model.precision.experts=16",
-        "hardware.device.expert_kernels=\"my_kernel\"",
-    ];
+    let set =
+        ["hardware.device.profile=\"t.toml\"", "model.precision.experts=16", "engine.kernels.experts=\"my_kernel\""];
     let mut args = vec!["run", "x.toml", "--quiet"];
     set.iter().for_each(|s| args.extend(["--set", s]));
     let out = p.command(&args).output().unwrap();

@@ -54,7 +54,7 @@ fn experiment_files() {
     p.experiment(
         "key.toml",
         changed("[workload.routing]", "[workload.rooting]"),
-        &["13:11", "did you mean `routing`?"],
+        &["16:11", "did you mean `routing`?"],
     );
     p.experiment("kind.toml", changed("closed-loop", "closedloop"), &["7:8", "did you mean `closed-loop`?"]);
     p.experiment("type.toml", changed("concurrency = 32", "concurrency = \"many\""), &["\"many\"", "a whole number"]);
@@ -150,7 +150,7 @@ fn deployments_and_policies() {
     let p = Place::new();
     p.set(
         &["model=deepseek-v3"],
-        &["deployment", "deepseek-v3 does not fit", "bytes (26.", "are missing", "more devices"],
+        &["deployment", "deepseek-v3 does not fit", "bytes (22.", "are missing", "more devices"],
     );
     // Before its routing is drawn, which no sequences would refuse.
     p.set(&["workload.routing.sequences=0"], &["workload.routing", "out of range", "at least one row"]);

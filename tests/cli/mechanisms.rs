@@ -45,7 +45,7 @@ fn every_selection_is_accounted_for() {
     let with = |name: &str, more: &[&str]| {
         let m = format!("model={name}.toml");
         let out = format!("{name}{}", more.len());
-        p.run("quickstart", &out, &[&SMALL[..], &[&m], more].concat())
+        p.run("quickstart", &out, &[&SMALL[..], &[&m, "policy.dispatch=flat"], more].concat())
     };
     let run = with("m", &[]);
     let [computed, zero, dropped] = selections(&run);

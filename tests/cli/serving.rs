@@ -148,7 +148,8 @@ fn routing_does_not_depend_on_the_deployment() {
     ];
     let mut counts = Vec::new();
     for (i, deployment) in deployments.into_iter().enumerate() {
-        let run = p.run("quickstart", &format!("run{i}"), &[&SMALL[..], deployment].concat());
+        let run =
+            p.run("quickstart", &format!("run{i}"), &[&SMALL[..], &["policy.dispatch=flat"], deployment].concat());
         assert_eq!(number(&run.summary(), "requests.finished"), 24.0);
         let experts = run.table("experts.csv").column::<u64>("assignments");
         assert_eq!(experts.iter().sum::<u64>(), positions(&run) * SELECTIONS);

@@ -150,8 +150,8 @@ impl<T> Sourced<T> {
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Sourced<T> {
     fn deserialize<D: Deserializer<'de>>(d: D) -> std::result::Result<Self, D::Error> {
-        use serde::de::value::MapAccessDeserializer;
-        use serde::de::{Error, IntoDeserializer, MapAccess, Visitor};
+        use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+        use serde::de::{Error, IntoDeserializer, MapAccess, SeqAccess, Visitor};
         use std::marker::PhantomData;
 
         #[derive(Deserialize)]
@@ -180,6 +180,9 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Sourced<T> {
             }
             fn visit_bool<E: Error>(self, v: bool) -> std::result::Result<Sourced<T>, E> {
                 T::deserialize(v.into_deserializer()).map(Sourced::user)
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> std::result::Result<Sourced<T>, A::Error> {
+                T::deserialize(SeqAccessDeserializer::new(list)).map(Sourced::user)
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> std::result::Result<Sourced<T>, A::Error> {
                 let pair = Pair::deserialize(MapAccessDeserializer::new(map))?;

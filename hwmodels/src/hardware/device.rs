@@ -20,9 +20,6 @@ pub struct Device {
     /// wrote, relative to the experiment. Kernels that it lacks keep the roofline with the fractions of `achievable`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
-    /// Which of the profile's families of expert kernels runs; unless told, its first in the model's precision.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expert_kernels: Option<String>,
     /// Last-level cache.
     pub llc: Option<Sourced<Bytes>>,
     /// Time from one kernel's end to the next one's start, per kernel.

@@ -2,7 +2,7 @@
 
 use super::simulate::Timing;
 use crate::metrics::histogram::Spread;
-use crate::metrics::summary::Summary;
+use crate::metrics::summary::{EngineReport, Summary};
 use std::fmt::Write;
 use std::path::Path;
 
@@ -104,6 +104,12 @@ pub(super) fn summary(s: &Summary, timing: &Timing, out: Option<&Path>) -> Strin
         }
     }
     row("bound by", bound);
+    if let EngineReport::Engine(e) = &s.engine {
+        let launched = if e.graphs { "graphs" } else { "no graphs" };
+        row("engine", format!("{}, {launched}", e.framework.unwrap_or("no framework named")));
+    } else {
+        row("engine", "none: the fastest measured kernels, graphs, no host time".to_string());
+    }
     let share = |(name, share): (&&str, &f64)| format!("{name} {:.1} %", 100.0 * share);
     row("costs", format!("{} of the critical path", s.basis.iter().map(share).collect::<Vec<_>>().join(", ")));
     let notes = s.approximations.iter().chain(&s.notes).map(String::as_str);

@@ -4,9 +4,11 @@ pub mod spec;
 
 pub use spec::{CostFidelity, Experiment, Fidelity, Output, Policies, RoutingFidelity, Slo, Window, Workload};
 
+use crate::framework::{self, Framework};
+use crate::machine::Fused;
 use crate::paths;
 use crate::routing::Wanted;
-use moesim_core::{Diag, Result, config, diag, input};
+use moesim_core::{Diag, Picos, Result, Sourced, config, diag, input};
 use moesim_hwmodels::Hardware;
 use moesim_hwmodels::calibrate::profile::Profile;
 use moesim_solver::Homes;
@@ -24,6 +26,8 @@ pub struct Resolved {
     pub model: Model,
     /// The hardware.
     pub hardware: Hardware,
+    /// The serving engine, if the experiment has one.
+    pub engine: Option<Framework>,
     /// Calibrated costs: the profile that the hardware names, and its donors.
     pub profiles: Vec<Arc<Profile>>,
     /// Where relative paths start.
@@ -39,6 +43,17 @@ impl Resolved {
     pub fn routing(&self) -> Wanted<'_> {
         let x = &self.experiment;
         Wanted { spec: &x.workload.routing, model: &self.model, base: &self.base, seed: x.seed }
+    }
+
+    /// Host time between two iterations, that devices wait for: the engine's, or what the hardware's file says; none without an engine.
+    pub fn host_time(&self) -> Picos {
+        let hardware = self.hardware.host.iteration_overhead.value;
+        self.engine.as_ref().map_or(Picos::ZERO, |e| e.host_time.as_ref().map_or(hardware, |t| t.value))
+    }
+
+    /// Small kernels that the engine makes part of others.
+    pub fn fused(&self) -> Vec<Fused> {
+        self.engine.as_ref().map_or_else(Vec::new, |e| e.fused.value.clone())
     }
 
     /// The file that `policy.placement` names, if it is no plain word: those are methods.
@@ -182,7 +197,7 @@ fn finish(mut experiment: Experiment, label: &str, base: PathBuf, known: &Profil
         _ => format!("{label}: {what}"),
     };
     let model = Model::from_table(model_table.clone(), &named(&experiment.model, "model"))?;
-    let hardware = Hardware::from_table(hardware_table.clone(), &named(&experiment.hardware, "hardware"))?;
+    let mut hardware = Hardware::from_table(hardware_table.clone(), &named(&experiment.hardware, "hardware"))?;
     experiment.model = toml::Value::Table(model_table);
     experiment.hardware = toml::Value::Table(hardware_table);
     if let (start, Some(end)) = (experiment.window.start, experiment.window.end)
@@ -199,8 +214,13 @@ fn finish(mut experiment: Experiment, label: &str, base: PathBuf, known: &Profil
             .place("slo")
             .cure("set slo.ttft or slo.tpot, or leave the table out"));
     }
+    let engine = experiment.engine.as_ref().map(Framework::new).transpose().map_err(|d| d.file(label))?;
+    if let Some(share) = engine.as_ref().and_then(|e| e.memory_share.clone()) {
+        hardware.device.reserve = Sourced { value: 1.0 - share.value, origin: share.origin };
+    }
+    experiment.policy.dispatch = framework::dispatch(&experiment.policy.dispatch, engine.as_ref());
     let profiles = profiles(&hardware, &base, known).map_err(|d| d.place("hardware.device.profile"))?;
-    Ok(Resolved { experiment, model, hardware, profiles, base, label: label.to_string(), homes: None })
+    Ok(Resolved { experiment, model, hardware, engine, profiles, base, label: label.to_string(), homes: None })
 }
 
 /// The profile that the hardware names, and the donors that this one names: each ships, or is a file, beside the one that names it.

@@ -1,6 +1,7 @@
 //! What an experiment file can say.
 
 use crate::engine::Execution;
+use crate::framework::EngineSettings;
 use crate::machine::Deployment;
 use crate::network::NetworkFidelity;
 use crate::policy::{CacheFraction, Choice};
@@ -27,6 +28,9 @@ pub struct Experiment {
     /// Ranks and limits.
     #[serde(default)]
     pub deployment: Deployment,
+    /// The serving engine: its kernels, its host time. Without it the fastest measured kernels run, in CUDA graphs, and no host time passes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<EngineSettings>,
     /// Policies by name, with their settings.
     #[serde(default)]
     pub policy: Policies,
@@ -83,7 +87,7 @@ pub struct Policies {
     pub cache_fraction: Option<CacheFraction>,
     /// How a layer's experts are executed.
     pub execution: Choice,
-    /// How tokens travel to their experts and back.
+    /// How tokens travel to their experts and back; `auto`: as the engine's framework has it, else `flat`.
     pub dispatch: Choice,
     /// How batches are formed.
     pub scheduler: Choice,
@@ -100,7 +104,7 @@ impl Default for Policies {
             placement: "contiguous".into(),
             cache_fraction: None,
             execution: Choice::named("expert-parallel"),
-            dispatch: Choice::named("flat"),
+            dispatch: Choice::named(Choice::AUTO),
             scheduler: Choice::named("chunked-prefill"),
             load_balancer: Choice::named("least-loaded"),
             replacement: None,

@@ -90,7 +90,7 @@ fn collectives_of_a_layer_by_layout() {
     let rings = Counted { ring_bytes: 4 * 2 * round(2, bytes / 4), all_reduces: 8, ..expected };
     assert_eq!(Counted { exchanged: None, ..found }, rings);
     // Data-parallel attention: no rings. All tokens to all devices, or those that are wanted.
-    let flat = counted(&[]);
+    let flat = counted(&["policy.dispatch=flat"]);
     let all = [round(DEVICES, bytes); 2];
     let everywhere = Some(all);
     let expected = Counted { all_reduces: 0, ring_bytes: 0, exchanged: everywhere, ..rings };
@@ -99,7 +99,7 @@ fn collectives_of_a_layer_by_layout() {
     // Parts of experts are summed with the rest, not before.
     let parts = counted(&["policy.dispatch=all-gather", "deployment.expert_tp=8"]);
     assert_eq!((parts.all_reduces, parts.exchanged), (0, everywhere));
-    assert_eq!(counted(&["deployment.expert_tp=8"]).all_reduces, 1);
+    assert_eq!(counted(&["policy.dispatch=flat", "deployment.expert_tp=8"]).all_reduces, 1);
 }
 
 /// Shared experts are split where tokens are replicated: a device holds an eighth of them and computes an eighth for all tokens.

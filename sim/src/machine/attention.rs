@@ -1,6 +1,6 @@
 //! Attention of a layer: what a batch asks of it, and what it costs with its projections.
 
-use super::Plan;
+use super::{Fused, Plan};
 use moesim_hwmodels::cost::{
     self, AttentionBatch, AttentionClass, AttentionKind, AttentionShape, AttentionWork, Cost, Gemm, elementwise, gemm,
 };
@@ -127,6 +127,9 @@ impl Plan {
     /// writes queries and keys, and the copy of new keys and values into their blocks of the cache. (vLLM 0.19 times the former by
     /// itself, at 2.4 us for few tokens on an RTX PRO 6000; core attention is timed without the latter.)
     fn rotated(&self, kind: AttentionKind, tokens: u64) -> Cost {
+        if self.fused.contains(&Fused::RotaryCache) {
+            return Cost::default();
+        }
         let (gpu, p) = (&self.machine.gpu, &self.model.precision);
         let (turned, kept) = match kind {
             AttentionKind::Grouped { heads, kv_heads, head_dim } => {

@@ -7,6 +7,8 @@ use moesim_core::{Diag, Picos, Result};
 use moesim_hwmodels::cost::{self, Cost, Gemm, elementwise, gemm};
 use moesim_hwmodels::network::{Bottleneck, Ring};
 use moesim_traces::model::{Attention, Mlp, Model};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// Layers with the same attention; their cost in an iteration is the same.
 #[derive(Clone, Debug)]
@@ -44,7 +46,19 @@ pub struct Plan {
     pub dispatch_token_bytes: u64,
     /// Bytes of a token in a combine.
     pub combine_token_bytes: u64,
+    /// Small kernels that are part of others.
+    pub fused: Vec<Fused>,
     pub(super) experts: Vec<Sizes>,
+}
+
+/// A small kernel that an engine makes part of another, so that the small one costs nothing by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fused {
+    /// Norm and residual, in the all-reduce before them: of ranks of several devices that have all tokens.
+    AllReduceNorm,
+    /// The rotary embedding and the copy of keys and values into the cache, in the attention kernel.
+    RotaryCache,
 }
 
 impl Plan {
@@ -98,12 +112,22 @@ impl Plan {
             token_bytes,
             dispatch_token_bytes,
             combine_token_bytes,
+            fused: Vec::new(),
             experts,
         })
     }
 
+    /// The same where an engine makes these kernels part of others.
+    #[must_use]
+    pub fn fusing(self, fused: Vec<Fused>) -> Self {
+        Self { fused, ..self }
+    }
+
     /// Norm and residual: the stream is read twice and written twice.
     pub(super) fn norm(&self, tokens: u64) -> Cost {
+        if self.ranks.replicated() && self.fused.contains(&Fused::AllReduceNorm) {
+            return Cost::default();
+        }
         elementwise(&self.machine.gpu, 4.0 * tokens as f64 * self.token_bytes as f64)
     }
 

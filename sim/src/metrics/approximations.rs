@@ -19,6 +19,12 @@ pub(super) fn approximations(s: &Ended) -> Vec<String> {
     if s.costs.values().any(|c| c.contains(crate::costs::DONOR)) {
         out.push("some kernels take fractions of peaks, and fixed times as they are, from a device that was measured (see costs)".into());
     }
+    if s.engine.is_some_and(|e| !e.graphs) {
+        out.push(
+            "without graphs the engine's own all-reduce takes its eager time; other kernels keep their times in graphs"
+                .into(),
+        );
+    }
     let exchange = s.network.kernels();
     let mut push = |text: &str| out.push(text.to_string());
     push(match s.experiment.fidelity.network {

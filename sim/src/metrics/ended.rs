@@ -3,6 +3,7 @@
 use super::Totals;
 use super::summary::Sessions;
 use crate::experiment::Experiment;
+use crate::framework::Framework;
 use crate::machine::Plan;
 use crate::network::Network;
 use crate::placing::PlacementReport;
@@ -33,6 +34,8 @@ pub struct Ended<'a> {
     pub selections: Selections,
     /// Where costs of operations come from.
     pub costs: &'a BTreeMap<&'static str, String>,
+    /// The serving engine, if the experiment has one.
+    pub engine: Option<&'a Framework>,
     /// Whether the execution policy saw routing that lay ahead.
     pub oracle: bool,
     /// Whether it keeps experts elsewhere than on devices.

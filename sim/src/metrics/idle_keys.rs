@@ -5,6 +5,7 @@
 use super::Ended;
 use crate::policy::CacheFraction;
 use crate::routing::Routing;
+use moesim_core::Picos;
 use moesim_traces::model::Moe;
 
 /// The sentences for a run.
@@ -15,6 +16,18 @@ pub(super) fn sentences(s: &Ended) -> Vec<String> {
     let (x, plan, hardware) = (&s.experiment, s.plan, &s.plan.machine.hardware);
     if s.offloads && hardware.host.memory.is_some() {
         out.push("hardware.host.memory.bandwidth is not used: each device's own link bounds its copies".into());
+    }
+    let host = &hardware.host.iteration_overhead;
+    if host.value > Picos::ZERO && s.engine.is_none_or(|e| e.host_time.is_some()) {
+        let why = if s.engine.is_none() {
+            "without [engine] no host time passes"
+        } else {
+            "the engine has a host time of its own"
+        };
+        out.push(format!("hardware.host.iteration_overhead is not used: {why}"));
+    }
+    if s.engine.is_some_and(|e| e.memory_share.is_some()) {
+        out.push("hardware.device.reserve is not used: the engine has a memory_share".into());
     }
     if plan.model.mtp_layers > 0 {
         out.push(format!(

@@ -8,6 +8,7 @@ use super::recorder::BoundBy;
 use super::rejection::Rejection;
 use crate::engine::OpKind;
 use crate::experiment::{Fidelity, Policies};
+use crate::framework::Framework;
 use crate::placing::PlacementReport;
 use crate::policy::Report;
 use crate::replacement::ReplacementReport;
@@ -33,6 +34,8 @@ pub struct Summary {
     pub devices: usize,
     /// Policies by name, with their settings.
     pub policy: Policies,
+    /// The serving engine with every key as it is; `none` without one: the fastest measured kernels, graphs, no host time.
+    pub engine: EngineReport,
     /// Whether the execution policy saw routing that no gate had produced yet.
     pub oracle: bool,
     /// Where the routing came from.
@@ -115,6 +118,16 @@ pub struct Summary {
     pub approximations: Vec<String>,
     /// What of the input was left out, or is not used.
     pub notes: Vec<String>,
+}
+
+/// The serving engine of a run.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum EngineReport {
+    /// `none`.
+    Word(&'static str),
+    /// Its keys.
+    Engine(Box<Framework>),
 }
 
 /// Iterations with prompt tokens, and those that only decode.
@@ -324,6 +337,7 @@ impl Summary {
             hardware: m.hardware.name.clone(),
             devices: m.devices(),
             policy: x.policy.clone(),
+            engine: s.engine.map_or(EngineReport::Word("none"), |e| EngineReport::Engine(Box::new(e.clone()))),
             oracle: s.oracle,
             routing: RoutingReport {
                 source: s.trace.meta().source.clone(),

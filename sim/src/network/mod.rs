@@ -32,6 +32,8 @@ pub struct Network {
     /// Calibrated kernels: a collective takes what they say, or what its transfers take if that is longer.
     kernels: ExchangeKernels,
     busiest: Busiest,
+    /// Start of a kernel, where a collective has no calibrated one.
+    launch_s: f64,
     /// Of the last dispatch: the most tokens of a device, and experts of the layer.
     most_tokens: u64,
     experts: u32,
@@ -107,6 +109,7 @@ impl Network {
             way,
             kernels,
             busiest: Busiest::default(),
+            launch_s: plan.machine.hardware.device.launch.value.seconds(),
             most_tokens: 0,
             experts: 0,
             legs: Legs::default(),
@@ -189,7 +192,7 @@ impl Network {
             transfers.push(leg.src, leg.dst, u64::from(leg.copies) * bytes);
         }
         self.dispatch_bytes += transfers.end();
-        let least_s = self.kernels.dispatch.as_ref().map_or(0.0, |kernel| {
+        let least_s = self.kernels.dispatch.as_ref().map(|kernel| {
             let legs = legs.iter().copied();
             let moved = self.busiest.of(plan, &self.transfers, legs, bytes, self.most_tokens, self.experts);
             kernel.seconds(&on_part(moved, self.left))
@@ -211,7 +214,7 @@ impl Network {
             transfers.push(leg.src, leg.dst, u64::from(leg.copies) * bytes);
         }
         self.combine_bytes += transfers.end();
-        let least_s = self.kernels.combine.as_ref().map_or(0.0, |kernel| {
+        let least_s = self.kernels.combine.as_ref().map(|kernel| {
             let legs = reversed.iter().map(|l| Leg { src: l.dst, dst: l.src, ..*l }).chain(own.iter().copied());
             let moved = self.busiest.of(plan, &self.transfers, legs, bytes, self.most_tokens, self.experts);
             kernel.seconds(&on_part(moved, self.left))
@@ -245,15 +248,15 @@ impl Network {
                 let time_s = kernel.seconds(&Exchanged { devices, nodes: 1.0, size, ..Exchanged::default() });
                 Phase { time_s, link: ring.link }
             }
-            (None, true, 2) => ring.allreduce(bytes as f64),
-            (None, true, _) => ring.allgather(bytes as f64),
+            (None, true, 2) => later(ring.allreduce(bytes as f64), self.launch_s),
+            (None, true, _) => later(ring.allgather(bytes as f64), self.launch_s),
             (None, false, _) => {
                 let devices: Vec<u32> = devices.map(|d| d as u32).collect();
                 let steps = match rounds {
                     2 => Collective::allreduce_ring(&devices, bytes),
                     _ => Collective::allgather_ring(&devices, bytes),
                 };
-                steps.time(&mut *self.fidelity, Effort::NONE, None)
+                later(steps.time(&mut *self.fidelity, Effort::NONE, None), self.launch_s)
             }
         };
         (phase.time_s > 0.0).then(|| self.on_the_clock(phase))
@@ -278,8 +281,9 @@ impl Network {
         Work { bound: Bound::Link, ..Work::fixed(Picos::from_seconds(phase.time_s)) }
     }
 
-    /// The transfers as one phase, which takes `least_s` at least: what a calibrated kernel says.
-    fn phase(&mut self, plan: &Plan, least_s: f64) -> Option<Work> {
+    /// The transfers as one phase, which takes `least_s` at least: what a calibrated kernel says. Without one, a kernel that sends starts
+    /// before them.
+    fn phase(&mut self, plan: &Plan, least_s: Option<f64>) -> Option<Work> {
         if self.transfers.is_empty() {
             return None;
         }
@@ -295,7 +299,10 @@ impl Network {
         } else {
             self.fidelity.phase(&self.transfers, Some(&mut self.link_bytes))
         };
-        Some(self.on_the_clock(at_least(phase, least_s)))
+        Some(self.on_the_clock(match least_s {
+            Some(least_s) => at_least(phase, least_s),
+            None => later(phase, self.launch_s),
+        }))
     }
 }
 
@@ -318,6 +325,11 @@ fn stretch(transfers: &[Transfer], part: f64, into: &mut Vec<Transfer>) {
 /// What a kernel is asked with that has the part `part` of the links' bandwidth.
 fn on_part(x: Exchanged, part: f64) -> Exchanged {
     Exchanged { link_bytes: x.link_bytes / part, nic_bytes: x.nic_bytes / part, ..x }
+}
+
+/// A phase that begins once its kernel has started; nothing where nothing is sent.
+fn later(phase: Phase, launch_s: f64) -> Phase {
+    Phase { time_s: if phase.time_s > 0.0 { phase.time_s + launch_s } else { 0.0 }, ..phase }
 }
 
 /// A phase that takes no less than a kernel does.

@@ -47,7 +47,8 @@ impl Site {
         let way = registry.dispatch(&resolved.experiment.policy)?.policy;
         let costs = Calibrated::new(resolved, &*way)?;
         let machine = Machine::calibrated(resolved.hardware.clone(), costs.kernels, compute_share(resolved)?)?;
-        let plan = Plan::new(resolved.model.clone(), machine, resolved.experiment.deployment.clone())?;
+        let plan = Plan::new(resolved.model.clone(), machine, resolved.experiment.deployment.clone())?
+            .fusing(resolved.fused());
         way.check(&plan)?;
         let moe = |l: usize| plan.moe(l);
         let differs = (1..plan.moe_layers.len()).find(|&l| moe(l).experts != moe(0).experts);

@@ -46,6 +46,9 @@ impl PartialEq for Choice {
 }
 
 impl Choice {
+    /// The name of a policy that is left to the engine.
+    pub const AUTO: &'static str = "auto";
+
     /// A policy by name, all settings left to it.
     pub fn named(kind: impl Into<String>) -> Self {
         Self { kind: kind.into(), settings: Table::new(), alone: true }

@@ -8,6 +8,7 @@ pub mod listed;
 pub use listed::Listed;
 
 use crate::experiment::Policies;
+use crate::framework;
 use crate::network::dispatch::Dispatch;
 use crate::policy::{CacheFraction, Choice, ExecutionPolicy, Settings};
 use crate::serving::{LoadBalancer, Scheduler};
@@ -118,7 +119,7 @@ impl Registry {
     /// # Errors
     /// As [`Registry::execution`].
     pub fn dispatch(&self, p: &Policies) -> Result<Made<dyn Dispatch>> {
-        find("dispatch", &self.dispatches, &p.dispatch, toml::Table::new())
+        find("dispatch", &self.dispatches, &framework::dispatch(&p.dispatch, None), toml::Table::new())
     }
     /// The scheduler of an experiment.
     ///

@@ -17,6 +17,8 @@ pub(super) struct Line {
     counts: SessionCounts,
     /// Users of a closed loop send no more.
     closed: bool,
+    /// From a request's arrival until the scheduler can see that request.
+    front_end: Picos,
 }
 
 /// Sessions so far.
@@ -44,7 +46,7 @@ impl From<SessionCounts> for Sessions {
 }
 
 impl Line {
-    pub(super) fn new(arrivals: Arrivals) -> Result<Self> {
+    pub(super) fn new(arrivals: Arrivals, front_end: Picos) -> Result<Self> {
         let mut line = Self {
             arrivals,
             next: None,
@@ -52,6 +54,7 @@ impl Line {
             sessions: BTreeMap::new(),
             counts: SessionCounts::default(),
             closed: false,
+            front_end,
         };
         match &mut line.arrivals {
             Arrivals::Open(requests) => line.next = requests.next().transpose()?,
@@ -78,8 +81,9 @@ impl Line {
         matches!(self.arrivals, Arrivals::Sessions(_)).then_some(self.counts)
     }
 
-    /// The next request that has arrived by `now`.
+    /// The next request that has come through the front end by `now`.
     pub(super) fn take(&mut self, now: Picos) -> Result<Option<Request>> {
+        let Some(now) = now.0.checked_sub(self.front_end.0).map(Picos) else { return Ok(None) };
         if let Arrivals::Open(requests) = &mut self.arrivals {
             if self.next.as_ref().is_some_and(|r| r.arrival <= now) {
                 let taken = self.next.take();
@@ -101,12 +105,13 @@ impl Line {
         Ok(taken)
     }
 
-    /// When the next request comes, if one is on its way.
+    /// When the next request is through the front end, if one is on its way.
     pub(super) fn next_arrival(&self) -> Option<Picos> {
-        match &self.arrivals {
+        let arrival = match &self.arrivals {
             Arrivals::Open(_) => self.next.as_ref().map(|r| r.arrival),
             Arrivals::Closed { .. } | Arrivals::Sessions(_) => self.due.first_key_value().map(|(k, _)| k.0),
-        }
+        };
+        arrival.map(|at| at + self.front_end)
     }
 
     /// A request left at `now`: in a closed loop its user sends the next one after thinking, and so in a session, unless it

@@ -7,6 +7,7 @@ mod trace;
 
 use crate::engine::Executor;
 use crate::experiment::Experiment;
+use crate::framework::Framework;
 use crate::machine::Plan;
 use crate::metrics::rejection::Reason;
 use crate::metrics::summary::Sessions;
@@ -57,6 +58,12 @@ pub struct Simulation {
     offloads: bool,
     /// Where the costs of operations come from.
     pub(crate) costs: BTreeMap<&'static str, String>,
+    /// The serving engine, if the experiment has one.
+    pub(crate) engine: Option<Framework>,
+    /// Iterations without prompts from one look for new requests to the next.
+    receive_interval: u32,
+    /// Iterations without prompts since the last look; the most where one is due.
+    unread: u32,
     /// Where the placement comes from, if from a file.
     placement: Option<PlacementReport>,
     /// What moves experts, if they move.
@@ -118,13 +125,17 @@ impl Simulation {
     /// executor's graph until the next one.
     pub(crate) fn step(&mut self, now: &mut Picos) -> Result<bool> {
         loop {
-            self.admit(*now)?;
+            if self.receives() {
+                self.admit(*now)?;
+                self.unread = 0;
+            }
             if self.batch.schedule(&mut *self.scheduler, &self.plan, &mut self.ranks) {
                 break;
             }
             match self.line.next_arrival() {
                 Some(at) => {
                     *now = (*now).max(at);
+                    self.unread = u32::MAX;
                     on_the_clock(*now)?;
                 }
                 None if self.ranks.iter().any(|r| r.load() > 0) => {
@@ -152,10 +163,17 @@ impl Simulation {
         let end = self.last.end;
         on_the_clock(end)?;
         self.replacement.iter_mut().for_each(|r| r.send(end, &mut self.network));
+        self.unread = if self.batch.size.prefill_tokens > 0 { u32::MAX } else { self.unread.saturating_add(1) };
         self.complete()?;
         self.recorder.iteration(&self.executor, &self.network, &self.last)?;
         *now = end;
         Ok(true)
+    }
+
+    /// Whether the scheduler looks for new requests before this iteration: after one with prompts, after as many without as the engine
+    /// says, or where it has nothing to do.
+    fn receives(&self) -> bool {
+        self.unread >= self.receive_interval || self.ranks.iter().all(|r| r.load() == 0)
     }
 
     /// Experts that have arrived by `now` are taken, at an iteration boundary or at the end of the run.
@@ -192,6 +210,7 @@ impl Simulation {
             provenance: self.pass.provenance,
             selections: self.pass.selections,
             costs: &self.costs,
+            engine: self.engine.as_ref(),
             oracle: self.policy.oracle(),
             offloads: self.offloads,
             report,

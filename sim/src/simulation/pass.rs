@@ -47,11 +47,13 @@ pub(super) struct Pass {
     ops: Vec<OpId>,
     kv_used: Vec<u64>,
     demand: AttentionDemand,
+    /// Before every iteration.
+    host_time: Picos,
     same_gates: bool,
 }
 
 impl Pass {
-    pub(super) fn new(plan: &Plan) -> Self {
+    pub(super) fn new(plan: &Plan, host_time: Picos) -> Self {
         let moe: Vec<_> = plan.moe_layers.iter().filter_map(|&l| plan.model.decoder[l].moe()).collect();
         Self {
             provenance: Provenance::default(),
@@ -63,6 +65,7 @@ impl Pass {
             ops: Vec::new(),
             kv_used: Vec::new(),
             demand: AttentionDemand::default(),
+            host_time,
             same_gates: moe.windows(2).all(|m| m[0].ids() == m[1].ids()),
         }
     }
@@ -182,8 +185,7 @@ impl Pass {
 
     fn start(&mut self, cx: &mut Lowering, batch: &Batch) {
         let plan = cx.plan;
-        let overhead = Work::fixed(plan.machine.hardware.host.iteration_overhead.value);
-        let host = cx.graph.op(OpKind::Host, 0, NO_DEVICE, overhead).hold(plan.machine.host).id();
+        let host = cx.graph.op(OpKind::Host, 0, NO_DEVICE, Work::fixed(self.host_time)).hold(plan.machine.host).id();
         self.frontier.clear();
         for (r, &tokens) in batch.rank_tokens.iter().enumerate() {
             let cost = (tokens > 0).then(|| Priced::new(plan, plan.embed_cost(tokens)));

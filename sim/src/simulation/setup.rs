@@ -17,7 +17,7 @@ use crate::registry::Registry;
 use crate::replacement::{Laid, Replacer};
 use crate::routing::{Binder, Counting, Replay, SlotMap, Source};
 use crate::serving::{Batch, Rank};
-use moesim_core::{Diag, Result};
+use moesim_core::{Diag, Picos, Result};
 use moesim_solver::Homes;
 use moesim_solver::traffic::Mode;
 use moesim_traces::Trace;
@@ -40,7 +40,7 @@ impl Simulation {
         let x = &experiment;
         let costs = Calibrated::new(resolved, &*made.dispatch)?;
         let machine = Machine::calibrated(resolved.hardware.clone(), costs.kernels, compute_share(resolved)?)?;
-        let plan = Plan::new(resolved.model.clone(), machine, x.deployment.clone())?;
+        let plan = Plan::new(resolved.model.clone(), machine, x.deployment.clone())?.fusing(resolved.fused());
         check(&*made.dispatch, &plan, &x.policy)?;
         let placed = placing::placement(&plan, resolved, registry)?;
         let counting = made.dispatch.counting(&plan);
@@ -53,6 +53,7 @@ impl Simulation {
         let binder = Binder::new(rows(&trace), x.seed);
         let source = Source::new(trace, x.workload.routing.missing(), x.seed);
         let limits = limits(&plan);
+        let front_end = resolved.engine.as_ref().and_then(|e| e.front_end.as_ref()).map_or(Picos::ZERO, |t| t.value);
         Ok(Self {
             executor: Executor::new(plan.machine.resources.clone(), x.fidelity.execution),
             network: Network::new(&plan, x.fidelity.network, made.dispatch, costs.exchange),
@@ -61,9 +62,14 @@ impl Simulation {
             balancer: made.balancer,
             ranks: (0..plan.ranks.dp).map(|_| Rank::new(room.kv)).collect(),
             binder,
-            line: x.workload.arrivals.open(x.seed, &resolved.base).and_then(Line::new).map_err(in_arrivals)?,
+            line: x
+                .workload
+                .arrivals
+                .open(x.seed, &resolved.base)
+                .and_then(|a| Line::new(a, front_end))
+                .map_err(in_arrivals)?,
             batch: Batch::new(plan.ranks.dp),
-            pass: Pass::new(&plan),
+            pass: Pass::new(&plan, resolved.host_time()),
             last: Outcome::default(),
             queued: Vec::new(),
             checked: vec![limits.is_empty(); source.trace().sequences()],
@@ -72,6 +78,9 @@ impl Simulation {
             source,
             policy: made.execution,
             costs: costs.words,
+            engine: resolved.engine.clone(),
+            receive_interval: resolved.engine.as_ref().map_or(1, |e| e.receive_interval.value),
+            unread: u32::MAX,
             placement: placed.report,
             replacement,
             weight_bytes: room.weights,

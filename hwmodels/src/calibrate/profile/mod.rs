@@ -41,6 +41,7 @@ pub struct Profile {
 const PRESETS: &[(&str, &str)] = &[
     ("a100-sxm", include_str!("../../../profiles/a100-sxm.toml")),
     ("b200-sxm", include_str!("../../../profiles/b200-sxm.toml")),
+    ("h20-sxm", include_str!("../../../profiles/h20-sxm.toml")),
     ("h100-sxm", include_str!("../../../profiles/h100-sxm.toml")),
     ("h800-sxm", include_str!("../../../profiles/h800-sxm.toml")),
     ("rtx-pro-6000", include_str!("../../../profiles/rtx-pro-6000.toml")),
@@ -63,17 +64,30 @@ fn precisions(weight_bits: f64, activation_bits: f64) -> &'static [&'static str]
         &["fp8_block", "fp8"]
     } else if weight_bits > 4.6 {
         &["fp8", "fp8_block", "int8", "w8a8", "fp8_wo", "int8_wo"]
-    } else if activation_bits > 8.5 {
+    } else if activation_bits > 8.5 && weight_bits <= 4.4 {
+        // A scale of 8 bits for 32 elements is a quarter of a bit, one of 16 is half of one.
         &["w4a16_mxfp4", "mxfp4", "int4_wo", "w4a16", "int4"]
-    } else {
+    } else if activation_bits > 8.5 {
+        &["int4_wo", "w4a16", "int4", "w4a16_mxfp4", "mxfp4"]
+    } else if activation_bits > 4.75 {
         &["w4a8_mxfp4_mxfp8", "w4afp8", "nvfp4"]
+    } else {
+        &["nvfp4", "w4a8_mxfp4_mxfp8"]
     }
 }
 
 impl Kernel {
     /// Whether it was fitted in the precision of operands of these bits, or bytes alone count.
     pub fn suits(&self, weight_bits: f64, activation_bits: f64) -> bool {
-        self.op.counts_bytes() || precisions(weight_bits, activation_bits).contains(&self.precision.as_str())
+        self.rank(weight_bits, activation_bits).is_some()
+    }
+    /// How well its precision suits operands of these bits: 0 for the best, `None` for another precision. Where bytes alone count, every
+    /// precision suits alike.
+    pub fn rank(&self, weight_bits: f64, activation_bits: f64) -> Option<usize> {
+        if self.op.counts_bytes() {
+            return Some(0);
+        }
+        precisions(weight_bits, activation_bits).iter().position(|p| *p == self.precision)
     }
 }
 
@@ -136,13 +150,16 @@ impl Profile {
         }
         names
     }
-    /// The table of an operation, of a family if one is asked for, for operands of these bits: the first in the file.
-    pub fn table(&self, op: Op, family: Option<&str>, weight_bits: f64, activation_bits: f64) -> Option<&TimeTable> {
+    /// The table of an operation, of a family that suits, for operands of these bits: the first in the file.
+    pub fn table(
+        &self,
+        op: Op,
+        family: impl Fn(&str) -> bool,
+        weight_bits: f64,
+        activation_bits: f64,
+    ) -> Option<&TimeTable> {
         let names = precisions(weight_bits, activation_bits);
-        let suits = |t: &&TimeTable| {
-            t.op == op && family.is_none_or(|f| t.family == f) && names.contains(&t.precision.as_str())
-        };
-        self.tables.iter().find(suits)
+        self.tables.iter().find(|t| t.op == op && family(&t.family) && names.contains(&t.precision.as_str()))
     }
     /// The fused kernel for experts of these bits a weight and activation, of a family if one is asked for.
     pub fn expert_kernel(&self, weight_bits: f64, activation_bits: f64, family: Option<&str>) -> Option<&Kernel> {

@@ -6,6 +6,7 @@ use crate::cli::progress;
 use crate::cli::simulate::{Options, simulate};
 use crate::cli::terminal::{Format, print};
 use crate::experiment::{self, Resolved};
+use crate::framework::Framework;
 use crate::metrics::summary::Summary;
 use crate::output::json;
 use crate::registry::Registry;
@@ -230,7 +231,8 @@ fn price(
     let mut out: Vec<Priced> = Vec::new();
     for (kernels, list) in [("measured", own), ("the fastest known", fastest), ("rooflines", &[][..])] {
         let mut r: Resolved = resolved.clone();
-        r.hardware.device.expert_kernels = None;
+        // Kernels are those that are compared.
+        r.engine.iter_mut().for_each(Framework::without_kernels);
         // What was not measured keeps the kernels that it has.
         for p in r.profiles.iter_mut().map(std::sync::Arc::make_mut) {
             p.kernels.retain(|k| !ops.contains(&k.op));

@@ -16,6 +16,7 @@ pub(super) fn table(outcomes: &[PointOutcome]) -> String {
     groups(&mut t, outcomes);
     correlation(&mut t, outcomes);
     components(&mut t, outcomes);
+    left_over(&mut t, outcomes);
     worst(&mut t, outcomes);
     lacking(&mut t, outcomes);
     let rounds: Vec<f64> = outcomes.iter().filter_map(|o| o.rounds).map(f64::from).collect();
@@ -134,6 +135,26 @@ fn component_row(t: &mut String, name: &str, component: &Component) {
         }
         _ => writeln!(t, "{:>11}{:>11}{:>9}{:>10}", "-", "-", "-", "-"),
     };
+}
+
+/// Points with so few clients show what an engine adds to the machine: few requests wait for others.
+const FEW_CLIENTS: u32 = 16;
+
+/// What was measured beyond the simulation, by framework: what its host and its front end take beyond what the run has of them already.
+fn left_over(t: &mut String, outcomes: &[PointOutcome]) {
+    let mut by: BTreeMap<&str, [Vec<f64>; 2]> = BTreeMap::new();
+    for o in outcomes.iter().filter(|o| o.point.conc <= FEW_CLIENTS) {
+        if let (Some(ttft), Some(tpot)) = (o.ttft_ms, o.tpot_ms) {
+            let [a, b] = by.entry(&o.point.backend).or_default();
+            a.push(o.point.mean_ttft_ms - ttft);
+            b.push(o.point.mean_tpot_ms - tpot);
+        }
+    }
+    let _ = writeln!(t, "\nmeasured less simulated at up to {FEW_CLIENTS} clients, medians, ms");
+    for (framework, [ttft, tpot]) in by {
+        let of = |x: &[f64]| median(x).map_or("-".to_string(), |m| format!("{m:+.3}"));
+        let _ = writeln!(t, "  {framework:<12}{:>5} points: TTFT {}, TPOT {}", ttft.len(), of(&ttft), of(&tpot));
+    }
 }
 
 fn worst(t: &mut String, outcomes: &[PointOutcome]) {

@@ -2,6 +2,7 @@
 
 use super::Point;
 use super::rounds::MEASURED;
+use super::servers;
 use crate::experiment::{self, Assignment, Profiles, Resolved};
 use moesim_core::{Diag, Result};
 use moesim_hwmodels::hardware;
@@ -51,6 +52,9 @@ pub fn express(point: &Point, routing: PointRouting, profiles: &Profiles) -> Res
     let mut assign = |key: &str, value: Value| set.push((key.split('.').map(str::to_string).collect(), value));
     for (class, bits) in model.bits {
         assign(&format!("model.precision.{class}"), (*bits).into());
+    }
+    for (key, value) in servers::settings(point) {
+        assign(key, value);
     }
     for (key, count) in size {
         assign(&format!("hardware.topology.{key}"), count.into());

@@ -8,6 +8,7 @@ pub mod express;
 pub mod outcome;
 pub mod rounds;
 pub mod sample;
+pub mod servers;
 pub mod statistics;
 
 use moesim_core::{Diag, Result, diag, input};
