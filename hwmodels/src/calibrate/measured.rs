@@ -323,7 +323,7 @@ impl OfKernel for FusedMoeForm {
 impl OfKernel for GemmForm {
     fn of(form: &KernelForm) -> Option<Self> {
         match form {
-            KernelForm::Gemm { warm, .. } => Some(Self { warm: *warm }),
+            KernelForm::Gemm { warm, kernel } => Some(Self::new(*warm, kernel)),
             _ => None,
         }
     }
@@ -380,8 +380,9 @@ pub fn fused_moe(group: Group<MoeRow>) -> Box<dyn Measured> {
 
 /// GEMMs of one kernel, dense or grouped.
 pub fn gemm(op: Op, warm: bool, group: Group<GemmRow>, folds: &'static str) -> Option<Box<dyn Measured>> {
-    let choices = KernelForm::Gemm { warm, kernel: group.rows.first()?.kernel };
-    Some(Box::new(Series { form: GemmForm { warm }, op, choices, group, folds, count: None, other: None }))
+    let kernel = group.rows.first()?.kernel;
+    let (form, choices) = (GemmForm::new(warm, &kernel), KernelForm::Gemm { warm, kernel });
+    Some(Box::new(Series { form, op, choices, group, folds, count: None, other: None }))
 }
 
 /// Both grouped GEMMs of experts, timed as one.

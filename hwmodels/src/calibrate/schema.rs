@@ -207,11 +207,11 @@ pub fn read(schema: &str, tables: &[MeasurementTable], x: &Context) -> Result<Ve
             }
         }
         "deepep-low-latency" => {
-            let groups = all(tables, |t| deepep::read_low_latency(t, links))?;
+            let groups = one_device(all(tables, |t| deepep::read_low_latency(t, links))?);
             out.extend(groups.into_iter().map(|g| measured::low_latency(way(&g.family), g)));
         }
         "deepep-normal" => {
-            let groups = all(tables, |t| deepep::read_normal(t, deepep::Part::Whole, links))?;
+            let groups = one_device(all(tables, |t| deepep::read_normal(t, deepep::Part::Whole, links))?);
             out.extend(groups.into_iter().map(|g| measured::normal(way(&g.family), g)));
         }
         other => {
@@ -220,6 +220,16 @@ pub fn read(schema: &str, tables: &[MeasurementTable], x: &Context) -> Result<Ve
         }
     }
     Ok(out)
+}
+
+/// Tables name a device more or less fully, as NVIDIA H100 and NVIDIA H100 80GB HBM3: the shorter name stands for both.
+fn one_device<R: Clone>(mut groups: Vec<Group<R>>) -> Vec<Group<R>> {
+    let names: Vec<String> = groups.iter().map(|g| g.device.clone()).collect();
+    for group in &mut groups {
+        let shorter = names.iter().filter(|n| group.device.starts_with(n.as_str())).min_by_key(|n| n.len());
+        group.device.clone_from(shorter.expect("its own name"));
+    }
+    join([groups])
 }
 
 /// Which way an exchange goes, by the name of its family.

@@ -24,6 +24,8 @@ pub struct Exchanged {
     pub message_bytes: f64,
     /// Flags that it awaits from other nodes.
     pub flags: f64,
+    /// Experts in all.
+    pub experts: f64,
     /// The largest tokens of a device, for what was measured by tokens; bytes of a collective's buffer.
     pub size: f64,
 }
@@ -101,9 +103,8 @@ impl ExchangeKernel {
         }
         let seconds = match self.form {
             ExchangeForm::LowLatency => {
-                let (link_bytes, nic_bytes) = (x.link_bytes, x.nic_bytes);
-                LowLatencyForm
-                    .seconds(c, &LowLatencyRow { link_bytes, nic_bytes, flags: x.flags, nodes: x.nodes, peaks })
+                let Exchanged { link_bytes, nic_bytes, flags, experts, nodes, .. } = *x;
+                LowLatencyForm.seconds(c, &LowLatencyRow { link_bytes, nic_bytes, flags, experts, nodes, peaks })
             }
             ExchangeForm::Normal { units } => {
                 let (link_bytes, nic_bytes, copied_bytes) = (x.link_bytes, x.nic_bytes, x.copied_bytes);
@@ -161,6 +162,7 @@ mod tests {
             link_bytes: low.link_bytes,
             nic_bytes: low.nic_bytes,
             flags: low.flags,
+            experts: low.experts,
             size: 128.0,
             ..Exchanged::default()
         };

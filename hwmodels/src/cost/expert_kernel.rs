@@ -113,7 +113,7 @@ impl ExpertKernel {
         let element_bytes = [self.activation_bytes, mlp.weight_bits / 8.0, 2.0];
         let time = |n: f64, k: f64| {
             let row = GemmRow { load, n, k, element_bytes, kernel, peaks: self.peaks };
-            GemmForm { warm: false }.time(&self.constants, &row)
+            GemmForm::new(false, &kernel).time(&self.constants, &row)
         };
         let up = time(mlp.matrices.saturating_sub(1) as f64 * inner, hidden);
         let down = time(hidden, inner);

@@ -82,7 +82,7 @@ impl DenseKernel {
                     let out_bytes = super::gemm::output_bits(g.activation_bits) / 8.0;
                     let element_bytes = [self.input_bytes, weight_bytes, out_bytes];
                     let row = GemmRow { load: GemmLoad::even(1.0, m), n, k, element_bytes, kernel, peaks: self.peaks };
-                    let t = form::GemmForm { warm: false }.time(&self.constants, &row);
+                    let t = form::GemmForm::new(false, &kernel).time(&self.constants, &row);
                     (t.fixed_s, t.seconds, [t.compute_s, t.memory_s])
                 }
                 Dense::Streamed { few } => {

@@ -23,6 +23,11 @@ impl ExchangeOp {
             Self::Combine => hidden * 2.0,
         }
     }
+
+    /// Bytes of a message of the low-latency kernels: a dispatched token carries 16 bytes of where it comes from.
+    pub fn message(self, hidden: f64) -> f64 {
+        self.bytes(hidden) + if self == Self::Dispatch { 16.0 } else { 0.0 }
+    }
 }
 
 /// Who takes part, and what a device of them starts with.
@@ -65,6 +70,8 @@ pub struct LowLatencyRow {
     pub nic_bytes: f64,
     /// Flags that it awaits from other nodes: one an expert and device there.
     pub flags: f64,
+    /// Experts in all.
+    pub experts: f64,
     /// Nodes.
     pub nodes: f64,
     /// On which devices.
@@ -76,20 +83,21 @@ impl LowLatencyRow {
     pub fn uniform(x: &Exchange, op: ExchangeOp, dropped: f64, peaks: LinkPeaks) -> Self {
         let all = x.nodes * x.devices;
         let messages = (x.tokens * f64::from(x.top_k) - dropped).max(1.0);
-        // A dispatched token carries 16 bytes of where it comes from.
-        let message = op.bytes(x.hidden) + if op == ExchangeOp::Dispatch { 16.0 } else { 0.0 };
+        let message = op.message(x.hidden);
         let away = (all - x.devices) / all;
         Self {
             link_bytes: messages * (x.devices - 1.0) / all * message,
             nic_bytes: messages * away * message,
             flags: f64::from(x.experts) * away,
+            experts: f64::from(x.experts),
             nodes: x.nodes,
             peaks,
         }
     }
 }
 
-/// The low-latency kernels: `t = t0 + t_r (several nodes) + c_f flags + norm(q, [link, NIC])`.
+/// The low-latency kernels: `t = t0 + c_x experts + t_r (several nodes) + c_f flags + norm(q, [link, NIC])`. Counts of
+/// every expert are sent to all devices, whoever selected it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LowLatencyForm;
 
@@ -98,13 +106,14 @@ const fn constant(name: &'static str, about: &'static str, unit: &'static str, a
     Constant { name, about, unit, bounds: [low, high], start, spread }
 }
 
-const LOW_LATENCY: [Constant; 6] = [
+const LOW_LATENCY: [Constant; 7] = [
     constant("t0", "launch and barrier inside a node", "s", [1.3e-5, 2e-6, 6e-5, 2.0]),
     constant("t_r", "of the way to another node", "s", [5e-6, 5e-7, 5e-5, 2.0]),
     constant("c_f", "of a flag from another node", "s", [3e-8, 1e-9, 1e-6, 2.0]),
     constant("e_n", "fraction of the link rate, as the device can feed it", "", [0.5, 0.1, 1.0, 2.0]),
     constant("e_r", "fraction of the NIC rate", "", [0.9, 0.3, 1.0, 2.0]),
     constant("q", "overlap of link and NIC: 1 none, large full", "", [3.0, 1.0, 12.0, 2.0]),
+    constant("c_x", "of an expert: its count, sent and awaited", "s", [1e-8, 1e-10, 2e-7, 2.0]),
 ];
 
 impl Form for LowLatencyForm {
@@ -120,10 +129,11 @@ impl Form for LowLatencyForm {
     }
 
     fn seconds(&self, constants: &[f64], row: &LowLatencyRow) -> f64 {
-        let [t0, t_r, c_f, e_n, e_r, q] = [0, 1, 2, 3, 4, 5].map(|i| constants[i]);
+        let [t0, t_r, c_f, e_n, e_r, q, c_x] = [0, 1, 2, 3, 4, 5, 6].map(|i| constants[i]);
         let link = row.link_bytes / (e_n * row.peaks.link_bytes_per_s);
         let nic = row.nic_bytes / (e_r * row.peaks.nic_bytes_per_s);
-        t0 + if row.nodes > 1.0 { t_r } else { 0.0 } + c_f * row.flags + norm(q, [link, nic, 0.0])
+        let fixed = t0 + c_x * row.experts + if row.nodes > 1.0 { t_r } else { 0.0 };
+        fixed + c_f * row.flags + norm(q, [link, nic, 0.0])
     }
 
     fn roofline(&self, row: &LowLatencyRow) -> f64 {
@@ -141,7 +151,7 @@ impl Form for LowLatencyForm {
     }
 
     fn features(&self, row: &LowLatencyRow) -> [f64; 5] {
-        [row.link_bytes + 1.0, row.nic_bytes + 1.0, row.flags + 1.0, row.nodes, 1.0].map(libm::log)
+        [row.link_bytes + 1.0, row.nic_bytes + 1.0, row.flags + 1.0, row.nodes, row.experts + 1.0].map(libm::log)
     }
 }
 

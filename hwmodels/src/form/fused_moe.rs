@@ -8,8 +8,9 @@
 //! row a few times; pairs of other ranks pass through some of them too (`a_off`).
 //!
 //! The structure is that of the public kernels: vLLM's and SGLang's Triton `fused_moe` (padding of each expert to
-//! `BLOCK_SIZE_M`, one launch a GEMM, `moe_align_block_size`, `moe_sum`), and CUTLASS's grouped GEMM as TensorRT-LLM and
-//! FlashInfer use it (a tile shape chosen by an autotuner).
+//! `BLOCK_SIZE_M`, one launch a GEMM, `moe_align_block_size`, `moe_sum`), CUTLASS's grouped GEMM as TensorRT-LLM and
+//! FlashInfer use it (a tile shape chosen by an autotuner), the kernels that TensorRT-LLM generates, and Marlin (tiles
+//! by the mean of what all tokens chose).
 
 use super::{Constant, Form, Peaks, largest, norm};
 
@@ -33,9 +34,12 @@ pub enum Tiling {
     /// By tokens: 16 rows up to 32, 32 up to 96, 64 up to 512, then 128; 64 columns up to 64 tokens, then 128: the default
     /// of newer vLLM.
     Tokens,
-    /// The power of two at or above the mean rows of an expert, from 16 to 128, by 128 columns: OpenAI's Triton kernels of 4-bit
-    /// weights (`matmul_ogs`).
+    /// The power of two at or above all tokens' choices over the experts of the device, whoever's experts they are,
+    /// from 16 to 128, by 128 columns: OpenAI's Triton kernels of 4-bit weights (`matmul_ogs`), and those that
+    /// TensorRT-LLM generates, as FlashInfer selects them.
     Rows,
+    /// Of 8, 16, 32 and 64 rows the least of which the same mean fills less than nine tenths, by 128 columns: Marlin.
+    Blocks,
 }
 
 /// What a list of token counts comes to.
@@ -122,6 +126,19 @@ pub struct FusedMoeForm {
     pub tiling: Tiling,
 }
 
+/// A tile that may be chosen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Tile {
+    /// Its rows.
+    height: f64,
+    /// Tiles of this height over all experts.
+    tiles: f64,
+    /// Its columns.
+    columns: f64,
+    /// Whether it is the family's small one, at which weights stream at a rate of their own.
+    small: bool,
+}
+
 /// All constants by place; a family fits those that it has, the others stay.
 #[derive(Clone, Copy)]
 struct C {
@@ -191,41 +208,38 @@ impl FusedMoeForm {
             Tiling::Best => passes(tail(C { e_c: c[2], e_ct: c[2], m0: c[3], t_e: c[8], ..base }, 4), 9),
             Tiling::Fixed64 => passes(tail(C { e_c: c[2], e_ct: c[2], ..base }, 3), 7),
             Tiling::Switch => passes(tail(C { e_m16: c[2], e_c: c[3], e_ct: c[4], ..base }, 5), 9),
-            Tiling::Tokens | Tiling::Rows => {
+            Tiling::Tokens | Tiling::Rows | Tiling::Blocks => {
                 passes(tail(C { e_m16: c[2], e_c: c[3], e_ct: c[3], m0: c[4], ..base }, 5), 9)
             }
         }
     }
 
-    /// Which tiles may be chosen: (index of the height, columns, whether it is the small one).
-    fn options(self, load: &MoeLoad, shape: &MoeShape) -> ([(usize, f64, bool); 5], usize) {
+    /// Which tiles may be chosen, and how many.
+    fn options(self, load: &MoeLoad, shape: &MoeShape) -> ([Tile; 5], usize) {
         let tokens = load.tokens;
-        let any = [0, 1, 2, 3, 4].map(|j| (j, 128.0, false));
-        let one = |j: usize, columns: f64| ([(j, columns, j == 0); 5], 1);
+        let tile = |j: usize, columns: f64| Tile { height: TILES[j], tiles: load.tiles[j], columns, small: j == 0 };
+        let any = [0, 1, 2, 3, 4].map(|j| Tile { small: false, ..tile(j, 128.0) });
+        let one = |j: usize, columns: f64| ([tile(j, columns); 5], 1);
+        // All choices of the device's tokens over its experts.
+        let each = (load.rows + load.off) / shape.experts.max(1.0);
         match self.tiling {
             Tiling::Best => (any, 5),
-            Tiling::Fixed64 => ([(2, 128.0, false); 5], 1),
+            Tiling::Fixed64 => one(2, 128.0),
             _ if shape.tuned => (any, 5),
             Tiling::Switch if tokens <= shape.experts => one(0, 32.0),
             Tiling::Switch => one(2, 64.0),
-            Tiling::Rows => {
-                let mean = load.rows / shape.experts.max(1.0);
-                one((0..3).find(|j| mean <= TILES[*j]).unwrap_or(3), 128.0)
+            Tiling::Rows => one((0..3).find(|j| each <= TILES[*j]).unwrap_or(3), 128.0),
+            // With so few rows each almost every expert is one tile of 8.
+            Tiling::Blocks if each < 0.9 * 8.0 => {
+                ([Tile { height: 8.0, tiles: load.active, columns: 128.0, small: true }; 5], 1)
+            }
+            Tiling::Blocks => {
+                let (options, n) = one((0..2).find(|j| each < 0.9 * TILES[*j]).unwrap_or(2), 128.0);
+                (options.map(|t| Tile { small: false, ..t }), n)
             }
             Tiling::Tokens => {
                 let columns = if tokens <= 64.0 { 64.0 } else { 128.0 };
-                one(
-                    if tokens <= 32.0 {
-                        0
-                    } else if tokens <= 96.0 {
-                        1
-                    } else if tokens <= 512.0 {
-                        2
-                    } else {
-                        3
-                    },
-                    columns,
-                )
+                one([32.0, 96.0, 512.0].iter().position(|most| tokens <= *most).unwrap_or(3), columns)
             }
         }
     }
@@ -241,13 +255,13 @@ impl FusedMoeForm {
         let tail = c.q * peaks.units * load.active.min(1.0);
         let walk = 0.5 * c.t_e * shape.experts;
         // Time, compute and memory of a GEMM of `columns` x `k` under a tile.
-        let gemm = |(j, bn, small): (usize, f64, bool), columns: f64, k: f64| {
-            let tiles = load.tiles[j].max(1e-9);
+        let gemm = |Tile { height, tiles, columns: bn, small }: Tile, columns: f64, k: f64| {
+            let tiles = tiles.max(1e-9);
             let padded = |rows: f64| {
-                let rows = c.phi * TILES[j] + (1.0 - c.phi) * rows;
+                let rows = c.phi * height + (1.0 - c.phi) * rows;
                 (rows * rows + c.m0 * c.m0).sqrt()
             };
-            let (span, one) = (tiles * padded(load.rows / tiles), padded(load.rows.min(TILES[j])));
+            let (span, one) = (tiles * padded(load.rows / tiles), padded(load.rows.min(height)));
             let wide = (columns / bn).ceil();
             let compute = 2.0 * bn * (k + c.k0) * (wide * span + tail * one) / rate;
             let e_m = if small { c.e_m16 } else { c.e_m };
@@ -317,7 +331,9 @@ impl Form for FusedMoeForm {
             Tiling::Best => vec![T0, E_M, E_C, M0, PHI, Q, K0, P, T_E, A_LOC, A_OFF, GAM],
             Tiling::Fixed64 => vec![T0, E_M, E_C, PHI, Q, K0, P, A_LOC, A_OFF, GAM],
             Tiling::Switch => vec![T0, E_M, E_M16, E_C, E_CT, PHI, Q, K0, P, A_LOC, A_OFF, GAM],
-            Tiling::Tokens | Tiling::Rows => vec![T0, E_M, E_M16, E_C, M0, PHI, Q, K0, P, A_LOC, A_OFF, GAM],
+            Tiling::Tokens | Tiling::Rows | Tiling::Blocks => {
+                vec![T0, E_M, E_M16, E_C, M0, PHI, Q, K0, P, A_LOC, A_OFF, GAM]
+            }
         }
     }
 
@@ -346,3 +362,6 @@ impl Form for FusedMoeForm {
         [s.hidden, s.intermediate, s.experts, load.rows + 1.0, s.first * s.first].map(libm::log)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,19 +1,21 @@
 //! A GEMM, dense or over groups of rows with a matrix each (grouped contiguous, grouped masked).
 //!
-//! `t = t0 + norm(q, [compute, memory])`. Compute is that of the tile (`bm` rows by `bn` columns, and a split of K) that takes
-//! least: `waves (t_tile + K steps t_step + output)`, where a K step moves 128 bytes of every operand row of the tile and takes
-//! `norm(4, [FLOP / (e_c share of the peak), bytes / (r_sm share of the bandwidth)])`. Tiles are dealt to the processors in
-//! whole waves. A split of K writes and reads partial sums in FP32 and is one kernel more. Memory is each operand once, the
-//! weights of every group with rows, at `e_m` of the bandwidth; where a benchmark repeats itself (`warm`), what the L2 still
-//! holds comes `k_warm` times as fast.
+//! `t = t0 + norm(q, [compute, memory]) + rounding`. Compute is that of the tile (`bm` rows by `bn` columns, and a
+//! split of K) that takes least: `waves (t_tile + K steps t_step + output)`, where a K step moves 128 bytes of every
+//! operand row of the tile and takes `norm(4, [FLOP / (e_c share of the peak), bytes / (r_sm share of the
+//! bandwidth)])`. Tiles are dealt to the processors in whole waves. A split of K writes and reads partial sums in FP32
+//! and is one kernel more, of `t_split`. Memory is each operand once, the weights of every group with rows, at `e_m`
+//! of the bandwidth; where a benchmark repeats itself (`warm`), what the L2 still holds comes `k_warm` times as fast.
+//! A family whose inputs come in 16 bits (`rounds`) rounds them before the product: passes over `a_q` times what is
+//! read and written, in which a row costs as if it were `k_q` elements longer.
 //!
-//! The structure is that of the public persistent kernels: DeepGEMM (tiles of 64 or 128 rows, two of them with multicast;
+//! The structure is that of the public kernels: DeepGEMM (tiles of 64 or 128 rows, two of them with multicast;
 //! columns in steps of 16; 128 bytes of K a step; the shape with the fewest waves), CUTLASS and cuBLAS (an autotuned or tabled
 //! tile, split K), Triton. The tile that is cheapest in the model stands for their tables, and keeps time monotone in rows,
-//! columns and K.
+//! columns and K; families with a plain rule or a single tile have that instead ([`GemmTiling`]).
 //!
-//! Left out: the cost of offsets and alignment of contiguous groups, scales, power throttling of very large GEMMs, operand
-//! panels read again when they exceed the L2, gaps between kernels.
+//! Left out: the cost of offsets and alignment of contiguous groups, scales inside the main loop, power throttling of
+//! very large GEMMs, operand panels read again when they exceed the L2, gaps between kernels.
 
 use super::{Constant, Form, Peaks, TILES, four_starts, largest, norm, norm4};
 
@@ -59,22 +61,54 @@ impl GemmLoad {
     }
 }
 
+/// Which tile a kernel family takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GemmTiling {
+    /// The fastest for the product: an autotuner, or a table that comes near one.
+    #[default]
+    Best,
+    /// By rows: 64 by 64 up to 64 rows, 64 by 128 up to 128, then 128 by 128: CUTLASS's FP8 products in vLLM and
+    /// SGLang on Hopper.
+    Rows,
+    /// 128 by 256 always: a processor's half of the pair's tile in the NVFP4 product of TensorRT-LLM on Blackwell,
+    /// whose time is the same up to 512 rows.
+    Single,
+}
+
 /// What a kernel family can choose.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GemmKernel {
-    /// Rows of its smallest tile: 64 in DeepGEMM and CANN, 16 in cuBLAS and Triton.
+    /// Which tile it takes.
+    pub tiling: GemmTiling,
+    /// Rows of its smallest tile: 128 on Blackwell's matrix units, 64 in DeepGEMM on Hopper and CANN, 16 in cuBLAS and
+    /// Triton.
     pub least_tile: f64,
     /// Whether it may split K: cuBLAS.
     pub split_k: bool,
+    /// Whether it takes inputs in 16 bits and rounds them itself.
+    pub rounds: bool,
 }
 
 impl GemmKernel {
     /// DeepGEMM on Hopper, and CANN: 64 rows or more.
-    pub const WIDE: Self = Self { least_tile: 64.0, split_k: false };
+    pub const WIDE: Self = Self { tiling: GemmTiling::Best, least_tile: 64.0, split_k: false, rounds: false };
     /// Grouped GEMM in Triton: 16 rows or more.
-    pub const TRITON: Self = Self { least_tile: 16.0, split_k: false };
+    pub const TRITON: Self = Self { least_tile: 16.0, ..Self::WIDE };
     /// cuBLAS, and moesim's own in CUDA: any tile, and splits of K.
-    pub const CUBLAS: Self = Self { least_tile: 16.0, split_k: true };
+    pub const CUBLAS: Self = Self { split_k: true, ..Self::TRITON };
+
+    /// Whether it may run a tile of so many rows and columns for so many rows in all.
+    fn open(&self, height: f64, columns: f64, rows: f64) -> bool {
+        let one = |tile: [f64; 2]| [height, columns] == tile;
+        match self.tiling {
+            GemmTiling::Best => height >= self.least_tile && height * columns <= TILE,
+            GemmTiling::Rows if rows <= 64.0 => one([64.0, 64.0]),
+            GemmTiling::Rows if rows <= 128.0 => one([64.0, 128.0]),
+            GemmTiling::Rows => one([128.0, 128.0]),
+            GemmTiling::Single => one([128.0, 256.0]),
+        }
+    }
 }
 
 /// One measurement, or one call: `rows x k` times `k x n` of every group.
@@ -112,6 +146,10 @@ pub struct GemmForm {
     /// Whether operands may lie in L2 since the call before: benchmarks that repeat one call without a flush. One constant
     /// more, the last; without it the others serve a cold call.
     pub warm: bool,
+    /// Whether the family may split K: one constant more.
+    pub split_k: bool,
+    /// Whether the family rounds its inputs: two constants more.
+    pub rounds: bool,
 }
 
 /// The time of a call, in parts.
@@ -121,7 +159,7 @@ pub struct GemmTime {
     pub fixed_s: f64,
     /// What the tiles alone would take.
     pub compute_s: f64,
-    /// What memory alone would take.
+    /// What memory alone would take, with the passes that round inputs.
     pub memory_s: f64,
     /// Seconds in all.
     pub seconds: f64,
@@ -132,35 +170,52 @@ const fn constant(name: &'static str, about: &'static str, unit: &'static str, a
     Constant { name, about, unit, bounds: [low, high], start, spread }
 }
 
-const CONSTANTS: [Constant; 7] = [
+const CONSTANTS: [Constant; 6] = [
     constant("t0", "launch, start of the grid, first fill", "s", [3e-6, 2e-7, 3e-5, 2.0]),
     constant("e_c", "fraction of the peak rate inside the main loop", "", [0.8, 0.2, 1.0, 2.0]),
     constant("t_tile", "prologue and epilogue of a tile that nothing hides", "s", [1e-6, 5e-8, 1e-5, 2.0]),
     constant("e_m", "fraction of the memory bandwidth", "", [0.88, 0.5, 1.0, 1.0 / 3.0]),
     constant("r_sm", "rate of a processor from and to L2 over its share of the bandwidth", "", [3.5, 0.5, 20.0, 2.0]),
     constant("q", "overlap of compute and memory: 1 none, large full", "", [2.5, 1.0, 12.0, 2.0]),
-    constant("k_warm", "rate of L2 over that of memory, where a benchmark repeats itself", "", [2.5, 1.0, 8.0, 2.0]),
 ];
+const SPLIT: [Constant; 1] =
+    [constant("t_split", "kernel that adds the sums of a split K", "s", [2e-6, 5e-8, 2e-5, 2.0])];
+const ROUNDS: [Constant; 2] = [
+    constant("a_q", "passes that round inputs over the bytes read and written once", "", [1.0, 0.01, 10.0, 2.0]),
+    constant("k_q", "what a row more costs of them", "elements", [500.0, 10.0, 2e4, 2.0]),
+];
+const WARM: [Constant; 1] =
+    [constant("k_warm", "rate of L2 over that of memory, where a benchmark repeats itself", "", [2.5, 1.0, 8.0, 2.0])];
 
 impl GemmForm {
-    /// The time of a call, in parts.
+    /// The form for a kernel family.
+    pub fn new(warm: bool, kernel: &GemmKernel) -> Self {
+        Self { warm, split_k: kernel.split_k, rounds: kernel.rounds }
+    }
+
+    /// The time of a call, in parts; the row's kernel is one that the form is for.
     pub fn time(self, constants: &[f64], row: &GemmRow) -> GemmTime {
         let [t0, e_c, t_tile, e_m, r_sm, q] = [0, 1, 2, 3, 4, 5].map(|i| constants[i]);
+        let mut more = constants[6..].iter().copied();
+        let mut next = |has: bool| if has { more.next().unwrap_or(0.0) } else { 0.0 };
+        let [t_split, a_q, k_q, k_warm] = [self.split_k, self.rounds, self.rounds, self.warm].map(&mut next);
         let GemmRow { load, peaks, .. } = *row;
         let bytes = row.bytes();
         let mut memory = bytes / (peaks.bytes_per_s * e_m);
         if self.warm {
             let over = (bytes / peaks.l2_bytes) * (bytes / peaks.l2_bytes);
             let held = 1.0 / (1.0 + over * over);
-            memory *= 1.0 - held + held / constants[6];
+            memory *= 1.0 - held + held / k_warm;
         }
-        let compute = if load.rows > 0.0 { tiles([e_c, t_tile, r_sm], row) } else { 0.0 };
-        GemmTime { fixed_s: t0, compute_s: compute, memory_s: memory, seconds: t0 + norm(q, [compute, memory, 0.0]) }
+        let compute = if load.rows > 0.0 { tiles([e_c, t_tile, r_sm, t_split], row) } else { 0.0 };
+        let rounding = a_q * load.rows * (row.k + k_q) * (2.0 + row.element_bytes[0]) / peaks.bytes_per_s;
+        let seconds = t0 + norm(q, [compute, memory, 0.0]) + rounding;
+        GemmTime { fixed_s: t0, compute_s: compute, memory_s: memory + rounding, seconds }
     }
 }
 
 /// The tiles of the cheapest shape.
-fn tiles([e_c, t_tile, r_sm]: [f64; 3], row: &GemmRow) -> f64 {
+fn tiles([e_c, t_tile, r_sm, t_split]: [f64; 4], row: &GemmRow) -> f64 {
     let GemmRow { load, n, k, element_bytes: [a, w, out], kernel, peaks } = *row;
     let wide = a.max(w);
     let steps = (k * wide / STEP).ceil();
@@ -170,7 +225,7 @@ fn tiles([e_c, t_tile, r_sm]: [f64; 3], row: &GemmRow) -> f64 {
     let mut best = f64::INFINITY;
     for columns in COLUMNS.into_iter().rev() {
         let wide = (n / columns).ceil();
-        let open = |t: &(f64, f64)| t.0 >= kernel.least_tile && t.0 * columns <= TILE;
+        let open = |t: &(f64, f64)| kernel.open(t.0, columns, load.rows);
         for (height, tiles) in TILES.into_iter().zip(load.tiles).filter(open) {
             let area = height * columns;
             let (flop, moved) = (area * flop_s, (height + columns) * STEP * byte_s);
@@ -186,7 +241,7 @@ fn tiles([e_c, t_tile, r_sm]: [f64; 3], row: &GemmRow) -> f64 {
                 let mut time = waves.ceil() * (fixed + part.ceil() * norm4(flop, moved));
                 if *split > 1.0 {
                     // Partial sums, four bytes written and four read.
-                    time += t_tile + 8.0 * split * load.rows * n * byte_s / peaks.units;
+                    time += t_split + 8.0 * split * load.rows * n * byte_s / peaks.units;
                 }
                 best = best.min(time);
             }
@@ -200,7 +255,9 @@ impl Form for GemmForm {
     const ROBUST: f64 = 0.10;
 
     fn constants(&self) -> Vec<Constant> {
-        CONSTANTS[..if self.warm { 7 } else { 6 }].to_vec()
+        let some = |has: bool, constants: &'static [Constant]| if has { constants } else { &[] };
+        let more = [some(self.split_k, &SPLIT), some(self.rounds, &ROUNDS), some(self.warm, &WARM)];
+        [&CONSTANTS[..], &more.concat()].concat()
     }
 
     fn starts(&self) -> Vec<Vec<f64>> {

@@ -21,7 +21,7 @@ pub use expert_exchange::{
     distinct,
 };
 pub use fused_moe::{FusedMoeForm, MoeLoad, MoeRow, MoeShape, MoeTime, TILES, Tiling};
-pub use gemm::{GemmForm, GemmKernel, GemmLoad, GemmPairForm, GemmRow, GemmTime};
+pub use gemm::{GemmForm, GemmKernel, GemmLoad, GemmPairForm, GemmRow, GemmTiling, GemmTime};
 pub use stream::{StreamForm, StreamRow};
 pub use streamed::{StreamedForm, StreamedLoad, StreamedRow, StreamedTime};
 

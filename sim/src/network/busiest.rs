@@ -46,6 +46,7 @@ impl Busiest {
             copied_bytes: most(4),
             message_bytes: bytes as f64,
             flags: f64::from(experts) * (nodes - 1.0) / nodes,
+            experts: f64::from(experts),
             size: size as f64,
         }
     }

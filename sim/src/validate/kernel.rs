@@ -63,7 +63,7 @@ impl KernelCall {
             kernel: *choices,
             peaks,
         };
-        let seconds = GemmForm { warm: false }.time(&kernel.values()?, &row).seconds;
+        let seconds = GemmForm::new(false, choices).time(&kernel.values()?, &row).seconds;
         Ok(KernelTime {
             seconds,
             utilisation_percent: 100.0 * row.flop() / seconds / peaks.flop_per_s,

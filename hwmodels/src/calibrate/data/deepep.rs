@@ -7,13 +7,11 @@ use moesim_core::Result;
 
 /// Devices of a node in these tables.
 const DEVICES: f64 = 8.0;
-/// Selections of a device that the low-latency benchmark masks: its bytes (time times bandwidth) are those of 8 a token less
-/// about ten; 9.5 fits best.
-const MASKED: f64 = 9.5;
 const OPS: [(&str, ExchangeOp); 2] = [("dispatch", ExchangeOp::Dispatch), ("combine", ExchangeOp::Combine)];
 
 /// Columns that both tables have.
 struct Columns {
+    one_node: bool,
     device: usize,
     version: Option<usize>,
     nodes: usize,
@@ -26,10 +24,12 @@ struct Columns {
 impl Columns {
     fn of(table: &MeasurementTable) -> Result<Self> {
         let c = |name: &str| table.column(name);
+        let nodes = c("node_num")?;
         Ok(Self {
+            one_node: (0..table.rows()).all(|row| table.text(row, nodes) == "1"),
             device: c("device")?,
             version: table.find("version"),
-            nodes: c("node_num")?,
+            nodes,
             hidden: c("hidden_size")?,
             tokens: c("num_token")?,
             top_k: c("num_topk")?,
@@ -60,7 +60,8 @@ impl Columns {
         })
     }
 
-    /// Adds a row: folds of leave-out and cells are numbers of nodes, sizes are tokens a device.
+    /// Adds a row: cells are numbers of nodes, folds of leave-out too; in a table of one node folds are width, choices
+    /// and experts. Sizes are tokens a device.
     fn push<R: Clone>(
         &self,
         table: &MeasurementTable,
@@ -71,33 +72,40 @@ impl Columns {
     ) {
         let cell = format!("{} nodes", x.nodes);
         let version = self.version.map_or("", |v| table.text(row, v));
-        let label = Label { shape: &cell, cell: &cell, size: x.tokens, version };
+        let Exchange { hidden, top_k, experts, .. } = x;
+        let model = format!("hidden {hidden} top-{top_k} of {experts}");
+        let label = Label { shape: if self.one_node { &model } else { &cell }, cell: &cell, size: x.tokens, version };
         group(out, table.text(row, self.device), family, "fp8").push(one, seconds, &label);
     }
 }
 
 /// Reads a low-latency table: families `low_latency_dispatch` and `low_latency_combine`. `num_token` is a device's.
+/// Where the table prints a bandwidth, its messages are those that time times bandwidth gives: some benchmarks mask
+/// selections.
 ///
 /// # Errors
 /// A column that is lacking, a field that is no sensible number.
 pub fn read_low_latency(table: &MeasurementTable, links: LinksOf) -> Result<Vec<Group<LowLatencyRow>>> {
     let columns = Columns::of(table)?;
-    let mut times = [0; 2];
+    let mut times = [(0, None); 2];
     for (at, (name, _)) in times.iter_mut().zip(OPS) {
-        *at = table.column(&format!("{name}_avg_t_us"))?;
+        *at = (table.column(&format!("{name}_avg_t_us"))?, table.find(&format!("{name}_bandwidth_gbps")));
     }
     let mut out = Vec::new();
     for row in 0..table.rows() {
         let x = columns.exchange(table, row, links)?;
         let peaks = links(table.text(row, columns.device))?;
-        for ((name, op), time) in OPS.into_iter().zip(times) {
-            let one = LowLatencyRow::uniform(&x, op, MASKED, peaks);
+        for ((name, op), (time, rate)) in OPS.into_iter().zip(times) {
             let seconds = table.micros(row, time)?;
+            let all = x.tokens * f64::from(x.top_k);
+            let sent = match rate {
+                Some(rate) => table.number(row, rate, [0.0, 1e6])? * 1e9 * seconds / op.message(x.hidden),
+                None => all,
+            };
+            let one = LowLatencyRow::uniform(&x, op, (all - sent).max(0.0), peaks);
             columns.push(table, (row, &mut out), (&format!("low_latency_{name}"), one), &x, seconds);
         }
     }
-    let note = format!("{MASKED} selections a device are taken for masked, as the printed bandwidths say");
-    out.iter_mut().for_each(|g: &mut Group<LowLatencyRow>| g.notes.push(note.clone()));
     Ok(out)
 }
 

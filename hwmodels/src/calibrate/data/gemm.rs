@@ -2,7 +2,7 @@
 
 use super::moe::{PeaksOf, widths};
 use super::{Group, Label, MeasurementTable, group};
-use crate::form::{GemmKernel, GemmLoad, GemmRow};
+use crate::form::{GemmKernel, GemmLoad, GemmRow, GemmTiling};
 use moesim_core::Result;
 
 /// Reads a file into groups by kernel family and precision; the file does not name its `device`. Folds of leave-out are (n, k),
@@ -30,7 +30,7 @@ pub fn read(table: &MeasurementTable, device: &str, peaks: PeaksOf) -> Result<Ve
             n,
             k,
             element_bytes: [activation, weight, 2.0],
-            kernel: kernel(name),
+            kernel: kernel(device, name, precision, activation < 2.0),
             peaks: peaks(device, precision)?,
         };
         let cell = if m <= 64.0 {
@@ -47,7 +47,21 @@ pub fn read(table: &MeasurementTable, device: &str, peaks: PeaksOf) -> Result<Ve
     Ok(out)
 }
 
-/// What a family can choose: DeepGEMM has tiles of 64 rows and more and never splits K; the others are cuBLAS and CUTLASS, which do.
-fn kernel(family: &str) -> GemmKernel {
-    if family.contains("deepgemm") { GemmKernel::WIDE } else { GemmKernel::CUBLAS }
+/// What a family can choose: facts of the public kernels. cuBLAS has any tile and splits K. DeepGEMM, which
+/// TensorRT-LLM too runs for block scales, has tiles of 64 rows and more and never splits; so have CUTLASS and the
+/// CuTe DSL, by a rule of rows on Hopper. On Blackwell all but cuBLAS have 128 rows and more, as its matrix units do.
+fn kernel(device: &str, family: &str, precision: &str, rounds: bool) -> GemmKernel {
+    let blackwell = device.contains("B200") || device.contains("B300");
+    let persistent = family.contains("deepgemm") || precision == "fp8_block";
+    let cutlass = ["Cutlass", "scaled_mm", "cutedsl", "CuteDsl"].iter().any(|f| family.contains(f));
+    let kernel = match family {
+        _ if blackwell && (persistent || cutlass) => GemmKernel { least_tile: 128.0, ..GemmKernel::WIDE },
+        "torch_flow" if blackwell && precision == "nvfp4" => {
+            GemmKernel { tiling: GemmTiling::Single, least_tile: 128.0, ..GemmKernel::WIDE }
+        }
+        _ if persistent => GemmKernel::WIDE,
+        _ if cutlass => GemmKernel { tiling: GemmTiling::Rows, ..GemmKernel::WIDE },
+        _ => GemmKernel::CUBLAS,
+    };
+    GemmKernel { rounds, ..kernel }
 }

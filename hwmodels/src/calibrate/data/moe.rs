@@ -6,7 +6,7 @@ use crate::calibrate::load::{Global, Power};
 use crate::form::{MoeLoad, MoeRow, MoeShape, Peaks, Tiling};
 use moesim_core::Result;
 use rayon::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Peaks of a device in a precision: as the file names both.
 pub type PeaksOf<'a> = &'a dyn Fn(&str, &str) -> Result<Peaks>;
@@ -40,8 +40,9 @@ pub fn tiling(family: &str, version: &str, precision: &str) -> Tiling {
         "sglang_fused_moe_triton" | "vllm_fused_moe" => Tiling::Switch,
         // Rules by tokens came after 0.14 and are in 0.24.
         f if f.contains("oaitriton") => Tiling::Rows,
-        // TensorRT-LLM runs the same kernels for these weights on Hopper.
-        "moe_torch_flow" if precision == "w4a16_mxfp4" => Tiling::Rows,
+        // TensorRT-LLM runs the same kernels for these weights on Hopper, and those that it generates on Blackwell.
+        f if f.contains("flashinfer_trtllm") || f == "moe_torch_flow" && precision.contains("mxfp4") => Tiling::Rows,
+        f if f.contains("marlin") => Tiling::Blocks,
         f if f.contains("triton") && !version.starts_with("0.1") => Tiling::Tokens,
         f if f.contains("triton") => Tiling::Switch,
         _ => Tiling::Best,
@@ -131,14 +132,33 @@ fn fill(groups: &[Group<MoeRow>], wanted: &mut [(usize, Global, Option<Power>)])
     found.iter().filter(|f| *f.1).map(note).collect()
 }
 
-/// Whether a group is SGLang's family in Triton, of any version.
+/// Whether a group is SGLang's family in Triton, or Marlin's, of any version.
 fn of_sglang(group: &Group<MoeRow>) -> bool {
-    group.family.split(' ').next() == Some("sglang_fused_moe_triton")
+    matches!(group.family.split(' ').next(), Some("sglang_fused_moe_triton" | "sglang_marlin_moe"))
 }
 
-/// DeepSeek-V3: experts, top-k, model width, inner width. In `fp8_block` SGLang and vLLM route it by groups of experts: half of
-/// the stated experts on one rank, and 5 to 12 times the stated load on the first of several.
+/// DeepSeek-V3: experts, top-k, model width, inner width.
 const BY_GROUPS: [u64; 4] = [256, 8, 7168, 2048];
+
+/// TensorRT-LLM's fused NVFP4 kernels for small batches.
+const MIN_LATENCY: &str = "moe_torch_flow_min_latency";
+
+/// Whether a family routes this model by groups of experts, which is half of the stated experts on one rank, and 5 to
+/// 12 times the stated load on the first of several: SGLang and vLLM do so in `fp8_block`, and with TensorRT-LLM's
+/// generated kernels in `nvfp4` too, where all stated weights would need 1.6 times the bandwidth of memory. vLLM 0.19
+/// does not in `nvfp4`. TensorRT-LLM's kernels for small batches route every model so, by the same measure.
+fn by_groups(family: &str, precision: &str, model: [u64; 4]) -> bool {
+    let engine = family.starts_with("sglang") || family.starts_with("vllm");
+    let newer = family.contains("flashinfer_trtllm") && !family.contains("flashinfer_trtllm_moe_fp4");
+    family == MIN_LATENCY || model == BY_GROUPS && engine && (precision == "fp8_block" || precision == "nvfp4" && newer)
+}
+
+/// Whether a family computes this model (experts, top-k) without gates, two matrices an expert: those that are called
+/// `nongated`; of TensorRT-LLM's generated kernels the Nemotron 3 models, all of whose experts are so. Other families
+/// of these tables run even those with three matrices: with two they would be a third slower than for any other model.
+fn ungated(family: &str, model: [u64; 2]) -> bool {
+    family.ends_with("nongated") || family.contains("flashinfer_trtllm") && [[512, 22], [128, 6]].contains(&model)
+}
 
 /// A version as numbers; what is no number sorts first.
 fn version_number(version: &str) -> Vec<u64> {
@@ -183,7 +203,7 @@ pub fn read(table: &MeasurementTable, peaks: PeaksOf) -> Result<Vec<Group<MoeRow
             *known = of;
         }
     }
-    let mut by_groups = 0;
+    let mut grouped: BTreeSet<[&str; 2]> = BTreeSet::new();
     for row in 0..table.rows() {
         let text = |column| table.text(row, column);
         let cure = |d: moesim_core::Diag, cure: &str| d.cure(cure.to_string());
@@ -215,16 +235,13 @@ pub fn read(table: &MeasurementTable, peaks: PeaksOf) -> Result<Vec<Group<MoeRow
             return Err(cure(table.wrong(row, inter, problem), "mend the field or leave the row out"));
         }
         let name = text(family);
-        if [global.experts, global.k, h, i] == BY_GROUPS
-            && text(precision) == "fp8_block"
-            && (name.starts_with("sglang") || name.starts_with("vllm"))
-        {
-            by_groups += 1;
+        if by_groups(name, text(precision), [global.experts, global.k, h, i]) {
+            grouped.insert([name, text(precision)]);
             continue;
         }
         let i = i / parts;
-        let ungated = u64::from(!name.ends_with("nongated"));
-        let first = 1 + gated.map_or(Ok(ungated), |g| table.whole(row, g, [0, 1]))?;
+        let two = u64::from(!ungated(name, [global.experts, global.k]));
+        let first = 1 + gated.map_or(Ok(two), |g| table.whole(row, g, [0, 1]))?;
         let seconds = table.number(row, latency, [1e-6, 1e7])? * 1e-3;
         let version = version.map_or("", |v| table.text(row, v));
         let old = newest.get(&[text(device), name, text(precision)]).is_some_and(|n| *n != version);
@@ -277,10 +294,15 @@ pub fn read(table: &MeasurementTable, peaks: PeaksOf) -> Result<Vec<Group<MoeRow
         next[*at] += 1;
     }
     leave_out_slow(&mut groups);
-    for group in groups.iter_mut().filter(|g| by_groups > 0 && g.precision == "fp8_block") {
-        if group.family.starts_with("sglang") || group.family.starts_with("vllm") {
-            let [e, k, h, i] = BY_GROUPS;
-            group.notes.push(format!("hidden {h} intermediate {i} experts {e} top-{k}: routed by groups of experts, loads not as stated; left out"));
+    let [e, k, h, i] = BY_GROUPS;
+    let why = "routed by groups of experts, loads not as stated; left out";
+    for group in &mut groups {
+        let name = group.family.split(' ').next().unwrap_or_default();
+        if grouped.contains(&[name, &group.precision]) {
+            group.notes.push(format!("hidden {h} intermediate {i} experts {e} top-{k}: {why}"));
+        }
+        if grouped.contains(&[MIN_LATENCY, &group.precision]) {
+            group.notes.push(format!("{MIN_LATENCY}: {why}"));
         }
     }
     Ok(groups)

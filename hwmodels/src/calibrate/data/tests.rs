@@ -3,8 +3,8 @@
 use super::llmservingsim::Served;
 use super::*;
 use crate::form::{
-    AttentionForm, CollectiveForm, CustomAllReduceForm, Form, GemmForm, GemmKernel, GemmPairForm, LinkPeaks,
-    LowLatencyForm, NormalForm, Peaks, StreamForm,
+    AttentionForm, CollectiveForm, CustomAllReduceForm, Form, GemmForm, GemmKernel, GemmPairForm, GemmTiling,
+    LinkPeaks, LowLatencyForm, NormalForm, Peaks, StreamForm, Tiling,
 };
 use moesim_core::{Diag, Result};
 use std::path::Path;
@@ -265,6 +265,16 @@ fn exchanges_of_deepep() {
     };
     let groups = low("h100,2,7168,128,8,256,80,50").unwrap();
     assert_eq!((groups[0].family.as_str(), groups[0].seconds[0]), ("low_latency_dispatch", 50.0 * 1e-6));
+    assert_eq!(groups[0].shapes, ["2 nodes"]);
+    // On one node shapes are models; a printed bandwidth says how many of 8 selections were sent: here 4 messages of
+    // 7408 bytes.
+    let printed = format!(
+        "{HEAD},combine_avg_t_us,dispatch_avg_t_us,dispatch_bandwidth_gbps\nh100,1,7168,1,8,256,80,10,2.9632\n"
+    );
+    let groups = deepep::read_low_latency(&table("l.csv", &printed), &links).unwrap();
+    assert_eq!(groups[0].shapes, ["hidden 7168 top-8 of 256"]);
+    let bytes: Vec<f64> = groups.iter().map(|g| g.rows[0].link_bytes.round()).collect();
+    assert_eq!(bytes, [4.0 * 7408.0 * 7.0 / 8.0, 8.0 * 14336.0 * 7.0 / 8.0]);
     says(low("h100,0,7168,128,8,256,80,50"), "line 2, node_num", "from 1");
     says(low("h100,2,7168,128,8,4,80,50"), "line 2, num_topk", "top-8 of 4");
     says(low("h100,2,7168,128,8,256,80,x"), "line 2, dispatch_avg_t_us", "x");
@@ -341,7 +351,7 @@ fn wild_fields_are_refused_or_have_a_time() {
             &gemm,
         ),
         ("a.csv", "layer,tokens,time_us\nqkv_proj,1,9".into(), &|t| {
-            Ok(times(&GemmForm { warm: true }, &llmservingsim::read_dense(t, &QWEN, &peaks)?))
+            Ok(times(&GemmForm::new(true, &GemmKernel::CUBLAS), &llmservingsim::read_dense(t, &QWEN, &peaks)?))
         }),
         ("a.csv", "layer,tokens,time_us\nlayernorm,1,9".into(), &|t| {
             Ok(times(&StreamForm, &llmservingsim::read_streams(t, &QWEN, &peaks)?))
@@ -484,6 +494,20 @@ fn versions_gates_and_groups_of_experts() {
     assert_eq!(names, [("f_nongated 0.9.0", 1), ("f_nongated", 1), ("vllm_x", 1), ("trt_x", 1)]);
     assert!(groups[..2].iter().all(|g| g.rows[0].shape.first == 1.0) && groups[2].rows[0].shape.first == 2.0);
     assert!(groups[2].notes[0].contains("routed by groups") && groups[3].notes.is_empty());
+    // Of the generated kernels' models Nemotron's have no gates; DeepSeek-V3's loads are not as stated in 4 bits
+    // either.
+    let rows = [
+        "1,NVIDIA B200,x_flashinfer_trtllm_moe,nvfp4,64,4096,2688,22,512,1,balanced,0.5",
+        "1,NVIDIA B200,x_flashinfer_trtllm_moe,nvfp4,64,6144,2048,8,256,1,balanced,0.5",
+        "1,NVIDIA B200,vllm_flashinfer_trtllm,nvfp4,64,7168,2048,8,256,1,balanced,0.5",
+        "1,NVIDIA B200,moe_torch_flow_min_latency,nvfp4,64,6144,2048,8,256,1,balanced,0.5",
+        "1,NVIDIA B200,vllm_fused_moe,nvfp4,64,7168,2048,22,512,1,balanced,0.5",
+    ];
+    let groups = read_moe(&table("m.csv", &format!("{HEAD}\n{}\n", rows.join("\n"))), &peaks).unwrap();
+    let first: Vec<Vec<f64>> = groups.iter().map(|g| g.rows.iter().map(|r| r.shape.first).collect()).collect();
+    assert_eq!(first, [vec![1.0, 2.0], vec![2.0]]);
+    assert!(groups[0].notes[0].starts_with("moe_torch_flow_min_latency: routed by groups"), "{:?}", groups[0].notes);
+    assert_eq!(tiling("x_flashinfer_trtllm_moe", "1", "nvfp4"), Tiling::Rows);
 }
 
 /// A series that takes more than twice what another kernel takes is named and left out; a kernel that is slow as a whole stays.
@@ -542,14 +566,22 @@ fn gemms_of_aiconfigurator() {
     };
     let groups = read("linear,bfloat16,4,256,65536,0.017\ndeepgemm,fp8_block,128,256,512,0.005").unwrap();
     assert_eq!(groups[0].rows[0].kernel, GemmKernel::CUBLAS);
-    assert_eq!(groups[1].rows[0].kernel, GemmKernel::WIDE);
+    assert_eq!(groups[1].rows[0].kernel, GemmKernel { rounds: true, ..GemmKernel::WIDE });
+    let tiling = |device: &str, row: &str| {
+        let text = format!("kernel_source,gemm_dtype,m,n,k,latency_ms\n{row},4,256,512,0.005\n");
+        let kernel = read_gemm(&table("g.csv", &text), device, &peaks).unwrap()[0].rows[0].kernel;
+        (kernel.tiling, kernel.least_tile)
+    };
+    assert_eq!(tiling("H100", "sgl_kernel_fp8_scaled_mm,fp8"), (GemmTiling::Rows, 64.0));
+    assert_eq!(tiling("B200", "sgl_kernel_fp8_scaled_mm,fp8"), (GemmTiling::Best, 128.0));
+    assert_eq!(tiling("B200", "torch_flow,nvfp4"), (GemmTiling::Single, 128.0));
     assert!((groups[0].seconds[0] / 1.7e-5 - 1.0).abs() < 1e-12);
     assert_eq!(groups[1].rows[0].element_bytes, [1.0, 1.0, 2.0]);
     says(read("linear,int3,4,256,65536,0.017"), "line 2, gemm_dtype", "int3");
     says(read("linear,bfloat16,0,256,65536,0.017"), "line 2, m", "from 1");
 }
 
-/// Elements become bytes, and what is beyond 8 MiB is NCCL's.
+/// Elements become bytes, what is from 8 MiB on is NCCL's, and a row far above both neighbours is left out by name.
 #[test]
 fn custom_all_reduces() {
     let links = |_: &str| Ok(LinkPeaks { link_bytes_per_s: 450e9, nic_bytes_per_s: 5e10, bytes_per_s: 3.35e12 });
@@ -562,6 +594,11 @@ fn custom_all_reduces() {
     assert_eq!(groups.iter().map(|g| g.rows.len()).collect::<Vec<_>>(), [1, 1]);
     assert_eq!((groups[0].rows[0].bytes, groups[0].seconds[0]), (256.0, 4e-6));
     assert!(groups[0].notes[0].starts_with("1 rows"));
+    let rows = [(2, 128, 4), (2, 256, 9), (2, 512, 5), (2, 1024, 9), (4, 128, 8), (4, 256, 5)];
+    let text: Vec<String> = rows.iter().map(|(n, s, t)| format!("x,bfloat16,{n},{s},0.00{t}")).collect();
+    let groups = read(&text.join("\n")).unwrap();
+    assert_eq!(groups[0].seconds, [4e-6, 5e-6, 9e-6, 5e-6]);
+    assert!(groups[0].notes[0].contains("512 bytes on 2 devices, 9.0 us; 256 bytes on 4 devices, 8.0 us"));
     says(read("x,int8,8,128,0.004"), "line 2, allreduce_dtype", "int8");
     says(read("x,bfloat16,1,128,0.004"), "line 2, num_gpus", "from 2");
 }

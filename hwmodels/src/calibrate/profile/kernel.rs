@@ -5,7 +5,7 @@ use crate::calibrate::cross::{Cell, Errors};
 use crate::calibrate::solve::FitSolution;
 use crate::form::{
     AttentionForm, AttentionKernel, CollectiveForm, Constant, CustomAllReduceForm, Form, FusedExchangeForm,
-    FusedMoeForm, GemmForm, GemmKernel, GemmPairForm,
+    FusedMoeForm, GemmForm, GemmKernel, GemmPairForm, GemmTiling,
 };
 use crate::form::{LowLatencyForm, NormalForm, StreamForm, StreamedForm, Tiling};
 use moesim_core::output::content_hash;
@@ -70,6 +70,10 @@ struct File {
     #[serde(skip_serializing_if = "Option::is_none")]
     split_k: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    tiles: Option<GemmTiling>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rounds: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     few: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tile: Option<u64>,
@@ -98,7 +102,7 @@ struct File {
 fn choices(form: FormName) -> &'static [&'static str] {
     match form {
         FormName::FusedMoe => &["tiling", "tuned"],
-        FormName::Gemm => &["warm", "least_tile", "split_k"],
+        FormName::Gemm => &["warm", "least_tile", "split_k", "tiles", "rounds"],
         FormName::GemmPair => &["least_tile", "split_k"],
         FormName::Streamed => &["few"],
         FormName::Attention => &["tile", "pack", "split", "causal"],
@@ -120,6 +124,8 @@ impl TryFrom<File> for Kernel {
             ("warm", f.warm.is_some()),
             ("least_tile", f.least_tile.is_some()),
             ("split_k", f.split_k.is_some()),
+            ("tiles", f.tiles.is_some()),
+            ("rounds", f.rounds.is_some()),
             ("few", f.few.is_some()),
             ("tile", f.tile.is_some()),
             ("pack", f.pack.is_some()),
@@ -141,10 +147,12 @@ impl TryFrom<File> for Kernel {
         let gemm = || {
             let least_tile = need(f.least_tile, "least_tile")?;
             // Any finite height will do: tiles that are lower are not open.
-            let least_tile = Some(least_tile).filter(|t| (1.0..=64.0).contains(t));
+            let least_tile = Some(least_tile).filter(|t| (1.0..=128.0).contains(t));
             Ok::<_, String>(GemmKernel {
-                least_tile: least_tile.ok_or("least_tile is from 1 to 64")?,
+                tiling: f.tiles.unwrap_or_default(),
+                least_tile: least_tile.ok_or("least_tile is from 1 to 128")?,
                 split_k: need(f.split_k, "split_k")?,
+                rounds: f.rounds.unwrap_or(false),
             })
         };
         let form = match f.form {
@@ -195,6 +203,8 @@ impl From<Kernel> for File {
             warm: None,
             least_tile: None,
             split_k: None,
+            tiles: None,
+            rounds: None,
             few: None,
             tile: None,
             pack: None,
@@ -211,10 +221,15 @@ impl From<Kernel> for File {
         };
         match k.form {
             KernelForm::FusedMoe { tiling, tuned } => Self { tiling: Some(tiling), tuned, ..file },
-            KernelForm::Gemm { warm, kernel: GemmKernel { least_tile, split_k } } => {
-                Self { warm: Some(warm), least_tile: Some(least_tile), split_k: Some(split_k), ..file }
-            }
-            KernelForm::GemmPair { kernel: GemmKernel { least_tile, split_k } } => {
+            KernelForm::Gemm { warm, kernel: GemmKernel { tiling, least_tile, split_k, rounds } } => Self {
+                warm: Some(warm),
+                least_tile: Some(least_tile),
+                split_k: Some(split_k),
+                tiles: Some(tiling).filter(|t| *t != GemmTiling::Best),
+                rounds: Some(rounds).filter(|r| *r),
+                ..file
+            },
+            KernelForm::GemmPair { kernel: GemmKernel { least_tile, split_k, .. } } => {
                 Self { least_tile: Some(least_tile), split_k: Some(split_k), ..file }
             }
             KernelForm::Streamed { few } => Self { few: Some(few), ..file },
@@ -350,7 +365,7 @@ impl KernelForm {
     pub fn constants(&self) -> Vec<Constant> {
         match self {
             Self::FusedMoe { tiling, .. } => FusedMoeForm { tiling: *tiling }.constants(),
-            Self::Gemm { warm, .. } => GemmForm { warm: *warm }.constants(),
+            Self::Gemm { warm, kernel } => GemmForm::new(*warm, kernel).constants(),
             Self::GemmPair { .. } => GemmPairForm.constants(),
             Self::Streamed { .. } => StreamedForm.constants(),
             Self::Attention { .. } => AttentionForm.constants(),

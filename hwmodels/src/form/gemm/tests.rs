@@ -3,7 +3,7 @@ use proptest::prelude::*;
 
 const H800: Peaks = Peaks { flop_per_s: 1978.9e12, bytes_per_s: 3.35e12, units: 132.0, l2_bytes: 50e6 };
 const RTX: Peaks = Peaks { flop_per_s: 503.8e12, bytes_per_s: 1.597e12, units: 188.0, l2_bytes: 128e6 };
-const COLD: GemmForm = GemmForm { warm: false };
+const COLD: GemmForm = GemmForm { warm: false, split_k: false, rounds: false };
 const TYPICAL: [f64; 7] = [3.6e-6, 0.8, 5e-7, 0.91, 3.6, 1.8, 1.25];
 
 fn row(load: GemmLoad, [n, k]: [f64; 2]) -> GemmRow {
@@ -50,6 +50,7 @@ fn agrees_with_the_form_written_apart() {
         0.907379004110259,
         4.230120266475329,
         11.999930192959415,
+        1.122909835847224e-06,
         1.2512027360093751,
     ];
     for (m, n, k, wanted) in [
@@ -66,8 +67,39 @@ fn agrees_with_the_form_written_apart() {
             kernel: GemmKernel::CUBLAS,
             peaks: RTX,
         };
-        near(GemmForm { warm: true }.seconds(&c, &row), wanted);
+        near(GemmForm::new(true, &GemmKernel::CUBLAS).seconds(&c, &row), wanted);
     }
+}
+
+/// By hand: a kernel that rounds its inputs takes `a_q` times the bytes of every row, which costs `k_q` elements more.
+#[test]
+fn rounding_comes_before_the_product() {
+    let kernel = GemmKernel { rounds: true, ..GemmKernel::WIDE };
+    let c = [&TYPICAL[..6], &[2.0, 400.0]].concat();
+    let row = row(GemmLoad::even(1.0, 1000.0), [4096.0, 7168.0]);
+    let more = GemmForm::new(false, &kernel).seconds(&c, &row) - COLD.seconds(&TYPICAL, &row);
+    assert!((more / (2.0 * 1000.0 * 7568.0 * 3.0 / 3.35e12) - 1.0).abs() < 1e-9, "{more}");
+}
+
+/// By hand: where only one tile may run, its waves are counted: 512 rows of 7168 columns are 112 tiles of 128 by 256,
+/// one wave.
+#[test]
+fn a_single_tile_runs_in_whole_waves() {
+    let kernel = GemmKernel { tiling: GemmTiling::Single, ..GemmKernel::WIDE };
+    let time = |rows: f64| {
+        COLD.time(&TYPICAL, &GemmRow { kernel, ..row(GemmLoad::even(1.0, rows), [7168.0, 4096.0]) }).compute_s
+    };
+    assert_eq!(time(1.0), time(512.0));
+    assert_eq!(time(1024.0), 2.0 * time(512.0));
+}
+
+/// The rule by rows: up to 64 rows a tile has 64, up to 128 it has 128 columns, then 128 rows too.
+#[test]
+fn tiles_by_rows() {
+    let kernel = GemmKernel { tiling: GemmTiling::Rows, ..GemmKernel::WIDE };
+    let open = |rows: f64, tile: [f64; 2]| kernel.open(tile[0], tile[1], rows);
+    assert!(open(64.0, [64.0, 64.0]) && open(65.0, [64.0, 128.0]) && open(129.0, [128.0, 128.0]));
+    assert!(!open(65.0, [64.0, 64.0]) && !open(1.0, [128.0, 128.0]));
 }
 
 #[test]
@@ -102,12 +134,15 @@ proptest! {
     #[test]
     fn more_never_costs_less(
         groups in prop::collection::vec(0u32..3000, 1..6), n in 1u32..40_000, k in 1u32..20_000,
-        at in prop::collection::vec(0.0f64..1.0, 7), triton: bool, split_k: bool, warm: bool,
-        which in 0usize..5,
+        at in prop::collection::vec(0.0f64..1.0, 10), triton: bool, split_k: bool, warm: bool, rounds: bool,
+        which in 0usize..5, tiling in 0usize..3,
     ) {
-        let form = GemmForm { warm };
+        let tiling = [GemmTiling::Best, GemmTiling::Rows, GemmTiling::Single][tiling];
+        let kernel = GemmKernel { tiling, least_tile: if triton { 16.0 } else { 64.0 }, split_k, rounds };
+        // A rule by rows is for dense products.
+        let (groups, which) = if tiling == GemmTiling::Best { (groups, which) } else { (groups[..1].to_vec(), which.max(2)) };
+        let form = GemmForm::new(warm, &kernel);
         let c: Vec<f64> = form.constants().iter().zip(&at).map(|(c, at)| c.bounds[0] + at * (c.bounds[1] - c.bounds[0])).collect();
-        let kernel = GemmKernel { least_tile: if triton { 16.0 } else { 64.0 }, split_k };
         let base = GemmRow { kernel, ..row(GemmLoad::of(groups.clone()), [f64::from(n), f64::from(k)]) };
         let mut more = groups;
         let mut row = base;
