@@ -4,7 +4,7 @@ use super::data::llmservingsim::{self, Served};
 use super::data::nccl::LinksOf;
 use super::data::{
     Group, MeasurementTable, SCHEMAS, cann, deepep, deepgemm, drop_outliers, infersim_attention, infersim_gemm, join,
-    llmservingsim_attention, moe, nccl, own, read_attention, read_custom_all_reduce, read_gemm,
+    llmservingsim_attention, moe, nccl, own, read_attention, read_custom_all_reduce, read_gemm, read_mla,
 };
 use super::measured::{self, Measured};
 use super::profile::Op;
@@ -35,6 +35,7 @@ const MARKS: &[(&str, &[&str])] = &[
     ("llmservingsim-moe", &["activated_experts", "time_us"]),
     ("llmservingsim-dense", &["layer", "time_us"]),
     ("attention", &["attn_dtype", "past_tokens", "num_key_value_heads"]),
+    ("latent-attention", &["mla_dtype", "num_heads", "phase"]),
     ("dense-gemm", &["gemm_dtype", "m", "n", "k"]),
     ("custom-all-reduce", &["allreduce_dtype", "num_gpus", "message_size"]),
     ("fused-exchange", &["num_devices", "message_bytes"]),
@@ -178,6 +179,14 @@ pub fn read(schema: &str, tables: &[MeasurementTable], x: &Context) -> Result<Ve
             for group in all(tables, |t| read_attention(t, device, peaks))? {
                 let decode = group.family.starts_with("decode ");
                 let op = if decode { Op::DecodeAttention } else { Op::PrefillAttention };
+                out.extend(measured::attention(op, group, "each number of heads"));
+            }
+        }
+        "latent-attention" => {
+            let device = device()?;
+            for group in all(tables, |t| read_mla(t, device, peaks))? {
+                let decode = group.family.starts_with("decode ");
+                let op = if decode { Op::LatentDecodeAttention } else { Op::LatentPrefillAttention };
                 out.extend(measured::attention(op, group, "each number of heads"));
             }
         }

@@ -52,6 +52,8 @@ pub struct AttentionWork {
     pub query_key_pairs: u64,
     /// Tokens whose keys and values are read: the context of each sequence, once per sequence and step.
     pub kv_tokens_read: u64,
+    /// Tokens of the context that no query sees: a window or chunk begins behind them.
+    pub kv_tokens_hidden: u64,
     /// Tokens whose keys and values are added to the cache.
     pub kv_tokens_written: u64,
 }
@@ -121,6 +123,7 @@ impl AttentionWork {
         self.query_tokens += other.query_tokens;
         self.query_key_pairs += other.query_key_pairs;
         self.kv_tokens_read += other.kv_tokens_read;
+        self.kv_tokens_hidden += other.kv_tokens_hidden;
         self.kv_tokens_written += other.kv_tokens_written;
     }
 }

@@ -110,9 +110,11 @@ pub struct CoreKernel {
 const CLASSES: usize = 48;
 
 impl CoreKernel {
-    /// Of a kernel; `expanded`: it takes latent keys and values as those of every head (prefill), not as they are cached.
+    /// Of a kernel; `expanded`: it takes latent keys and values as those of every head (prefill), not as they are
+    /// cached. A kernel that packs the heads of a KV head takes them as cached even there: expanded heads share nothing
+    /// to be packed for.
     pub fn new(kernel: AttentionKernel, constants: Vec<f64>, peaks: Peaks, expanded: bool) -> Self {
-        Self { kernel, constants, peaks, expanded }
+        Self { kernel, constants, peaks, expanded: expanded && !kernel.pack }
     }
 
     fn cost(&self, shape: &AttentionShape, work: &AttentionWork, sequences: &[AttentionClass]) -> Cost {
@@ -144,9 +146,10 @@ impl CoreKernel {
 /// Sequences with the same work as one class, at most [`CLASSES`]: then neighbours count with their mean of keys.
 fn classes(sequences: &[AttentionClass]) -> Vec<AttentionClass> {
     let mut all = sequences.to_vec();
-    all.sort_unstable_by_key(|c| (c.tokens, c.keys, c.pairs));
+    let work = |c: &AttentionClass| (c.tokens, c.keys, c.pairs, c.cut);
+    all.sort_unstable_by_key(work);
     all.dedup_by(|next, kept| {
-        let same = (next.tokens, next.keys, next.pairs) == (kept.tokens, kept.keys, kept.pairs);
+        let same = work(next) == work(kept);
         kept.sequences += if same { next.sequences } else { 0 };
         same
     });
@@ -160,7 +163,8 @@ fn classes(sequences: &[AttentionClass]) -> Vec<AttentionClass> {
         let mean =
             |of: fn(&AttentionClass) -> u64| chunk.iter().map(|c| c.sequences * of(c)).sum::<u64>().div_ceil(sequences);
         let (keys, pairs) = (mean(|c| c.keys), mean(|c| c.pairs));
-        out.push(AttentionClass { sequences, tokens: chunk[0].tokens, keys, pairs });
+        let cut = chunk.iter().any(|c| c.cut);
+        out.push(AttentionClass { sequences, tokens: chunk[0].tokens, keys, pairs, cut });
     }
     out
 }
@@ -216,6 +220,14 @@ impl Kernels {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_kernel_that_packs_heads_takes_latent_keys_as_cached() {
+        let peaks = Peaks { flop_per_s: 1e15, bytes_per_s: 1e12, units: 100.0, l2_bytes: 1e7 };
+        let kernel = AttentionKernel { tile: 64, pack: true, split: false, causal: true, converts: false };
+        let expanded = |pack| CoreKernel::new(AttentionKernel { pack, ..kernel }, Vec::new(), peaks, true).expanded;
+        assert_eq!([expanded(true), expanded(false)], [false, true]);
+    }
 
     #[test]
     fn alike_sequences_are_one_class_and_keys_are_kept() {

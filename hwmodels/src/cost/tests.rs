@@ -88,7 +88,13 @@ fn attention_by_hand() {
     // gpt-oss-like: 64 heads of 64, 8 key-value heads; one query each in 4 sequences of 1,000 tokens.
     let kind = AttentionKind::Grouped { heads: 64, kv_heads: 8, head_dim: 64 };
     let shape = AttentionShape { kind, kv_bits: 16.0, activation_bits: 16.0 };
-    let work = AttentionWork { query_tokens: 4, query_key_pairs: 4000, kv_tokens_read: 4000, kv_tokens_written: 4 };
+    let work = AttentionWork {
+        query_tokens: 4,
+        query_key_pairs: 4000,
+        kv_tokens_read: 4000,
+        kv_tokens_written: 4,
+        ..AttentionWork::default()
+    };
     let batch = AttentionBatch { decode: work, ..AttentionBatch::default() };
     let c = attention(&h100(), &shape, &batch);
     assert_eq!(shape.kv_bytes_per_token(), 2048.0);
@@ -180,7 +186,11 @@ proptest! {
         let shape = AttentionShape { kind, kv_bits: bits, activation_bits: 16.0 };
         let cost = |context| {
             let decode = AttentionWork {
-                query_tokens: 1, query_key_pairs: context, kv_tokens_read: context, kv_tokens_written: 1,
+                query_tokens: 1,
+                query_key_pairs: context,
+                kv_tokens_read: context,
+                kv_tokens_hidden: 0,
+                kv_tokens_written: 1,
             };
             attention(&engine, &shape, &AttentionBatch { decode, ..AttentionBatch::default() }).time_s()
         };

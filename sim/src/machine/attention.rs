@@ -31,7 +31,7 @@ impl AttentionDemand {
         }
         if listed {
             let (tokens, keys, pairs) = (work.query_tokens, work.kv_tokens_read, work.query_key_pairs);
-            let class = AttentionClass { sequences: 1, tokens, keys, pairs };
+            let class = AttentionClass { sequences: 1, tokens, keys, pairs, cut: work.kv_tokens_hidden > 0 };
             self.sequences[usize::from(!decode)].push(class);
         }
     }
@@ -61,7 +61,13 @@ impl Plan {
                 (below(c + n) - below(c), c % w + n)
             }
         };
-        AttentionWork { query_tokens: n, query_key_pairs: pairs, kv_tokens_read: read, kv_tokens_written: n }
+        AttentionWork {
+            query_tokens: n,
+            query_key_pairs: pairs,
+            kv_tokens_read: read,
+            kv_tokens_hidden: c + n - read,
+            kv_tokens_written: n,
+        }
     }
 
     /// Attention of one layer on one device of a rank: norm, projections, rotary embedding, writing keys and values, core attention,

@@ -5,9 +5,19 @@ use super::{Group, Label, MeasurementTable, group};
 use crate::form::{AttentionClass, AttentionHeads, AttentionKernel, AttentionRow};
 use moesim_core::Result;
 
+/// The most query heads of a KV head that TensorRT-LLM's kernels of grouped queries take; with more (seen in the times:
+/// eight times the others), or with one, every head is one of multi-head attention.
+const MOST_GROUPED: u64 = 32;
+
 /// Reads a file into groups by kernel family, precision, and whether sequences decode (one new token each behind some others);
 /// the file does not name its `device`. Families that decode are called `decode` and what the file says. Kernels were timed in
-/// CUDA graphs, without projections. Folds of leave-out are heads, in all windows; cells are windows.
+/// CUDA graphs again and again, without projections. Folds of leave-out are heads, in all windows; cells are windows.
+///
+/// A family whose times are those of two kernels is two: decode of TensorRT-LLM ([`MOST_GROUPED`]), and SGLang's
+/// FlashAttention 3 with keys of 192, whose values are 128 wide (long rows take 5/4 of those of 128, not 3/2) and which
+/// starts another kernel.
+///
+/// Prompts of one token that a kernel of decode took are left out: they are decode of no cached key.
 ///
 /// Precisions are `bfloat16`, `fp8`, and `fp8_wo` for keys and values in 8 bits under queries in 16.
 ///
@@ -22,15 +32,7 @@ pub fn read(table: &MeasurementTable, device: &str, peaks: PeaksOf) -> Result<Ve
     let window = c("window_size")?;
     let mut out = Vec::new();
     for row in 0..table.rows() {
-        let bytes = |column| match table.text(row, column) {
-            "bfloat16" | "float16" => Ok(2.0),
-            "fp8" => Ok(1.0),
-            other => {
-                let problem = format!("{other:?} is not a type that is known");
-                Err(table.wrong(row, column, problem).cure("write bfloat16, float16 or fp8"))
-            }
-        };
-        let (query_bytes, kv_element) = (bytes(queries)?, bytes(cache)?);
+        let (query_bytes, kv_element) = (bytes(table, row, queries)?, bytes(table, row, cache)?);
         let precision = match (query_bytes > 1.0, kv_element > 1.0) {
             (true, false) => "fp8_wo",
             (false, false) => "fp8",
@@ -44,23 +46,53 @@ pub fn read(table: &MeasurementTable, device: &str, peaks: PeaksOf) -> Result<Ve
         }
         let (sequences, tokens) = (whole(batch, 1, 1 << 20)?, whole(new, 1, 1 << 24)?);
         let (cached, window) = (whole(past, 0, 1 << 24)?, whole(window, 0, 1 << 24)?);
+        let source = table.text(row, family);
         let decode = tokens == 1 && cached > 0;
+        if tokens == 1 && !decode && source.ends_with("decode") {
+            continue;
+        }
         let class = AttentionClass::windowed(sequences, tokens, cached + tokens, (window > 0).then_some(window));
-        let kernel = AttentionKernel { tile: if decode { 64 } else { 128 }, pack: decode, split: decode, causal: true };
-        let d = dim as f64;
-        let heads_of =
-            AttentionHeads { query: heads, kv: groups, width: [d; 2], kv_bytes: 2.0 * d * kv_element, query_bytes };
+        let (part, kernel, value) = kernel(source, decode, heads / groups, dim);
+        let width = [dim as f64, value as f64];
+        let kv_bytes = (width[0] + width[1]) * kv_element;
+        let heads_of = AttentionHeads { query: heads, kv: groups, width, kv_bytes, query_bytes };
         let shape = format!("heads {heads} kv {groups} width {dim}");
         let cell = if window > 0 { format!("window {window}") } else { "no window".to_string() };
         let size = (sequences * tokens) as f64;
         let label = Label { shape: &shape, cell: &cell, size, version: version.map_or("", |v| table.text(row, v)) };
-        let kind = if decode { "decode " } else { "" };
-        let family = format!("{kind}{}", table.text(row, family));
+        let family = format!("{}{source}{part}", if decode { "decode " } else { "" });
         let seconds = table.number(row, latency, [1e-6, 1e7])? * 1e-3;
         // Kernels compute as wide as their queries.
         let peaks = peaks(device, if query_bytes > 1.0 { "bfloat16" } else { "fp8" })?;
-        let attention = AttentionRow::new(vec![class], heads_of, kernel, None, peaks);
+        let attention = AttentionRow::new(vec![class], heads_of, kernel, None, peaks).repeated();
         group(&mut out, device, &family, precision).push(attention, seconds, &label);
     }
     Ok(out)
+}
+
+/// Bytes of an element by the name of its type.
+pub(super) fn bytes(table: &MeasurementTable, row: usize, column: usize) -> Result<f64> {
+    match table.text(row, column) {
+        "bfloat16" | "float16" => Ok(2.0),
+        "fp8" => Ok(1.0),
+        other => {
+            let problem = format!("{other:?} is not a type that is known");
+            Err(table.wrong(row, column, problem).cure("write bfloat16, float16 or fp8"))
+        }
+    }
+}
+
+/// What is added to a source's name where it is two kernels; the kernel of a row with `group` query heads a KV head and
+/// keys of `width`; and the width of its values. FlashAttention packs the query heads of a KV head in prompts too.
+fn kernel(source: &str, decode: bool, group: u64, width: u64) -> (&'static str, AttentionKernel, u64) {
+    let flash = source == "fa3" || source.starts_with("vllm_flash_attn");
+    let single = decode && source == "torch_flow" && !(2..=MOST_GROUPED).contains(&group);
+    let (part, value) = match (source, width) {
+        ("fa3", 192) => (" values 128", 128),
+        _ if single => (" multi-head", width),
+        _ => ("", width),
+    };
+    let pack = !single && (decode || flash);
+    let tile = if decode { 64 } else { 128 };
+    (part, AttentionKernel { tile, pack, split: decode, causal: true, converts: false }, value)
 }

@@ -110,7 +110,7 @@ pub fn read(table: &MeasurementTable, device: &str, peaks: PeaksOf) -> Result<Ve
             kv_bytes: if fp8_kv { value * (1.0 + 4.0 / 128.0) + 2.0 * ROPE as f64 } else { 2.0 * width as f64 },
             query_bytes: 2.0,
         };
-        let mut kernel = AttentionKernel { tile: 64, pack: true, split: true, causal: false };
+        let mut kernel = AttentionKernel { tile: 64, pack: true, split: true, causal: false, converts: false };
         let class = AttentionClass::full;
         let mut unique = None;
         let (class, heads, length) = match kind {
@@ -133,14 +133,14 @@ pub fn read(table: &MeasurementTable, device: &str, peaks: PeaksOf) -> Result<Ve
             }
             Kind::MhaPrefill => {
                 let tokens = whole(row, column("seq_len")?, KEYS)?;
-                kernel = AttentionKernel { tile: 128, pack: false, split: false, causal: true };
+                kernel = AttentionKernel { tile: 128, pack: false, split: false, causal: true, converts: false };
                 let (width, kv_bytes) = ([float(2); 2], 4.0 * float(2));
                 let heads = AttentionHeads { query: numbers[0], kv: numbers[1], width, kv_bytes, query_bytes: 2.0 };
                 (class(1, tokens, tokens), heads, tokens)
             }
             Kind::MlaPrefill => {
                 let tokens = whole(row, column("seq_len")?, KEYS)?;
-                kernel = AttentionKernel { tile: 128, pack: false, split: false, causal: true };
+                kernel = AttentionKernel { tile: 128, pack: false, split: false, causal: true, converts: false };
                 let width = [float(1) + float(2), float(1)];
                 let kv_bytes = 2.0 * (width[0] + width[1]);
                 let heads = AttentionHeads { query: numbers[0], kv: numbers[0], width, kv_bytes, query_bytes: 2.0 };

@@ -46,7 +46,7 @@ pub fn read(table: &MeasurementTable, served: &Served, peaks: PeaksOf) -> Result
             return Err(table.wrong(row, chunk, "no tokens at all".into()).cure("leave the row out"));
         }
         let decode = tokens == 0;
-        let kernel = AttentionKernel { tile: 64, pack: decode, split: decode, causal: true };
+        let kernel = AttentionKernel { tile: 64, pack: decode, split: decode, causal: true, converts: false };
         let family = if decode { "attention_decode" } else { "attention_varlen" };
         let cell = match (tokens, sequences) {
             (0, _) => "decode",

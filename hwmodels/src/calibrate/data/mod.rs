@@ -16,6 +16,7 @@ pub mod infersim_gemm;
 pub mod llmservingsim;
 pub mod llmservingsim_attention;
 mod measurement_table;
+mod mla;
 pub mod moe;
 pub mod nccl;
 mod outlier;
@@ -26,6 +27,7 @@ pub use attention::read as read_attention;
 pub use custom_all_reduce::read as read_custom_all_reduce;
 pub use gemm::read as read_gemm;
 pub use measurement_table::MeasurementTable;
+pub use mla::read as read_mla;
 pub use moe::{read as read_moe, tiling};
 pub use outlier::drop_outliers;
 
@@ -75,6 +77,11 @@ pub const SCHEMAS: &[(&str, &str)] = &[
         "attention",
         "aiconfigurator's: kernel_source, batch_size, new_tokens, past_tokens, num_heads, num_key_value_heads, head_dim, attn_dtype, \
          kv_cache_dtype, window_size (0: none), latency_ms",
+    ),
+    (
+        "latent-attention",
+        "aiconfigurator's, of DeepSeek-V3's heads: framework, kernel_source, phase (context, generation), batch_size, new_tokens, \
+         past_tokens, num_heads (on the device), mla_dtype, kv_cache_dtype, latency_ms",
     ),
     ("dense-gemm", "aiconfigurator's: kernel_source, gemm_dtype, m, n, k, latency_ms"),
     (

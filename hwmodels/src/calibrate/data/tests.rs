@@ -3,8 +3,8 @@
 use super::llmservingsim::Served;
 use super::*;
 use crate::form::{
-    AttentionForm, CollectiveForm, CustomAllReduceForm, Form, GemmForm, GemmKernel, GemmPairForm, GemmTiling,
-    LinkPeaks, LowLatencyForm, NormalForm, Peaks, StreamForm, Tiling,
+    AttentionForm, AttentionHeads, CollectiveForm, CustomAllReduceForm, Form, GemmForm, GemmKernel, GemmPairForm,
+    GemmTiling, LinkPeaks, LowLatencyForm, NormalForm, Peaks, StreamForm, Tiling,
 };
 use moesim_core::{Diag, Result};
 use std::path::Path;
@@ -338,7 +338,7 @@ fn wild_fields_are_refused_or_have_a_time() {
     let exchange = "device,node_num,hidden_size,num_token,num_topk,num_experts";
     let tokens = "dtype,kv_dtype,batch_size,kv_len,latency_us\nbf16,bf16,4,1024,30";
     let logits = "batchsize,next_n,s_q,s_kv,latency_us\n64,1,2048,4096,30";
-    let readers: [(&str, String, Reader); 19] = [
+    let readers: [(&str, String, Reader); 20] = [
         ("a.csv", "kind,groups,m_per_group,n,k,tflops,precision\ndense,1,64,4096,7168,100,int8".into(), &|t| {
             Ok(times(&GemmForm::default(), &deepgemm::read(t, "h800", GemmKernel::WIDE, &peaks)?))
         }),
@@ -377,6 +377,13 @@ fn wild_fields_are_refused_or_have_a_time() {
              window_size,latency_ms\nfa3,4,16,64,8,64,bfloat16,fp8,999,128,0.01"
                 .into(),
             &|t| Ok(times(&AttentionForm, &read_attention(t, "h100", &peaks)?)),
+        ),
+        (
+            "a.csv",
+            "framework,kernel_source,mla_dtype,kv_cache_dtype,num_heads,batch_size,new_tokens,past_tokens,latency_ms,phase\n\
+             T,default,bfloat16,fp8,16,4,1,999,0.01,generation"
+                .into(),
+            &|t| Ok(times(&AttentionForm, &read_mla(t, "h100", &peaks)?)),
         ),
         ("a.csv", "kernel_source,gemm_dtype,m,n,k,latency_ms\nlinear,bfloat16,4,256,65536,0.017".into(), &|t| {
             Ok(times(&GemmForm::default(), &read_gemm(t, "h100", &peaks)?))
@@ -556,6 +563,71 @@ fn attention_of_aiconfigurator() {
     says(read("1,fa3,4,1,64,8,64,int8,fp8,999,0,0.01"), "line 2, attn_dtype", "int8");
     says(read("1,fa3,4,1,64,8,64,bfloat16,fp8,-1,0,0.01"), "line 2, past_tokens", "from 0");
     says(read_attention(&table("a.csv", "kernel_source\nx\n"), "h100", &peaks), "line 1", "batch_size");
+}
+
+/// Families whose times are those of two kernels are two: TensorRT-LLM's decode by the size of groups, keys of 192 of
+/// SGLang.
+#[test]
+fn kernels_of_one_name_are_told_apart() {
+    const HEAD: &str = "kernel_source,batch_size,new_tokens,num_heads,num_key_value_heads,head_dim,attn_dtype,kv_cache_dtype,\
+                        past_tokens,window_size,latency_ms";
+    let row = |family: &str, heads, width, past| {
+        let text = format!("{HEAD}\n{family},4,1,{heads},1,{width},bfloat16,bfloat16,{past},0,0.01\n");
+        let group = read_attention(&table("a.csv", &text), "h100", &peaks).unwrap().remove(0);
+        (group.family, group.rows[0].kernel.pack, group.rows[0].heads.width[1])
+    };
+    assert_eq!(row("torch_flow", 8, 128, 99), ("decode torch_flow".into(), true, 128.0));
+    for heads in [1, 33] {
+        assert_eq!(row("torch_flow", heads, 128, 99), ("decode torch_flow multi-head".into(), false, 128.0));
+    }
+    assert_eq!(row("fa3", 8, 192, 99), ("decode fa3 values 128".into(), true, 128.0));
+    // FlashAttention packs prompts too.
+    assert_eq!(row("trtllmprefill", 8, 128, 0), ("trtllmprefill".into(), false, 128.0));
+    assert_eq!(row("vllm_flash_attn_fa3", 8, 128, 0), ("vllm_flash_attn_fa3".into(), true, 128.0));
+    // Prompts of one token of a kernel that decodes say nothing.
+    let text = format!("{HEAD}\ntrtllmdecode,4,1,8,1,128,bfloat16,bfloat16,0,0,0.01\n");
+    assert!(read_attention(&table("a.csv", &text), "h100", &peaks).unwrap().is_empty());
+}
+
+/// Latent attention: absorbed where it decodes and in SGLang's FlashAttention, expanded elsewhere.
+#[test]
+fn latent_attention_of_aiconfigurator() {
+    const HEAD: &str = "framework,version,kernel_source,mla_dtype,kv_cache_dtype,num_heads,batch_size,new_tokens,tp_size,past_tokens,\
+                        latency_ms,phase";
+    let read = |rows: &str| read_mla(&table("a.csv", &format!("{HEAD}\n{rows}\n")), "h100", &peaks);
+    let groups = read(
+        "T,1,default,bfloat16,fp8,16,4,1,4,999,0.01,generation\nT,1,default,bfloat16,bfloat16,16,4,8,4,0,0.01,context\n\
+         S,1,flash_attention,bfloat16,bfloat16,16,4,8,4,0,0.01,context",
+    )
+    .unwrap();
+    let found: Vec<_> = groups.iter().map(|g| (&g.family[..], &g.precision[..], g.rows[0].heads)).collect();
+    let expanded = AttentionHeads { query: 16, kv: 16, width: [192.0, 128.0], kv_bytes: 640.0, query_bytes: 2.0 };
+    let absorbed = AttentionHeads { query: 16, kv: 1, width: [576.0, 512.0], kv_bytes: 1152.0, query_bytes: 2.0 };
+    let wanted = [
+        ("decode T default", "fp8_wo", AttentionHeads { kv_bytes: 576.0, ..absorbed }),
+        ("prefill T default", "bfloat16", expanded),
+        ("prefill S flash_attention", "bfloat16", absorbed),
+    ];
+    assert_eq!(found, wanted);
+    let kernels: Vec<[bool; 2]> = groups.iter().map(|g| [g.rows[0].kernel.pack, g.rows[0].kernel.split]).collect();
+    assert_eq!(kernels, [[true, true], [false, false], [true, false]]);
+    assert_eq!(groups[0].rows[0].classes[0].keys, 1000);
+    says(read("T,1,x,bfloat16,fp8,16,4,1,4,9,0.01,both"), "line 2, phase", "both");
+    says(read("T,1,x,int8,fp8,16,4,1,4,9,0.01,context"), "line 2, mla_dtype", "int8");
+}
+
+/// Latent decode on H100: numbers of heads that the fit has not seen, within 10 %.
+#[test]
+fn latent_decode_is_predicted() {
+    let Some(table) = real("h100/mla.csv.gz") else { return };
+    let bf16 = |_: &str, _: &str| Ok(Peaks { flop_per_s: 989.4e12, ..H800 });
+    let groups = read_mla(&table, "h100", &bf16).unwrap();
+    let group = groups.iter().find(|g| g.family == "decode TRTLLM default" && g.precision == "bfloat16").unwrap();
+    let form = AttentionForm;
+    let fit = crate::calibrate::cross::fit(&form, &group.rows, &group.seconds);
+    let left = crate::calibrate::cross::leave_shapes_out(&form, group, &fit.values).unwrap();
+    let off = left.iter().zip(&group.seconds).map(|(p, t)| (p / t - 1.0).abs()).sum::<f64>() / left.len() as f64;
+    assert!(off < 0.10, "{off}");
 }
 
 #[test]

@@ -84,6 +84,8 @@ struct File {
     #[serde(skip_serializing_if = "Option::is_none")]
     causal: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    converts: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     units: Option<[u64; 2]>,
     versions: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -105,7 +107,7 @@ fn choices(form: FormName) -> &'static [&'static str] {
         FormName::Gemm => &["warm", "least_tile", "split_k", "tiles", "rounds"],
         FormName::GemmPair => &["least_tile", "split_k"],
         FormName::Streamed => &["few"],
-        FormName::Attention => &["tile", "pack", "split", "causal"],
+        FormName::Attention => &["tile", "pack", "split", "causal", "converts"],
         FormName::Normal => &["units"],
         _ => &[],
     }
@@ -131,6 +133,7 @@ impl TryFrom<File> for Kernel {
             ("pack", f.pack.is_some()),
             ("split", f.split.is_some()),
             ("causal", f.causal.is_some()),
+            ("converts", f.converts.is_some()),
             ("units", f.units.is_some()),
         ];
         if let Some((name, _)) = given.iter().find(|(name, given)| *given && !known.contains(name)) {
@@ -166,6 +169,7 @@ impl TryFrom<File> for Kernel {
                     pack: need(f.pack, "pack")?,
                     split: need(f.split, "split")?,
                     causal: need(f.causal, "causal")?,
+                    converts: need(f.converts, "converts")?,
                 },
             },
             FormName::Stream => KernelForm::Stream,
@@ -210,6 +214,7 @@ impl From<Kernel> for File {
             pack: None,
             split: None,
             causal: None,
+            converts: None,
             units: None,
             versions: k.versions,
             notes: k.notes,
@@ -233,9 +238,14 @@ impl From<Kernel> for File {
                 Self { least_tile: Some(least_tile), split_k: Some(split_k), ..file }
             }
             KernelForm::Streamed { few } => Self { few: Some(few), ..file },
-            KernelForm::Attention { kernel: AttentionKernel { tile, pack, split, causal } } => {
-                Self { tile: Some(tile), pack: Some(pack), split: Some(split), causal: Some(causal), ..file }
-            }
+            KernelForm::Attention { kernel: AttentionKernel { tile, pack, split, causal, converts } } => Self {
+                tile: Some(tile),
+                pack: Some(pack),
+                split: Some(split),
+                causal: Some(causal),
+                converts: Some(converts),
+                ..file
+            },
             KernelForm::Normal { units } => Self { units: Some(units), ..file },
             KernelForm::Stream
             | KernelForm::Collective

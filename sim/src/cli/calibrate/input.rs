@@ -21,8 +21,8 @@ pub(super) struct Input {
     #[arg(required = true)]
     pub(super) data: Vec<PathBuf>,
     /// What the files hold: measured, fused-moe, gemm, infersim-gemm, infersim-attention, llmservingsim-dense, llmservingsim-attention,
-    /// llmservingsim-moe, attention, dense-gemm, custom-all-reduce, nccl, deepep-low-latency, deepep-normal, fused-exchange [default: by
-    /// the columns]
+    /// llmservingsim-moe, attention, latent-attention, dense-gemm, custom-all-reduce, nccl, deepep-low-latency, deepep-normal,
+    /// fused-exchange [default: by the columns]
     #[arg(long, value_name = "NAME")]
     pub(super) schema: Option<String>,
     /// Columns of another name, as in --map gpu=device,ms=latency_ms
