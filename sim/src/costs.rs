@@ -169,7 +169,10 @@ impl Calibrated {
             };
             let KernelForm::Attention { kernel } = found.kernel.form() else { continue };
             let peaks = look.peaks(found.kernel, bits)?;
-            let core = Some(CoreKernel::new(*kernel, found.kernel.values()?, peaks, expanded));
+            let core = Some(
+                CoreKernel::new(*kernel, found.kernel.values()?, peaks, expanded)
+                    .with_mixed(found.kernel.cell.iter().any(|c| c.cell == MIXED)),
+            );
             *(if op == ops[0] { &mut self.kernels.decode } else { &mut self.kernels.prefill }) = core;
             self.say(what, look, &found);
         }
@@ -255,6 +258,8 @@ pub(crate) const WHAT: [&str; 5] = ["experts", "gemm", "decode attention", "pref
 const BETWEEN: [&str; 4] = ["dispatch", "combine", "all-reduce", "all-gather"];
 /// Scales may make weights wider by up to this many bits than inputs of the same elements ([`moesim_hwmodels::cost::Engine::input_bits`]).
 const SCALES: f64 = 0.75;
+/// What readers call measurements of prompts beside sequences that decode.
+const MIXED: &str = "mixed";
 /// The streaming layer that stands for all: a norm.
 const NORM: &str = "layernorm";
 

@@ -128,8 +128,8 @@ impl AttentionWork {
     }
 }
 
-/// Core attention: a kernel for the sequences with one new token, then one for the others; the same kernel for both where
-/// nothing tells them apart (heads as they are cached, and no calibrated kernel). Without queries nothing is launched.
+/// Core attention: a kernel for the sequences with one new token, then one for the others; one call for both where such calls were
+/// measured, or where nothing tells them apart (heads as they are cached, and no calibrated kernel). Without queries nothing is launched.
 pub fn attention(engine: &Engine, shape: &AttentionShape, batch: &AttentionBatch) -> Cost {
     let bits = shape.kv_bits.max(shape.activation_bits);
     let roofline = |decode: bool, work: &AttentionWork| {
@@ -144,6 +144,9 @@ pub fn attention(engine: &Engine, shape: &AttentionShape, batch: &AttentionBatch
         let mut both = batch.decode;
         both.add(&batch.prefill);
         return roofline(true, &both);
+    }
+    if let Some(cost) = engine.kernels.mixed_attention(shape, batch) {
+        return cost;
     }
     let part = |decode: bool, work: &AttentionWork, sequences: &[AttentionClass]| {
         let calibrated = engine.kernels.attention(decode, shape, work, sequences);

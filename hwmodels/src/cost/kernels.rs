@@ -1,7 +1,7 @@
 //! Calibrated kernels of an engine: where there is one for an operation it gives the time, else the roofline does.
 
 use super::memo::Memo;
-use super::{AttentionKind, AttentionShape, AttentionWork, Cost, ExpertKernel, Gemm};
+use super::{AttentionBatch, AttentionKind, AttentionShape, AttentionWork, Cost, ExpertKernel, Gemm};
 use crate::calibrate::profile::KernelForm;
 use crate::calibrate::profile::TimeTable;
 use crate::form::{
@@ -104,6 +104,8 @@ pub struct CoreKernel {
     peaks: Peaks,
     /// Latent attention's keys and values are expanded to every head first.
     expanded: bool,
+    /// Prompts and sequences that decode may share a call.
+    mixed: bool,
 }
 
 /// Classes of sequences that a call tells apart; beyond, neighbours in length are one.
@@ -114,7 +116,13 @@ impl CoreKernel {
     /// cached. A kernel that packs the heads of a KV head takes them as cached even there: expanded heads share nothing
     /// to be packed for.
     pub fn new(kernel: AttentionKernel, constants: Vec<f64>, peaks: Peaks, expanded: bool) -> Self {
-        Self { kernel, constants, peaks, expanded: expanded && !kernel.pack }
+        Self { kernel, constants, peaks, expanded: expanded && !kernel.pack, mixed: false }
+    }
+
+    /// The same where calls with prompts and sequences that decode were measured: then a batch of both is one call.
+    #[must_use]
+    pub fn with_mixed(self, mixed: bool) -> Self {
+        Self { mixed, ..self }
     }
 
     fn cost(&self, shape: &AttentionShape, work: &AttentionWork, sequences: &[AttentionClass]) -> Cost {
@@ -206,6 +214,16 @@ impl Kernels {
     ) -> Option<Cost> {
         let kernel = if decode { self.decode.as_ref() } else { self.prefill.as_ref() }?;
         (work.query_tokens > 0).then(|| kernel.cost(shape, work, sequences))
+    }
+
+    /// Attention of prompts and of sequences that decode in one call, if there is a kernel that was measured so and a batch of both.
+    pub(super) fn mixed_attention(&self, shape: &AttentionShape, batch: &AttentionBatch) -> Option<Cost> {
+        let kernel = self.prefill.as_ref().filter(|k| k.mixed)?;
+        (batch.decode.query_tokens > 0 && batch.prefill.query_tokens > 0).then(|| {
+            let mut work = batch.decode;
+            work.add(&batch.prefill);
+            kernel.cost(shape, &work, &batch.sequences.concat())
+        })
     }
 
     /// A kernel that moves `bytes`, if there is one.

@@ -31,6 +31,10 @@ pub fn settings(point: &Point) -> Vec<(&'static str, Value)> {
         // VLLM_MXFP4_USE_MARLIN.
         out.push(("engine.kernels.experts", "vllm_compressedtensorsw4a4mxfp4moe_marlin*".into()));
     }
+    if model == "MiniMax-M2.5" && point.precision == "fp8" && blackwell && point.date.as_str() < NARROW_CACHE {
+        // VLLM_USE_FLASHINFER_MOE_FP8=0 and VLLM_MOE_USE_DEEP_GEMM=0, which leave Triton.
+        out.push(("engine.kernels.experts", "vllm_fused_moe 0.19.0".into()));
+    }
     // vLLM's pass fuse_allreduce_rms, SGLang's --enable-flashinfer-allreduce-fusion; TensorRT-LLM does so unasked.
     let fused = match (model, backend) {
         ("gpt-oss-120b" | "gpt-oss-20b" | "Kimi-K2.5", "vllm") | ("DeepSeek-R1" | "DeepSeek-V3", "sglang") => blackwell,
@@ -72,6 +76,6 @@ mod tests {
             (p.date, p.precision) = (date.into(), "fp8".into());
             settings(&p).len()
         };
-        assert_eq!((minimax("2026-03-31"), minimax("2026-04-01")), (1, 2));
+        assert_eq!((minimax("2026-03-31"), minimax("2026-04-01")), (2, 2));
     }
 }
