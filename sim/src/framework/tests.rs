@@ -43,3 +43,16 @@ fn dispatch_follows_the_engine_where_it_is_left_to_it() {
     assert_eq!(dispatch(&auto, Some(&vllm)).kind, "all-gather");
     assert_eq!(dispatch(&own, Some(&vllm)).kind, "hierarchical");
 }
+
+/// What was fitted to served points names those of role calibration; rows for judging are no source.
+#[test]
+fn constants_come_from_rows_for_calibration_alone() {
+    for (name, _, text) in PRESETS {
+        let origins = text.split("origin = \"").skip(1).filter_map(|t| t.split('"').next());
+        let served: Vec<&str> = origins.filter(|o| o.contains("served points") || o.contains("InferenceX")).collect();
+        assert!(!served.is_empty(), "{name}");
+        for origin in served {
+            assert!(origin.contains("role calibration") && !origin.contains("figure"), "{name}: {origin}");
+        }
+    }
+}

@@ -4,7 +4,7 @@ use super::{Fused, Plan};
 use moesim_hwmodels::cost::{
     self, AttentionBatch, AttentionClass, AttentionKind, AttentionShape, AttentionWork, Cost, Gemm, elementwise, gemm,
 };
-use moesim_traces::model::{Heads, Span};
+use moesim_traces::model::{Heads, QkNorm, Span};
 
 /// What the sequences of a rank ask of a layer; reused, so that nothing is allocated once it is warm.
 #[derive(Clone, Debug, Default)]
@@ -125,13 +125,31 @@ impl Plan {
             }
         };
         let shape = AttentionShape { kind, kv_bits: p.kv, activation_bits: p.activation };
-        let before = self.norm(tokens).then(before).then(self.rotated(kind, tokens));
+        let normed = self.qk_normed(attention.qk_norm, kind, tokens);
+        let before = self.norm(tokens).then(before).then(normed).then(self.rotated(kind, tokens));
         before.then(cost::attention(gpu, &shape, batch)).then(after)
     }
 
     /// What engines run between the projections and core attention, each a kernel of its own: the rotary embedding, which reads and
     /// writes queries and keys, and the copy of new keys and values into their blocks of the cache. (vLLM 0.19 times the former by
     /// itself, at 2.4 us for few tokens on an RTX PRO 6000; core attention is timed without the latter.)
+    /// Norms of queries and keys, which read and write both; engines run one kernel for both.
+    fn qk_normed(&self, norm: QkNorm, kind: AttentionKind, tokens: u64) -> Cost {
+        match (norm, kind) {
+            (QkNorm::Head | QkNorm::Layer, AttentionKind::Grouped { heads, kv_heads, head_dim }) => {
+                let elements = tokens as f64 * ((heads + kv_heads) * head_dim) as f64;
+                elementwise(&self.machine.gpu, 2.0 * elements * self.model.precision.activation / 8.0)
+            }
+            _ => Cost::default(),
+        }
+    }
+
+    /// Bytes that the devices of a rank sum before attention of a layer of class `class`: where queries and keys are normalised over all
+    /// heads, the sums of squares of both, in 32 bits a token; 0 otherwise.
+    pub fn qk_norm_bytes(&self, class: usize, tokens: u64) -> u64 {
+        if self.classes[class].attention.qk_norm == QkNorm::Layer { 8 * tokens } else { 0 }
+    }
+
     fn rotated(&self, kind: AttentionKind, tokens: u64) -> Cost {
         if self.fused.contains(&Fused::RotaryCache) {
             return Cost::default();

@@ -200,10 +200,12 @@ impl Pass {
         let class = plan.class_of[layer];
         for r in (0..plan.ranks.dp).filter(|&r| batch.rank_tokens[r] > 0) {
             let cost = self.attention[r * plan.classes.len() + class];
+            // The sum lies inside attention; before its kernels it takes as long.
+            self.reduce(cx, layer, r, 2, plan.qk_norm_bytes(class, batch.rank_tokens[r]));
             self.on_rank(cx, OpKind::Attention, layer, r, cost);
             // Dealt tokens are summed up only where they are, before experts; dense layers want all of them everywhere.
             let dealt = !plan.ranks.replicated() && plan.model.decoder[layer].moe().is_some();
-            self.reduce(cx, batch, layer, r, if dealt { 1 } else { 2 });
+            self.reduce(cx, layer, r, if dealt { 1 } else { 2 }, batch.rank_tokens[r] * plan.token_bytes);
         }
     }
 
@@ -212,7 +214,7 @@ impl Pass {
         for r in (0..plan.ranks.dp).filter(|&r| batch.rank_tokens[r] > 0) {
             let cost = Priced::new(plan, plan.dense_cost(layer, batch.rank_tokens[r]));
             self.on_rank(cx, OpKind::Dense, layer, r, cost);
-            self.reduce(cx, batch, layer, r, 2);
+            self.reduce(cx, layer, r, 2, batch.rank_tokens[r] * plan.token_bytes);
         }
     }
 
@@ -225,13 +227,13 @@ impl Pass {
         }
     }
 
-    /// All-reduce (`rounds` 2) or reduce-scatter (1) over a tensor-parallel rank.
-    fn reduce(&mut self, cx: &mut Lowering, batch: &Batch, layer: usize, r: usize, rounds: u64) {
+    /// All-reduce (`rounds` 2) or reduce-scatter (1) of `bytes` over a tensor-parallel rank; nothing if there is nothing to sum.
+    fn reduce(&mut self, cx: &mut Lowering, layer: usize, r: usize, rounds: u64, bytes: u64) {
         let plan = cx.plan;
-        if plan.ranks.tp == 1 {
+        if plan.ranks.tp == 1 || bytes == 0 {
             return;
         }
-        let Some(work) = cx.network.rank_ring(plan, r, rounds, batch.rank_tokens[r] * plan.token_bytes) else { return };
+        let Some(work) = cx.network.rank_ring(plan, r, rounds, bytes) else { return };
         let devices = plan.ranks.rank_devices(r);
         self.ops.clear();
         self.ops.extend(devices.clone().filter_map(|d| self.frontier[d]));

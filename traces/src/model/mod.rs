@@ -71,12 +71,28 @@ pub struct Attention {
     pub heads: Heads,
     /// The projections have biases.
     pub bias: bool,
+    /// Norms of queries and keys.
+    #[serde(default)]
+    pub qk_norm: QkNorm,
     /// Experts of the query and output projections; 0: no experts. See [`AttentionSpec::experts`].
     #[serde(default)]
     pub experts: u32,
     /// Of these, how many a token takes.
     #[serde(default)]
     pub top_k: u32,
+}
+
+/// Norms of queries and keys, between their projections and the rotary embedding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum QkNorm {
+    /// None.
+    #[default]
+    None,
+    /// Of each head by itself: Qwen3 (arXiv 2505.09388, section 2).
+    Head,
+    /// Over all heads together, so that devices that split the heads must sum two numbers a token: MiniMax-M2 (`qk_norm_type: per_layer`).
+    Layer,
 }
 
 /// Which tokens a token attends to.

@@ -1,7 +1,7 @@
 //! A stack of layers in a model file: what they have in common, which of them differ; checked and expanded.
 
 use super::file::{within, wrong};
-use super::{Attention, Heads, Layer, Mlp, Moe, Span};
+use super::{Attention, Heads, Layer, Mlp, Moe, QkNorm, Span};
 use moesim_core::{Diag, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -44,6 +44,9 @@ pub struct AttentionSpec {
     /// The projections have biases.
     #[serde(default)]
     pub bias: bool,
+    /// Norms of queries and keys: `none`, `head`, `layer`.
+    #[serde(default)]
+    pub qk_norm: QkNorm,
     /// Experts of attention, as in JetMoE (arXiv 2404.07413, mixture of attention heads): each has a query and an output
     /// projection of its own, as wide as `heads` says, keys and values are shared, and a gate of its own chooses. A token
     /// has `top_k` times so many query heads. 0: no experts. Traces do not have these selections: a simulation reads the
@@ -164,7 +167,8 @@ impl AttentionSpec {
                 let rule = "\"full\", \"window:TOKENS\", \"chunk:TOKENS\" or \"cross\", with 1 to 2^30 tokens";
                 wrong(&format!("{at}.pattern"), format!("\"{text}\""), rule)
             })?;
-            Ok(Attention { span, heads: self.heads, bias: self.bias, experts: self.experts, top_k: self.top_k })
+            let (heads, bias, qk_norm) = (self.heads, self.bias, self.qk_norm);
+            Ok(Attention { span, heads, bias, qk_norm, experts: self.experts, top_k: self.top_k })
         };
         self.pattern.iter().map(block).collect()
     }

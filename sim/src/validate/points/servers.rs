@@ -35,6 +35,9 @@ pub fn settings(point: &Point) -> Vec<(&'static str, Value)> {
         // VLLM_USE_FLASHINFER_MOE_FP8=0 and VLLM_MOE_USE_DEEP_GEMM=0, which leave Triton.
         out.push(("engine.kernels.experts", "vllm_fused_moe 0.19.0".into()));
     }
+    if model.starts_with("DeepSeek") && blackwell && backend == "trtllm" {
+        out.push(("engine.kernels.experts", deepseek_experts(point).into()));
+    }
     // vLLM's pass fuse_allreduce_rms, SGLang's --enable-flashinfer-allreduce-fusion; TensorRT-LLM does so unasked.
     let fused = match (model, backend) {
         ("gpt-oss-120b" | "gpt-oss-20b" | "Kimi-K2.5", "vllm") | ("DeepSeek-R1" | "DeepSeek-V3", "sglang") => blackwell,
@@ -50,6 +53,21 @@ pub fn settings(point: &Point) -> Vec<(&'static str, Value)> {
         out.push(("engine.receive_interval", interval.into()));
     }
     out
+}
+
+/// MOE_BACKEND of TensorRT-LLM's scripts for DeepSeek-R1. Its generated kernels (TRTLLM) were measured under SGLang, which takes them from
+/// FlashInfer; many clients have CUTLASS in 4 bits and DeepGEMM in 8.
+fn deepseek_experts(point: &Point) -> &'static str {
+    let narrow = point.precision == "fp4";
+    let many = match point.isl {
+        8192 => narrow && point.conc > 32,
+        _ => point.conc >= 256,
+    };
+    match (many, narrow) {
+        (false, _) => "sglang_flashinfer_trtllm_moe",
+        (true, true) => "moe_torch_flow_cutlass",
+        (true, false) => "deepgemm",
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::keys::Keys;
 use crate::model::stack::{AttentionSpec, Dense, Stack};
-use crate::model::{Heads, Moe};
+use crate::model::{Heads, Moe, QkNorm};
 use moesim_core::Result;
 
 /// What a configuration says of an architecture.
@@ -56,7 +56,8 @@ pub(super) fn mla(k: &Keys) -> Result<AttentionSpec> {
 }
 
 fn attention(heads: Heads, bias: bool) -> AttentionSpec {
-    AttentionSpec { heads, pattern: vec!["full".into()], bias, experts: 0, top_k: 0 }
+    let (pattern, qk_norm) = (vec!["full".into()], QkNorm::None);
+    AttentionSpec { heads, pattern, bias, qk_norm, experts: 0, top_k: 0 }
 }
 
 pub(super) fn hidden(k: &Keys) -> Result<u32> {

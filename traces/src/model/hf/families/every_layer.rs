@@ -3,7 +3,7 @@
 use super::Family;
 use crate::model::hf::keys::Keys;
 use crate::model::hf::shapes::{Architecture, architecture, first_dense, full_unless, gqa, layers, spans, stack};
-use crate::model::{Heads, Moe};
+use crate::model::{Heads, Moe, QkNorm};
 use moesim_core::Result;
 
 pub(super) const FAMILY: Family = Family {
@@ -70,6 +70,10 @@ fn read(k: &Keys, family: &str) -> Result<Architecture> {
     let mut a = architecture(k, decoder)?;
     if family == "minimax_m2" {
         minimax(k, n, &mut a)?;
+        // The key that says over what is normalised is newer than the family, which has only known one way.
+        if k.bool("use_qk_norm")?.unwrap_or(false) {
+            a.decoder.attention.qk_norm = QkNorm::Layer;
+        }
     }
     Ok(a)
 }
@@ -148,6 +152,7 @@ fn gqa_of(heads: u32, head_dim: u32) -> crate::model::AttentionSpec {
         heads: Heads::Gqa { heads, kv_heads: heads, head_dim },
         pattern: vec!["full".into()],
         bias: false,
+        qk_norm: QkNorm::None,
         experts: 0,
         top_k: 0,
     }

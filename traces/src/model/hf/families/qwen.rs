@@ -1,9 +1,9 @@
 //! Qwen's mixtures of experts: every so manieth layer, with exceptions.
 
 use super::Family;
-use crate::model::Moe;
 use crate::model::hf::keys::Keys;
 use crate::model::hf::shapes::{Architecture, architecture, full_unless, gqa, layers, spans, stack};
+use crate::model::{Moe, QkNorm};
 use moesim_core::Result;
 
 pub(super) const FAMILY: Family = Family {
@@ -17,6 +17,7 @@ fn read(k: &Keys, family: &str) -> Result<Architecture> {
     let old = family == "qwen2_moe";
     let bias = k.bool("qkv_bias")?.or(k.bool("attention_bias")?).unwrap_or(old);
     let mut attention = gqa(k, bias)?;
+    attention.qk_norm = if old { QkNorm::None } else { QkNorm::Head };
     let slides = k.bool("use_sliding_window")?.unwrap_or(false) && k.u32("sliding_window")?.is_some();
     k.u32("sliding_window")?;
     let upper = k.u32("max_window_layers")?;
