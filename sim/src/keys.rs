@@ -64,7 +64,7 @@ layers = 4
 dense_layers = [0]
 moe_every = 1
 moe_offset = 0
-attention = { heads = { gqa = { heads = 16, kv_heads = 8, head_dim = 64 } }, pattern = ["full", "window:64"], bias = true, experts = 0, top_k = 0 }
+attention = { heads = { gqa = { heads = 16, kv_heads = 8, head_dim = 64 } }, pattern = ["full", "window:64"], bias = true, qk_norm = "head", experts = 0, top_k = 0 }
 dense = { intermediate = 1024, matrices = 3 }
 [decoder.moe]
 experts = 16

@@ -75,6 +75,8 @@ mod tests {
             // A quarter of the requests and half of the tokens: still thousands of look-ups, in a moment.
             "workload.arrivals.requests=32".to_string(),
             "workload.arrivals.output_tokens.mean=64".to_string(),
+            // Without a way through a front end users send as an iteration ends, so that batches are alike however long it took.
+            "engine.front_end=\"0 ns\"".to_string(),
         ];
         let resolved = crate::experiment::load("quickstart", &set).unwrap();
         let mut s =
