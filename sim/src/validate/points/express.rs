@@ -44,6 +44,7 @@ pub fn express(point: &Point, routing: PointRouting, profiles: &Profiles) -> Res
     let model = model(point)?;
     let (preset, size) = machine(point, &mut notes)?;
     let tokens = batched_tokens(point, &mut notes)?;
+    notes.extend(servers::stand_in(point).map(str::to_string));
     let mut table = toml::Table::new();
     table.insert("name".into(), format!("{} on {}, {} clients", point.model, point.system, point.conc).into());
     table.insert("model".into(), model.preset.into());
