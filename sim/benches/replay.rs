@@ -4,7 +4,7 @@
 use divan::{Bencher, counter::ItemsCount};
 use moesim::routing::{Binding, Missing, Replay, Segment, SlotMap, Source};
 use moesim_solver::{Placement, Problem, method::contiguous::Contiguous};
-use moesim_traces::synth::{SynthSpec, synthesize};
+use moesim_traces::synth::{Subjects, SynthSpec, synthesize};
 use std::sync::{Arc, LazyLock};
 
 /// Output rows of a sequence; a batch takes one of each sequence, somewhere inside, so that no two lie together.
@@ -33,6 +33,7 @@ fn source(shape: &TraceShape) -> Source {
         sequences: SEQUENCES,
         prompt_rows: 0,
         decode_rows: ROWS,
+        subjects: Subjects::Many,
     };
     Source::new(Arc::new(synthesize(&spec, 1).expect("a valid shape")), Missing::Wrap, 1)
 }

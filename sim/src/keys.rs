@@ -120,6 +120,12 @@ deployment.combine_bits = 12.0\nhardware.price_per_device_hour = { value = 2.0, 
 window = { start = \"2 ms\", end = \"6 ms\" }\nhardware.topology.link.per_message = { value = \"3 us\", origin = \"t\" }",
     },
     Base {
+        name: "one subject",
+        hardware: "mi300x-8",
+        model: PLAIN,
+        set: "workload.routing = { kind = \"synthetic\", sequences = 4, prompt_rows = 8, decode_rows = 8, subjects = \"one\" }",
+    },
+    Base {
         name: "narrow operands",
         hardware: "b200-8",
         model: PLAIN,

@@ -133,7 +133,7 @@ impl Cache {
         if !self.shipped && self.folder.is_none() {
             return opened(draw()?, Origin::Drawn);
         }
-        let fit = fitted()?;
+        let fit = fitted(drawing.spec.experts)?;
         let key = drawing.key(&fit);
         if let Some(trace) = self.folder.as_deref().and_then(|f| kept(f, &key)) {
             return opened(trace, Origin::Cache);
@@ -255,8 +255,9 @@ impl Drawing {
         let spec = |n: &u32, prompt: &u32, decode: &u32| SynthSpec::for_model(wanted.model, *n, *prompt, *decode);
         let (spec, uniform) = match wanted.spec {
             Routing::None | Routing::Trace { .. } => return Ok(None),
-            Routing::Synthetic { sequences, prompt_rows, decode_rows, .. } => {
-                (spec(sequences, prompt_rows, decode_rows)?, None)
+            Routing::Synthetic { sequences, prompt_rows, decode_rows, subjects, .. } => {
+                let spec = spec(sequences, prompt_rows, decode_rows)?;
+                (SynthSpec { subjects: *subjects, ..spec }, None)
             }
             Routing::Uniform { sequences, prompt_rows, decode_rows, groups, top_groups, .. } => {
                 let limit = GroupLimit { groups: *groups, top: *top_groups };
@@ -280,7 +281,9 @@ impl Drawing {
     }
 
     fn keyed(&self, fit: &Fit, version: u32) -> String {
-        content_hash(format!("{version} {} {self:?} {fit:?}", env!("CARGO_PKG_VERSION")).as_bytes())
+        // Many subjects go without saying: what was drawn before there was a choice keeps its name.
+        let drawing = format!("{self:?}").replace(", subjects: Many }", " }");
+        content_hash(format!("{version} {} {drawing} {fit:?}", env!("CARGO_PKG_VERSION")).as_bytes())
     }
 }
 

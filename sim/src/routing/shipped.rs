@@ -36,7 +36,7 @@ mod tests {
     #[test]
     fn the_quickstarts_router_is_what_the_generator_draws() {
         let drawing = Drawing::of(experiment::load("quickstart", &[]).unwrap().routing()).unwrap().unwrap();
-        let fit = fitted().unwrap();
+        let fit = fitted(drawing.spec.experts).unwrap();
         let router = Router::drawn(&fit, &drawing.spec, drawing.seed).to_bytes();
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/presets/quickstart.router.gz");
         if std::env::var_os("MOESIM_REMAKE").is_some() {

@@ -2,6 +2,7 @@
 
 use super::source::Missing;
 use moesim_traces::Model;
+use moesim_traces::synth::Subjects;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -21,7 +22,8 @@ pub enum Routing {
         #[serde(default)]
         missing: Missing,
     },
-    /// Generated with the popularity and the next-token overlap of a measured trace.
+    /// Generated with the popularity and the next-token overlap of measured models: gpt-oss-20b or, for 64
+    /// experts and more, models of that kind.
     Synthetic {
         /// Sequences.
         sequences: u32,
@@ -30,6 +32,9 @@ pub enum Routing {
         prompt_rows: u32,
         /// Decode rows of each.
         decode_rows: u32,
+        /// What they are about: many subjects, or one, whose imbalance is larger.
+        #[serde(default)]
+        subjects: Subjects,
         /// What stands in for rows beyond these.
         #[serde(default)]
         missing: Missing,

@@ -51,9 +51,17 @@ pub struct LayerFit {
     pub pair_spread: f32,
 }
 
-/// The fit that ships inside the binary.
-pub fn fitted() -> Result<Fit> {
-    config::from_toml(include_str!("../../data/gpt-oss-20b.toml"), "gpt-oss-20b.toml")
+/// Experts a layer from which on a model counts as fine-grained.
+pub const FINE_GRAINED: u32 = 64;
+
+/// What ships inside the binary for layers of so many experts: a fit to recorded rows of gpt-oss-20b or, for
+/// [`FINE_GRAINED`] experts and more, to counts of models of that kind, whose popularity is twice as skewed.
+pub fn fitted(experts: u32) -> Result<Fit> {
+    if experts < FINE_GRAINED {
+        config::from_toml(include_str!("../../data/gpt-oss-20b.toml"), "gpt-oss-20b.toml")
+    } else {
+        config::from_toml(include_str!("../../data/fine-grained.toml"), "fine-grained.toml")
+    }
 }
 
 impl Fit {
@@ -96,7 +104,7 @@ impl Fit {
             layer: router.layers.iter().zip(&targets).enumerate().map(layer).collect(),
         })
     }
-    /// The file that [`fitted`] reads.
+    /// The file that [`fitted`] reads for fewer than [`FINE_GRAINED`] experts.
     pub fn to_text(&self) -> Result<String> {
         let head = "# An expert-selection trace in few figures, from which synthetic routers are drawn. Written by the example fit_synth.\n";
         Ok(head.to_string() + &config::to_toml(self)?)
@@ -128,7 +136,7 @@ impl LayerFit {
         (0..experts).map(at).collect()
     }
     /// The overlaps less what popularity alone gives, as shares of what is left to 1.
-    pub(super) fn excess(&self, k: u32) -> [f64; 3] {
+    pub fn excess(&self, k: u32) -> [f64; 3] {
         let total = self.counts.iter().sum::<u64>().max(1) as f64;
         let shares: Vec<f64> = self.counts.iter().map(|c| *c as f64 / total).collect();
         let floor = super::settle::floor(&shares, k as usize);

@@ -69,12 +69,12 @@ fn numbers<T, const N: usize>(at: &mut &[u8], n: usize, of: impl Fn([u8; N]) -> 
 
 #[cfg(test)]
 mod tests {
-    use super::super::{fitted, synthesize};
+    use super::super::{Subjects, fitted, synthesize};
     use super::*;
 
     #[test]
     fn a_router_out_of_bytes_draws_the_same() {
-        let (fit, layer_numbers) = (fitted().unwrap(), vec![0, 1, 2]);
+        let (fit, layer_numbers) = (fitted(16).unwrap(), vec![0, 1, 2]);
         let spec = SynthSpec {
             model: "t".into(),
             layer_numbers,
@@ -83,6 +83,7 @@ mod tests {
             sequences: 4,
             prompt_rows: 5,
             decode_rows: 20,
+            subjects: Subjects::Many,
         };
         let bytes = Router::drawn(&fit, &spec, 7).to_bytes();
         let router = Router::from_bytes(&bytes).unwrap();

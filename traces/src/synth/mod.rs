@@ -2,7 +2,7 @@
 //! take after those before them, layers that take after the layer before, and experts that go together.
 //!
 //! * [`Router`]: the model (see `router.rs`), [fitted](Router::fit) to a recorded trace, or [drawn](Router::drawn) for any
-//!   shape from what ships inside the binary, or that with the popularity and co-activation of [counts](Router::popular).
+//!   shape from what ships inside the binary ([`fitted`]), or that with the popularity and co-activation of [counts](Router::popular).
 //! * [`synthesize`], [`write`]: traces in memory and on disk, the same bytes for a seed on any number of threads.
 //! * [`Like`]: a trace fitted on 70 % of its sequences and compared with the rest.
 //! * [`uniform`]: draws without any structure at all.
@@ -22,7 +22,7 @@ mod transfer;
 mod uniform;
 mod write;
 
-pub use fit::{Fit, LayerFit, fitted};
+pub use fit::{FINE_GRAINED, Fit, LayerFit, fitted};
 pub use keep::synthesize_with;
 pub use like::{ComparedStatistic, Comparison, Like};
 pub use popular::{PhaseFit, PopularFit};
@@ -36,6 +36,8 @@ use crate::trace::{Meta, OwnedSequence, Trace};
 use moesim_core::rng::stream;
 use moesim_core::{Diag, Result};
 use rayon::prelude::*;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// Raised whenever the same arguments draw other bytes than before: what was drawn and kept is then drawn anew.
 pub const VERSION: u32 = 1;
@@ -100,6 +102,17 @@ impl Router {
     }
 }
 
+/// What the sequences of a trace are about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Subjects {
+    /// Many subjects: topics by their shares.
+    #[default]
+    Many,
+    /// One subject: all sequences are under one topic, which the seed picks.
+    One,
+}
+
 /// What to synthesise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SynthSpec {
@@ -117,6 +130,8 @@ pub struct SynthSpec {
     pub prompt_rows: u32,
     /// Output rows of each.
     pub decode_rows: u32,
+    /// What they are about.
+    pub subjects: Subjects,
 }
 
 /// Selections of a synthetic trace, which is held in memory: 2 GiB.
@@ -137,16 +152,21 @@ impl SynthSpec {
             let problem = format!("the MoE layers of {} differ in experts or top_k", model.name);
             return Err(Diag::input(problem).place("model").cure("import a trace of it instead"));
         }
-        Ok(Self { model: model.name.clone(), layer_numbers, experts, k, sequences, prompt_rows, decode_rows })
+        let (model, subjects) = (model.name.clone(), Subjects::Many);
+        Ok(Self { model, layer_numbers, experts, k, sequences, prompt_rows, decode_rows, subjects })
     }
     /// What describes the trace that is drawn.
     pub fn meta(&self, fit: &Fit, seed: u64) -> Meta {
+        let about = if self.subjects == Subjects::One { ", of one subject" } else { "" };
         Meta {
             model: self.model.clone(),
             layer_numbers: self.layer_numbers.clone(),
             experts: self.experts,
             k: self.k,
-            source: format!("synthetic, seed {seed}, fitted to {} ({}, rows {})", fit.model, fit.source, fit.hash),
+            source: format!(
+                "synthetic, seed {seed}{about}, fitted to {} ({}, rows {})",
+                fit.model, fit.source, fit.hash
+            ),
             licence: format!("generated; the fitted parameters come from data under {}", fit.licence),
         }
     }
@@ -175,7 +195,7 @@ impl SynthSpec {
 
 /// Draws a trace. The same arguments give the same rows, on every machine.
 pub fn synthesize(spec: &SynthSpec, seed: u64) -> Result<Trace> {
-    let fit = fitted()?;
+    let fit = fitted(spec.experts)?;
     spec.check(&spec.meta(&fit, seed))?;
     synthesize_with(&Router::drawn(&fit, spec, seed), &fit, spec, seed)
 }

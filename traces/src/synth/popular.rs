@@ -110,6 +110,7 @@ impl Router {
             router.invent_prompts(&targets, seed);
         }
         let fit = compare(&router, (counts, counted), &lists, spec, seed)?;
+        router.about(spec.subjects, seed);
         Ok((router, fit))
     }
 }

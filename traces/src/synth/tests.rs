@@ -6,7 +6,8 @@ use std::path::Path;
 
 fn spec(layers: u32, experts: u32, k: u32, sequences: u32, decode_rows: u32) -> SynthSpec {
     let layer_numbers = (0..layers).collect();
-    SynthSpec { model: "m".into(), layer_numbers, experts, k, sequences, prompt_rows: 0, decode_rows }
+    let (model, subjects) = ("m".into(), Subjects::Many);
+    SynthSpec { model, layer_numbers, experts, k, sequences, prompt_rows: 0, decode_rows, subjects }
 }
 
 fn recorded() -> Option<Trace> {
@@ -15,7 +16,7 @@ fn recorded() -> Option<Trace> {
         println!("skipped: {} is absent", source.display());
         return None;
     }
-    let file = fitted().unwrap();
+    let file = fitted(32).unwrap();
     let options = crate::import::Options {
         model: Some(file.model),
         source: Some(file.source),
@@ -28,7 +29,7 @@ fn recorded() -> Option<Trace> {
 #[test]
 fn recounting_reproduces_the_file() {
     let Some(trace) = recorded() else { return };
-    let file = fitted().unwrap();
+    let file = fitted(32).unwrap();
     let rows: Vec<&[u16]> = Part::whole(&trace).all_rows().collect();
     let targets = settle::Target::of(&rows, (24, 4, 32));
     let s = Statistics::of(&trace).unwrap();
@@ -50,7 +51,7 @@ fn refitting_reproduces_the_file() {
 /// The fitted shape has the fitted popularity and memory; the same on one thread.
 #[test]
 fn the_fitted_shape_has_the_fitted_figures() {
-    let (fit, spec) = (fitted().unwrap(), spec(24, 32, 4, 64, 300));
+    let (fit, spec) = (fitted(32).unwrap(), spec(24, 32, 4, 64, 300));
     let trace = synthesize(&spec, 3).unwrap();
     let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
     assert_eq!(trace.hash(), one.install(|| synthesize(&spec, 3).unwrap().hash().to_string()));
@@ -206,7 +207,7 @@ fn what_is_planted_is_found_again() {
 /// all the same.
 #[test]
 fn few_sequences_a_round_settle_too() {
-    let (fit, spec) = (fitted().unwrap(), spec(58, 128, 8, 1, 128));
+    let (fit, spec) = (fitted(32).unwrap(), spec(58, 128, 8, 1, 128));
     let router = Router::drawn(&fit, &spec, 1);
     let loads = |l: usize| {
         let mut loads = fit.layer[l * 24 / 58].quantiles(128);

@@ -3,7 +3,7 @@
 use super::learn::reach;
 use super::router::{Layer, Mix};
 use super::settle::{Rounds, SequenceShape, Target, floor, settle};
-use super::{Fit, LayerFit, Router, SynthSpec};
+use super::{Fit, LayerFit, Router, Subjects, SynthSpec};
 use moesim_core::rng::{Stream, below, shuffle, stream};
 use rand::Rng;
 
@@ -45,7 +45,16 @@ impl Router {
         if spec.prompt_rows > 0 {
             router.invent_prompts(&targets, seed);
         }
+        router.about(spec.subjects, seed);
         router
+    }
+
+    /// Leaves one topic, the first sequence's, if the sequences are to be of one subject.
+    pub(super) fn about(&mut self, subjects: Subjects, seed: u64) {
+        if subjects == Subjects::One {
+            let one = self.topic(seed, 0);
+            self.shares.iter_mut().enumerate().for_each(|(topic, s)| *s = f64::from(u8::from(topic == one)));
+        }
     }
 
     /// The same, before it is settled; `pairs` are tables of what experts of one token say of each other, drawn if `None`.

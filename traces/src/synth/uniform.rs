@@ -78,11 +78,21 @@ fn shuffle_first(list: &mut [u16], n: usize, r: &mut Stream) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Subjects;
     use super::*;
 
     fn spec(experts: u32, k: u32) -> SynthSpec {
         let layer_numbers = vec![0, 1];
-        SynthSpec { model: "t".into(), layer_numbers, experts, k, sequences: 50, prompt_rows: 10, decode_rows: 90 }
+        SynthSpec {
+            model: "t".into(),
+            layer_numbers,
+            experts,
+            k,
+            sequences: 50,
+            prompt_rows: 10,
+            decode_rows: 90,
+            subjects: Subjects::Many,
+        }
     }
 
     /// (times each expert was selected, groups of each token and layer) over all rows.

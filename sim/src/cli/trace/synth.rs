@@ -8,7 +8,7 @@ use crate::output::json;
 use moesim_core::{Diag, Result};
 use moesim_traces::counts::read;
 use moesim_traces::import::Phase;
-use moesim_traces::synth::{Comparison, Like, PUBLISHED, PopularFit, Router, SynthSpec, fitted, write};
+use moesim_traces::synth::{Comparison, Like, PUBLISHED, PopularFit, Router, Subjects, SynthSpec, fitted, write};
 use moesim_traces::{Meta, Model, Trace};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -34,10 +34,12 @@ pub(super) struct KindArgs {
     /// A trace to take after: fitted on 70 % of its sequences, compared with the rest
     #[arg(long, value_name = "TRACE")]
     like: Option<PathBuf>,
-    /// A model to draw routing for: a preset or file. Its routers take after a fitted gpt-oss-20b, an approximation
+    /// A model to draw routing for: a preset or file. Its routers take after a fitted gpt-oss-20b or, from 64 experts
+    /// on, counts of such models, an approximation
     #[arg(long)]
     model: Option<String>,
-    /// Counts of experts to take after, as `trace counts` reads them; the rest takes after gpt-oss-20b, an approximation
+    /// Counts of experts to take after, as `trace counts` reads them; the rest takes after what is
+    /// fitted for --model, an approximation
     #[arg(long, value_name = "FILE")]
     counts: Option<PathBuf>,
 }
@@ -138,7 +140,7 @@ fn fit(a: &Args) -> Result<Fitted> {
             let sequences = a.sequences.unwrap_or(SEQUENCES);
             let (prompt, output) = (a.prompt_rows.unwrap_or(ROWS), a.decode_rows.unwrap_or(ROWS));
             let spec = SynthSpec::for_model(&model, sequences, prompt, output)?;
-            let fit = fitted()?;
+            let fit = fitted(spec.experts)?;
             let meta = spec.meta(&fit, a.seed);
             meta.check()?;
             Ok(Fitted { router: Router::drawn(&fit, &spec, a.seed), meta, sequences, like: None, text: String::new() })
@@ -176,6 +178,7 @@ fn counted(path: &Path, a: &Args) -> Result<Fitted> {
         sequences,
         prompt_rows: a.prompt_rows.unwrap_or(ROWS),
         decode_rows: a.decode_rows.unwrap_or(ROWS),
+        subjects: Subjects::Many,
     };
     let of = match a.counts_of {
         Some(CountsOf::Prompt) => Phase::Prefill,
@@ -186,7 +189,7 @@ fn counted(path: &Path, a: &Args) -> Result<Fitted> {
         }
         None => Phase::Decode,
     };
-    let fit = fitted()?;
+    let fit = fitted(spec.experts)?;
     let what = if of == Phase::Prefill { "prompts" } else { "output" };
     let meta = Meta {
         source: format!("synthetic, seed {}, with the counts of {} as those of {what}", a.seed, path.display()),

@@ -52,16 +52,17 @@ fn what_was_drawn_is_found_again() {
 /// Everything that the bytes depend on is in the key; nothing else is, so that points of a sweep share.
 #[test]
 fn the_key_tells_what_is_drawn() {
-    let fit = fitted().unwrap();
+    let fit = fitted(32).unwrap();
     let mut keys = BTreeSet::from([drawing(&[]).key(&fit)]);
     let uniform = "workload.routing={kind='uniform', sequences=3, prompt_rows=2, decode_rows=4}";
     let groups = "workload.routing={kind='uniform', sequences=3, prompt_rows=2, decode_rows=4, groups=4, top_groups=4}";
     let top = "workload.routing={kind='uniform', sequences=3, prompt_rows=2, decode_rows=4, groups=4, top_groups=2}";
-    let changes: [&[&str]; 9] = [
+    let changes: [&[&str]; 10] = [
         &["seed=2"],
         &["workload.routing.sequences=4"],
         &["workload.routing.prompt_rows=3"],
         &["workload.routing.decode_rows=5"],
+        &["workload.routing.subjects=one"],
         &["model=olmoe-1b-7b"],
         &["model=gpt-oss-120b"],
         &[uniform],
