@@ -28,6 +28,9 @@ pub struct Calibrated {
     pub exchange: ExchangeKernels,
     /// Where the cost of each operation comes from.
     pub words: BTreeMap<&'static str, String>,
+    /// The mean relative error of each operation's kernel on what its fit had not seen, the largest of several; absent
+    /// where it was not measured.
+    pub errors: BTreeMap<&'static str, f64>,
 }
 
 /// A kernel, the profile that it is of, and what makes it a stand-in.
@@ -100,6 +103,10 @@ impl Calibrated {
     }
 
     fn say(&mut self, what: &'static str, look: &Look, found: &Found) {
+        if let Some(e) = found.kernel.left_out() {
+            let error = self.errors.entry(what).or_default();
+            *error = error.max(e.mean);
+        }
         let text = self.words.entry(what).or_default();
         let new = look.words(found);
         if !text.contains(&new) {

@@ -209,3 +209,64 @@ fn a_device_that_is_not_there() {
     assert!(out.status.code() == Some(1) && err.lines().count() == 1 && err.contains("--device cpu"), "{err}");
     assert_eq!(p.names(), [""; 0]);
 }
+
+/// An experiment's batches say what is measured, until its interval is small; a table that is there goes on.
+#[test]
+fn an_experiment_chooses_what_is_measured() {
+    let p = Place::new();
+    p.write("x.toml", p.ok(&["show", "quickstart"]));
+    p.ok(&with(&["--out", "few.csv", "--hardware-out", "here.toml"]));
+    let mut driven = vec!["calibrate", "measure", "--mock", "--quiet", "--experiment", "x.toml"];
+    for set in SMALL.into_iter().chain(HERE) {
+        driven.extend(["--set", set]);
+    }
+    let go = |more: &[&'static str]| [&driven[..], more].concat();
+    let text = p.ok(&go(&["--out", "m.csv", "--format", "json"]));
+    let found: Value = serde_json::from_str(&text).unwrap();
+    let [before, after] = ["interval_before", "interval_after"].map(|key| number(&found, key));
+    assert!(after <= 0.05 && before > 2.0 * after, "{before} {after}");
+    assert!(found["stopped"].as_str().unwrap().contains("at most 5.0 %"), "{text}");
+    let list = |key: &str| found[key].as_array().unwrap().clone();
+    let (works, points, apart) = (list("works"), list("points"), list("not_measurable"));
+    let share = |all: &[Value]| all.iter().map(|w| number(w, "share")).sum::<f64>();
+    assert!((share(&works) + share(&apart) - 1.0).abs() < 1e-6, "{text}");
+    assert!(works.len() <= 48 && works[0]["work"].as_str().unwrap().starts_with("experts 2048 x 1024"), "{text}");
+    assert!(apart.iter().any(|a| a["why"] == "core attention"), "{text}");
+    // The first point is the one that the interval owes most to, and the table has a row for every point.
+    let worth = |w: &Value| number(w, "share") * number(w, "before");
+    assert!(works.iter().all(|w| worth(w) <= worth(&points[0]) + 1e-12), "{text}");
+    assert_eq!(p.text("m.csv").lines().count(), points.len() + 1);
+    // Nothing is left to do; another goal goes on to the same table.
+    let first = p.text("m.csv");
+    let said = p.ok(&go(&["--out", "m.csv", "--resume"]));
+    assert!(said.contains("stopped: the interval is at most 5.0 %") && p.text("m.csv") == first, "{said}");
+    p.ok(&go(&["--out", "m.csv", "--resume", "--until", "0.01"]));
+    assert!(p.text("m.csv").starts_with(&first), "the table was not gone on with");
+    // The profile says by how much the experiment moved.
+    let mut fit = vec!["calibrate", "fit", "m.csv", "--hardware", "here.toml", "--out", "mine.toml", "--experiment"];
+    fit.push("x.toml");
+    for set in SMALL.into_iter().chain(HERE) {
+        fit.extend(["--set", set]);
+    }
+    let said = p.ok(&fit);
+    assert!(said.contains("as it is") && said.matches("interval").count() >= 2, "{said}");
+}
+
+/// The quickstart on the device that is simulated.
+const HERE: [&str; 3] = ["hardware=here.toml", "model=olmoe-1b-7b", "workload.routing.kind=\"uniform\""];
+
+#[test]
+fn wrong_experiments_to_measure_are_refused() {
+    let p = Place::new();
+    for (args, part) in [
+        (&["--experiment", "quickstat"][..], "quickstart"),
+        (&["--experiment", "quickstart", "--until", "0"], "--until"),
+        (&["--experiment", "quickstart", "--model", "olmoe-1b-7b"], "--model"),
+        (&["--set", "seed=1"], "--experiment"),
+    ] {
+        let out = p.command(&[&["calibrate", "measure", "--mock"], args].concat()).output().unwrap();
+        let err = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(out.status.code() == Some(2) && err.contains(part), "{args:?}: {err}");
+    }
+    assert_eq!(p.names(), [""; 0]);
+}

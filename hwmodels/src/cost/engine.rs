@@ -1,7 +1,8 @@
 //! An engine: what executes kernels, with the rates that they reach.
 
-use super::{Cost, Kernels};
+use super::{Cost, Gemm, Kernels};
 use crate::hardware::Device;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The operand type that a kernel computes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,6 +28,18 @@ pub enum Family {
     Attention,
 }
 
+/// A part of an operation that an engine was asked for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Asked {
+    /// A dense product.
+    Product(Gemm),
+    /// A kernel that only moves so many bytes.
+    Stream(f64),
+}
+
+/// What an engine was asked for, in order, with the seconds that it gave.
+pub type AskedLog = Arc<Mutex<Vec<(Asked, f64)>>>;
+
 /// Executes kernels one after another.
 #[derive(Clone, Debug)]
 pub struct Engine {
@@ -46,6 +59,8 @@ pub struct Engine {
     gemm_input: f64,
     /// Calibrated kernels, which take the place of rooflines.
     pub kernels: Kernels,
+    /// Where dense products and streams are noted, if they are.
+    asked: Option<AskedLog>,
 }
 
 impl Engine {
@@ -108,6 +123,19 @@ impl Engine {
             launch_s,
             gemm_input: f64::INFINITY,
             kernels: Kernels::default(),
+            asked: None,
+        }
+    }
+
+    /// From now on dense products and streams are noted in the log that is returned.
+    pub fn note_asked(&mut self) -> AskedLog {
+        self.asked.insert(AskedLog::default()).clone()
+    }
+
+    /// Notes a part, if parts are noted.
+    pub(super) fn asked(&self, part: Asked, cost: &Cost) {
+        if let Some(log) = &self.asked {
+            log.lock().unwrap_or_else(PoisonError::into_inner).push((part, cost.time_s()));
         }
     }
 

@@ -1,6 +1,6 @@
 //! Dense GEMM, and the gate of a MoE layer.
 
-use super::{Cost, Engine, Family, elementwise};
+use super::{Asked, Cost, Engine, Family, elementwise};
 
 /// C (m x n) = A (m x k) B (k x n), A activations and B weights.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,10 +39,13 @@ pub fn gemm(engine: &Engine, g: Gemm) -> Cost {
     let input = engine.input_bits(g.weight_bits, g.activation_bits);
     let bits = n * k * g.weight_bits + m * k * input + m * n * output_bits(g.activation_bits);
     let (flop, bytes) = (2.0 * m * n * k, bits / 8.0);
-    engine.kernels.gemm(&g, flop, bytes).unwrap_or_else(|| {
-        let product = engine.kernel(Family::Dense, g.weight_bits.max(input), flop, bytes);
-        rounding(engine, m * k, g.activation_bits, input).then(product)
-    })
+    let own = engine.kernels.gemm(&g, flop, bytes);
+    let product = own.unwrap_or_else(|| engine.kernel(Family::Dense, g.weight_bits.max(input), flop, bytes));
+    engine.asked(Asked::Product(g), &product);
+    match own {
+        Some(product) => product,
+        None => rounding(engine, m * k, g.activation_bits, input).then(product),
+    }
 }
 
 /// The same as a grouped GEMM: each of the `m` rows takes one of several matrices of this shape, of which `matrices` are

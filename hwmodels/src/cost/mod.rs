@@ -16,7 +16,7 @@ mod memo;
 mod stream;
 
 pub use attention::{AttentionBatch, AttentionClass, AttentionKind, AttentionShape, AttentionWork, attention};
-pub use engine::{Engine, Family, Precision};
+pub use engine::{Asked, AskedLog, Engine, Family, Precision};
 pub use exchange::{ExchangeForm, ExchangeKernel, ExchangeKernels, Exchanged};
 pub use expert_kernel::ExpertKernel;
 pub use gemm::{Gemm, gate, gemm, grouped_gemm};

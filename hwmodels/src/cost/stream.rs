@@ -1,6 +1,6 @@
 //! Kernels and copies that only move bytes.
 
-use super::{Cost, Engine, Family};
+use super::{Asked, Cost, Engine, Family};
 
 /// A kernel that moves `bytes` in all (reads and writes together) and computes next to nothing: norms, activations,
 /// permutations. No bytes cost nothing.
@@ -8,7 +8,9 @@ pub fn elementwise(engine: &Engine, bytes: f64) -> Cost {
     if bytes <= 0.0 {
         return Cost::default();
     }
-    engine.kernels.stream(bytes).unwrap_or_else(|| engine.kernel(Family::Dense, 16.0, 0.0, bytes))
+    let cost = engine.kernels.stream(bytes).unwrap_or_else(|| engine.kernel(Family::Dense, 16.0, 0.0, bytes));
+    engine.asked(Asked::Stream(bytes), &cost);
+    cost
 }
 
 /// A copy of `bytes` over a link of `bandwidth_per_s` (achievable, bytes per second); the latency counts as launch. No

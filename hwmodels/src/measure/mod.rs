@@ -2,6 +2,7 @@
 //!
 //! * [`work`]: one thing to time, and how tokens are dealt over experts;
 //! * [`plan`]: which things, in which order;
+//! * [`drive`]: which next, where an experiment says what its interval stands on;
 //! * [`sample`]: warm-up, repetitions, median with an interval, outliers;
 //! * [`table`]: the CSV, a row at a time, so that what was measured is kept whatever happens, and can be gone on with;
 //! * [`cpu`], [`cuda`] and [`mock`]: devices behind [`Bench`]; [`host`]: facts of this machine;
@@ -9,6 +10,7 @@
 
 pub mod cpu;
 pub mod cuda;
+pub mod drive;
 pub mod host;
 pub mod mock;
 pub mod plan;
@@ -17,6 +19,7 @@ pub mod summary;
 pub mod table;
 pub mod work;
 
+pub use drive::{Drive, Target};
 pub use plan::{Options, Point, plan};
 pub use sample::{Sample, sample};
 pub use summary::Summary;

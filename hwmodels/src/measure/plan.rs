@@ -29,6 +29,28 @@ pub struct Options {
     pub most_bytes: u64,
 }
 
+impl Options {
+    /// The limits of a device alone.
+    pub fn limits(is_cuda: bool, most_bytes: u64) -> Self {
+        let library = match is_cuda {
+            true => (Precision::Bf16, vec![[8192; 3]]),
+            false => (Precision::F32, vec![[1024; 3], [2048; 3]]),
+        };
+        Self {
+            shapes: Vec::new(),
+            tokens: Vec::new(),
+            active: Vec::new(),
+            skews: Vec::new(),
+            precisions: Vec::new(),
+            traced: Vec::new(),
+            host_link: is_cuda,
+            library,
+            streams: [16 << 20, 256 << 20].into_iter().filter(|b| 4 * *b as u64 <= most_bytes).collect(),
+            most_bytes,
+        }
+    }
+}
+
 /// A work, and which time it is that it is measured.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Point {

@@ -1,7 +1,7 @@
 //! The CSV of measurements, and how it grows.
 
 use super::sample::QUIET;
-use super::{Facts, Point, Sample, Work};
+use super::{Facts, MeasuredShape, Point, Precision, Sample, Skew, Work};
 use moesim_core::{Diag, Result, input};
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
@@ -139,6 +139,31 @@ impl MeasuredRow {
         Self(row)
     }
 
+    /// The point of a layer of experts, a dense product or a norm; `None` for other rows. However tokens were spread, they
+    /// come back as those of a trace.
+    pub fn point(&self) -> Option<Point> {
+        let whole = |column: &str| self.text(column).parse::<usize>().ok();
+        let precision = || Precision::ALL.iter().find(|p| p.2 == self.text("precision")).map(|p| p.0);
+        let work = match self.text("what") {
+            "experts" => Work::Experts {
+                shape: MeasuredShape {
+                    hidden: whole("hidden_size")?,
+                    intermediate: whole("inter_size")?,
+                    experts: whole("num_experts")?,
+                    top_k: whole("topk")?,
+                },
+                precision: precision()?,
+                tokens: whole("tokens")?,
+                counts: counts(self.text("expert_tokens"))?,
+                skew: Skew::Trace,
+            },
+            "gemm" => Work::Gemm { precision: precision()?, size: [whole("m")?, whole("n")?, whole("k")?] },
+            "norm" => Work::Norm { tokens: whole("tokens")?, hidden: whole("hidden_size")? },
+            _ => return None,
+        };
+        Some(Point { work, pass: whole("pass")? as u32 })
+    }
+
     /// A field by its column.
     pub fn text(&self, column: &str) -> &str {
         COLUMNS.iter().position(|c| *c == column).and_then(|at| self.0.get(at)).map_or("", String::as_str)
@@ -218,6 +243,12 @@ impl Log {
     pub fn has(&self, facts: &Facts, point: &Point) -> bool {
         let key = MeasuredRow::key(facts, point);
         self.rows.iter().any(|r| r.same(&key) && r.is_quiet())
+    }
+
+    /// Undisturbed rows of a device and kernel that are of a layer of experts, a dense product or a norm.
+    pub fn works(&self, facts: &Facts) -> impl Iterator<Item = (Point, &MeasuredRow)> {
+        let own = |r: &&MeasuredRow| r.text("device") == facts.device && r.text("kernel_source") == facts.family;
+        self.rows.iter().filter(own).filter(|r| r.is_quiet()).filter_map(|r| Some((r.point()?, r)))
     }
 
     /// Adds a row, which is in the file when this returns.

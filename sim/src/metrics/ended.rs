@@ -34,6 +34,8 @@ pub struct Ended<'a> {
     pub selections: Selections,
     /// Where costs of operations come from.
     pub costs: &'a BTreeMap<&'static str, String>,
+    /// Their mean relative errors on what fits had not seen, where they are known.
+    pub errors: &'a BTreeMap<&'static str, f64>,
     /// The serving engine, if the experiment has one.
     pub engine: Option<&'a Framework>,
     /// Whether the execution policy saw routing that lay ahead.

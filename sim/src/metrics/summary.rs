@@ -62,6 +62,9 @@ pub struct Summary {
     pub costs: BTreeMap<&'static str, String>,
     /// On what costs stand: shares of the critical path that are `measured`, of a `donor`, `roofline`, or `stated` by the hardware's file.
     pub basis: BTreeMap<&'static str, f64>,
+    /// By how much of the time costs may be off: the sum over operations of their share of the critical path times the mean
+    /// error of their cost's kernel on what its fit had not seen.
+    pub cost_error: Option<f64>,
     /// The measurement window.
     pub window: WindowReport,
     /// Simulated time.
@@ -321,6 +324,10 @@ impl Summary {
         if s.sessions.is_none() {
             not_reported.insert("sessions", "requests do not belong to sessions");
         }
+        let cost_error = super::basis::cost_error(s);
+        if let Err(why) = cost_error {
+            not_reported.insert("cost_error", why);
+        }
         let breakdown = OpKind::ALL
             .into_iter()
             .filter(|&k| k != OpKind::Join)
@@ -359,6 +366,7 @@ impl Summary {
             fidelity: x.fidelity,
             costs: s.costs.clone(),
             basis: super::basis::basis(s),
+            cost_error: cost_error.ok(),
             window: WindowReport {
                 start_s: start.seconds(),
                 end_s: end.seconds(),

@@ -58,6 +58,8 @@ pub struct Simulation {
     offloads: bool,
     /// Where the costs of operations come from.
     pub(crate) costs: BTreeMap<&'static str, String>,
+    /// Their mean relative errors, where they are known.
+    pub(crate) errors: BTreeMap<&'static str, f64>,
     /// The serving engine, if the experiment has one.
     pub(crate) engine: Option<Framework>,
     /// Iterations without prompts from one look for new requests to the next.
@@ -73,7 +75,7 @@ pub struct Simulation {
     pub(crate) ranks: Vec<Rank>,
     binder: Binder,
     line: Line,
-    batch: Batch,
+    pub(crate) batch: Batch,
     pass: Pass,
     /// What came of the last iteration.
     pub(crate) last: Outcome,
@@ -210,6 +212,7 @@ impl Simulation {
             provenance: self.pass.provenance,
             selections: self.pass.selections,
             costs: &self.costs,
+            errors: &self.errors,
             engine: self.engine.as_ref(),
             oracle: self.policy.oracle(),
             offloads: self.offloads,

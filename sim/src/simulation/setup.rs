@@ -78,6 +78,7 @@ impl Simulation {
             source,
             policy: made.execution,
             costs: costs.words,
+            errors: costs.errors,
             engine: resolved.engine.clone(),
             receive_interval: resolved.engine.as_ref().map_or(1, |e| e.receive_interval.value),
             unread: u32::MAX,

@@ -1,15 +1,19 @@
 //! `moesim calibrate fit`.
 
 use super::cells::cells;
+use super::harvest::{Apart, harvest};
 use super::input::{Input, Read, read};
 use crate::cli::force::Force;
 use crate::cli::progress;
 use crate::cli::terminal::{Format, print};
+use crate::experiment;
 use crate::output::json;
+use crate::registry::Registry;
 use moesim_core::output::{AtomicFile, Claim};
 use moesim_core::{Diag, Result};
 use moesim_hwmodels::calibrate::measured::{Source, fastest_first};
 use moesim_hwmodels::calibrate::profile::{Kernel, Profile, TimeTable};
+use moesim_hwmodels::measure::Precision;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -42,6 +46,12 @@ pub(in crate::cli) struct Args {
     /// Do not fit once more without some of the rows: no errors on what the fit has not seen
     #[arg(long)]
     no_cross: bool,
+    /// Say by how much this experiment's time and its interval move with the profile: a preset or a file
+    #[arg(long, value_name = "EXPERIMENT", conflicts_with = "format")]
+    experiment: Option<String>,
+    /// Override a key of the experiment
+    #[arg(long, value_name = "KEY=VALUE", requires = "experiment")]
+    set: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -52,7 +62,7 @@ enum Kind {
     Table,
 }
 
-pub(super) fn run(a: &Args) -> Result<()> {
+pub(super) fn run(a: &Args, registry: &Registry) -> Result<()> {
     // What cannot be written is said before the fit, which may take minutes. A profile that grows in place is asked for.
     let grows = a.out.as_deref().zip(a.into.as_deref()).is_some_and(|(out, into)| out == Path::new(into));
     let _claim = a.out.as_deref().map(|out| Claim::file(out, a.force.given() || grows)).transpose()?;
@@ -113,11 +123,35 @@ pub(super) fn run(a: &Args) -> Result<()> {
     if let Some(out) = &a.out {
         AtomicFile::write(out, profile.to_text()?.as_bytes())?;
     }
+    let moved = a.experiment.as_ref().map(|x| moved(x, &a.set, &profile, registry)).transpose()?.unwrap_or_default();
     print(&match a.input.format {
         Format::Json => json(&profile)? + "\n",
-        Format::Table if a.kind == Kind::Table => listed(&profile, &tables),
-        Format::Table => fitted(&profile, &kernels),
+        Format::Table if a.kind == Kind::Table => listed(&profile, &tables) + &moved,
+        Format::Table => fitted(&profile, &kernels) + &moved,
     })
+}
+
+/// An experiment's time and its interval with the costs that it has, and with the new profile before them.
+fn moved(experiment: &str, set: &[String], profile: &Profile, registry: &Registry) -> Result<String> {
+    let mut resolved = experiment::load(experiment, set)?;
+    let mut t = format!("\n{experiment} on {}\n", resolved.hardware.name);
+    let mut before = None;
+    for name in ["as it is", &profile.name] {
+        let found = harvest(&resolved, registry, Precision::Int8)?;
+        let time = 1e3 * found.iteration_s;
+        let interval: f64 = found.targets.iter().map(|w| w.share * w.before).sum();
+        let apart = Apart::sum(&found.apart);
+        let change = 100.0 * (time / *before.get_or_insert(time) - 1.0);
+        let _ = writeln!(
+            t,
+            "  {name:<20} iteration {time:>10.4} ms ({change:+.1} %), interval {:.1} % by its kernels, \
+             beside it {:.1} % of what is not measured",
+            100.0 * interval,
+            100.0 * apart
+        );
+        resolved.profiles.insert(0, profile.clone().into());
+    }
+    Ok(t)
 }
 
 fn listed(p: &Profile, tables: &[TimeTable]) -> String {

@@ -1,8 +1,10 @@
 //! `moesim calibrate measure`.
 
+use super::driven;
 use crate::cli::force::Force;
 use crate::cli::terminal::{Format, interrupted, print};
 use crate::output::json;
+use crate::registry::Registry;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use moesim_core::diag::Class;
 use moesim_core::output::{AtomicFile, Claim};
@@ -11,7 +13,7 @@ use moesim_hwmodels::kernel::MISSING;
 use moesim_hwmodels::measure::sample::SampleOutcome;
 use moesim_hwmodels::measure::work::Precision;
 use moesim_hwmodels::measure::{
-    Bench, Log, MeasuredRow, MeasuredShape, Options, Skew, Summary, cpu, cuda, mock, plan, sample,
+    Bench, Facts, Log, MeasuredRow, MeasuredShape, Options, Skew, Summary, Work, cpu, cuda, mock, plan, sample,
 };
 use moesim_traces::{Model, Trace};
 use std::io::IsTerminal;
@@ -21,7 +23,20 @@ use std::path::{Path, PathBuf};
 pub(in crate::cli) struct Args {
     /// What is measured: cpu, or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
-    device: String,
+    pub(super) device: String,
+    /// Measure what this experiment's batches ask for, first what its time is least sure of: a preset or a file
+    #[arg(
+        long,
+        value_name = "EXPERIMENT",
+        conflicts_with_all = ["model", "tokens", "active", "skew", "trace", "precision"]
+    )]
+    experiment: Option<String>,
+    /// Override a key of the experiment
+    #[arg(long, value_name = "KEY=VALUE", requires = "experiment")]
+    pub(super) set: Vec<String>,
+    /// With --experiment: measuring ends where the experiment's interval is at most this part of its time
+    #[arg(long, value_name = "PART", default_value = "0.05")]
+    pub(super) until: f64,
     /// Models whose layers' shapes are measured: presets or files
     #[arg(
         long,
@@ -47,30 +62,30 @@ pub(in crate::cli) struct Args {
     precision: Vec<String>,
     /// Measuring ends after this long; points are in an order in which any part is a fair one
     #[arg(long, value_name = "TIME", default_value = "120 s")]
-    time_budget: Picos,
+    pub(super) time_budget: Picos,
     /// Most bytes of weights at once [default: half of the memory that is free]
     #[arg(long, value_name = "BYTES")]
-    memory: Option<Bytes>,
+    pub(super) memory: Option<Bytes>,
     /// Write the times here, a row at a time
     #[arg(long, value_name = "FILE", default_value = "measured.csv")]
     out: PathBuf,
     #[command(flatten)]
-    force: Force,
+    pub(super) force: Force,
     /// Go on with --out: rows that are there are not measured again
     #[arg(long, conflicts_with = "force")]
     resume: bool,
     /// Write a hardware file with the limits that were measured here
     #[arg(long, value_name = "FILE")]
-    hardware_out: Option<PathBuf>,
+    pub(super) hardware_out: Option<PathBuf>,
     /// A simulated device: times of a roofline, with noise that is the same every time
     #[arg(long)]
-    mock: bool,
+    pub(super) mock: bool,
     /// The simulated device fails after so many calls
     #[arg(long, hide = true, value_name = "N")]
     mock_fails_after: Option<u64>,
     /// How to print the summary
     #[arg(long, value_enum, default_value = "table")]
-    format: Format,
+    pub(super) format: Format,
     /// No progress
     #[arg(long)]
     quiet: bool,
@@ -83,28 +98,19 @@ const SLOWEST_FLOP_PER_S: f64 = 50e9;
 /// Calls of a point, in operations of one.
 const CALLS: f64 = 4.0;
 
-pub(super) fn run(a: &Args) -> Result<()> {
+pub(super) fn run(a: &Args, registry: &Registry) -> Result<()> {
+    if let Some(name) = &a.experiment {
+        return driven::run(a, registry, name);
+    }
     let budget_s = a.time_budget.seconds();
     let _claims = (claim(a)?, a.force.file(a.hardware_out.as_deref())?);
     let options = options(a, budget_s)?;
     let points = plan(&options);
     let largest = points.iter().map(|p| p.work.bytes() as u64).max().unwrap_or(0) + (1 << 20);
-    let mut bench: Box<dyn Bench> = match (a.mock, a.device.as_str()) {
-        (true, _) => Box::new(mock::Mock::new(1, a.mock_fails_after)),
-        (false, "cpu") => Box::new(cpu::Processors::new(largest, options.most_bytes)?),
-        (false, other) => {
-            let number = other.strip_prefix("cuda:").and_then(|n| n.parse().ok()).filter(|n| *n < 1024);
-            Box::new(cuda::Cuda::new(number.ok_or_else(|| unknown_device(other))?, largest)?)
-        }
-    };
+    let mut bench = bench(a, largest, options.most_bytes)?;
     let facts = bench.facts().clone();
-    let anew = a.force.given() && a.out.exists();
-    if anew {
-        AtomicFile::write(&a.out, b"")?;
-    }
-    let mut log = Log::open(&a.out, a.resume || anew)?;
+    let mut log = open_log(a)?;
     let missing: Vec<_> = points.iter().filter(|p| !log.has(&facts, p)).collect();
-    let slowest = if a.device == "cpu" { SLOWEST_FLOP_PER_S } else { f64::INFINITY };
     let bar = progress(missing.len() as u64, a.quiet);
     let (mut left, mut cut) = (Vec::new(), None);
     for (done, point) in missing.iter().enumerate() {
@@ -117,12 +123,8 @@ pub(super) fn run(a: &Args) -> Result<()> {
             break;
         }
         bar.set_message(point.work.name());
-        if CALLS * point.work.flop() / slowest > SHARE * budget_s {
-            left.push(format!(
-                "{}: some would take more than {:.0} % of the time budget",
-                point.work.name(),
-                100.0 * SHARE
-            ));
+        if let Some(why) = left_for_time(a, &point.work) {
+            left.push(format!("{}: {why}", point.work.name()));
             continue;
         }
         match sample(&mut *bench, point, &|| interrupted())? {
@@ -138,14 +140,7 @@ pub(super) fn run(a: &Args) -> Result<()> {
     bar.finish_and_clear();
     let own: Vec<MeasuredRow> = log.rows.iter().filter(|r| r.text("device") == facts.device).cloned().collect();
     let summary = Summary::new(&own);
-    if interrupted() {
-        let problem = format!("interrupted with {} of {} rows in {}", own.len(), points.len(), a.out.display());
-        return Err(Diag::run(problem).cure(format!("go on with --resume --out {}", a.out.display())));
-    }
-    if let Some(path) = &a.hardware_out {
-        let name = path.file_stem().map_or_else(|| "this-machine".into(), |s| s.to_string_lossy().into_owned());
-        AtomicFile::write(path, summary.hardware(&facts, &name)?.as_bytes())?;
-    }
+    finish(a, &summary, &facts, own.len(), points.len())?;
     print(&match a.format {
         Format::Json => json(&summary)? + "\n",
         Format::Table => {
@@ -165,8 +160,47 @@ pub(super) fn run(a: &Args) -> Result<()> {
     })
 }
 
+/// The device.
+pub(super) fn bench(a: &Args, largest: u64, most_bytes: u64) -> Result<Box<dyn Bench>> {
+    Ok(match (a.mock, a.device.as_str()) {
+        (true, _) => Box::new(mock::Mock::new(1, a.mock_fails_after)),
+        (false, "cpu") => Box::new(cpu::Processors::new(largest, most_bytes)?),
+        (false, other) => {
+            let number = other.strip_prefix("cuda:").and_then(|n| n.parse().ok()).filter(|n| *n < 1024);
+            Box::new(cuda::Cuda::new(number.ok_or_else(|| unknown_device(other))?, largest)?)
+        }
+    })
+}
+
+/// The table, gone on with or begun anew.
+pub(super) fn open_log(a: &Args) -> Result<Log> {
+    let anew = a.force.given() && a.out.exists();
+    if anew {
+        AtomicFile::write(&a.out, b"")?;
+    }
+    Log::open(&a.out, a.resume || anew)
+}
+
+/// Why a work is not begun: its calls would take too much of the time budget, as far as can be told before.
+pub(super) fn left_for_time(a: &Args, work: &Work) -> Option<String> {
+    let slowest = if a.device == "cpu" { SLOWEST_FLOP_PER_S } else { f64::INFINITY };
+    let is_long = CALLS * work.flop() / slowest > SHARE * a.time_budget.seconds();
+    is_long.then(|| format!("some would take more than {:.0} % of the time budget", 100.0 * SHARE))
+}
+
+/// What is left to do when measuring has ended with `rows` of `points`: the hardware file, unless the user stopped it.
+pub(super) fn finish(a: &Args, summary: &Summary, facts: &Facts, rows: usize, points: usize) -> Result<()> {
+    if interrupted() {
+        let problem = format!("interrupted with {rows} of {points} rows in {}", a.out.display());
+        return Err(Diag::run(problem).cure(format!("go on with --resume --out {}", a.out.display())));
+    }
+    let Some(path) = &a.hardware_out else { return Ok(()) };
+    let name = path.file_stem().map_or_else(|| "this-machine".into(), |s| s.to_string_lossy().into_owned());
+    AtomicFile::write(path, summary.hardware(facts, &name)?.as_bytes())
+}
+
 /// The right to write the table, which grows: it is gone on with, or begun anew.
-fn claim(a: &Args) -> Result<Claim> {
+pub(super) fn claim(a: &Args) -> Result<Claim> {
     let claim = Claim::file(&a.out, a.resume || a.force.given());
     claim.map_err(|d| match a.out.is_file() && d.class == Class::Input {
         true => d.cure("give --resume to go on with it, --force to begin anew, or choose another --out"),
@@ -175,7 +209,7 @@ fn claim(a: &Args) -> Result<Claim> {
 }
 
 /// What to do with the times.
-fn next(a: &Args) -> String {
+pub(super) fn next(a: &Args) -> String {
     let hardware = a.hardware_out.as_ref().map_or("PRESET|FILE".into(), |p| p.display().to_string());
     format!(
         "{} has {}; next: moesim calibrate fit {} --hardware {hardware} --out mine.toml\n",
@@ -243,16 +277,8 @@ fn options(a: &Args, budget_s: f64) -> Result<Options> {
         active: a.active.clone(),
         skews: a.skew.iter().map(skew).collect::<Result<_>>()?,
         precisions: words.iter().map(precision).collect::<Result<_>>()?,
-        traced: Vec::new(),
-        host_link: is_cuda,
-        library: if is_cuda {
-            (Precision::Bf16, vec![[8192; 3]])
-        } else {
-            (Precision::F32, vec![[1024; 3], [2048; 3]])
-        },
-        streams: vec![16 << 20, 256 << 20].into_iter().filter(|b| 4 * b <= most_bytes).map(|b| b as usize).collect(),
-        most_bytes,
         shapes,
+        ..Options::limits(is_cuda, most_bytes)
     };
     if let Some(path) = &a.trace {
         traced(path, &mut o)?;

@@ -3,7 +3,9 @@
 mod cells;
 mod check;
 mod compare;
+mod driven;
 mod fit;
+mod harvest;
 mod input;
 mod measure;
 
@@ -24,8 +26,8 @@ pub(super) enum Command {
 
 pub(super) fn run(command: &Command, registry: &Registry) -> Result<()> {
     match command {
-        Command::Measure(a) => measure::run(a),
-        Command::Fit(a) => fit::run(a),
+        Command::Measure(a) => measure::run(a, registry),
+        Command::Fit(a) => fit::run(a, registry),
         Command::Check(a) => check::run(a),
         Command::Compare(a) => compare::run(a, registry),
     }
