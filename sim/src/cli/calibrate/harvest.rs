@@ -139,8 +139,8 @@ fn roofline_error(what: &str) -> Option<f64> {
 /// Sums of what is alike. Of the works in a bucket ([`drive::bucket`]) the one with the most time stands for all.
 fn gathered(items: &[(Item, f64)], error: &dyn Fn(&str) -> Option<f64>) -> Harvest {
     let whole: f64 = items.iter().map(|(_, t)| t).sum();
-    let (mut works, mut apart): (BTreeMap<_, Vec<(&Work, &str, f64)>>, BTreeMap<(String, &str), f64>) =
-        Default::default();
+    type Alike<'a> = Vec<(&'a Work, &'a str, f64)>;
+    let (mut works, mut apart): (BTreeMap<_, Alike>, BTreeMap<(String, &str), f64>) = Default::default();
     for (item, t) in items {
         match item {
             Item::Work(work, what) => {
