@@ -268,7 +268,7 @@ fn every_schema_is_known_by_its_columns() {
     );
     assert!(costs("decode attention").starts_with("profile all: mla_decode bf16"), "{}", costs("decode attention"));
     assert!(costs("experts").contains("donor: measured on NVIDIA H100"), "{}", costs("experts"));
-    assert!(costs("prefill attention").starts_with("roofline"), "{}", costs("prefill attention"));
+    assert!(costs("prefill attention").starts_with("profile h100-sxm: prefill"), "{}", costs("prefill attention"));
 }
 
 /// What a table leaves out is asked for; what cannot be written is said before the fit.

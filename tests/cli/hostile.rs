@@ -56,10 +56,10 @@ fn experiment_files() {
         changed("[workload.routing]", "[workload.rooting]"),
         &["16:11", "did you mean `routing`?"],
     );
-    p.experiment("kind.toml", changed("closed-loop", "closedloop"), &["7:8", "did you mean `closed-loop`?"]);
+    p.experiment("kind.toml", changed("closed-loop", "closedloop"), &["10:8", "did you mean `closed-loop`?"]);
     p.experiment("type.toml", changed("concurrency = 32", "concurrency = \"many\""), &["\"many\"", "a whole number"]);
     let unit = format!("{QUICKSTART}\n[window]\nstart = \"3 GB\"\n");
-    p.experiment("unit.toml", unit, &["20:9", "not a unit of a time", "200 ns"]);
+    p.experiment("unit.toml", unit, &["23:9", "not a unit of a time", "200 ns"]);
     let window = format!("{QUICKSTART}\n[window]\nstart = \"3 s\"\nend = \"1 s\"\n");
     p.experiment("window.toml", window, &["window.end", "ends before it starts", "3 s"]);
     let short = "name = \"x\"\nmodel = \"gpt-oss-20b\"\nhardware = \"h100-8\"\n";

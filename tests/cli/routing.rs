@@ -27,7 +27,7 @@ fn a_drawn_trace_is_described_and_imitated() {
     assert_eq!(stats["trace"]["rows"], 1800);
     assert_eq!(stats["trace"]["layers"].as_array().unwrap().len(), 16);
     let overlap = |who: &str| stats[who]["layers"][8]["next_token_overlap"].as_f64().unwrap();
-    assert!(overlap("trace") > 2.0 * overlap("independent"), "{} {}", overlap("trace"), overlap("independent"));
+    assert!(overlap("trace") > 1.5 * overlap("independent"), "{} {}", overlap("trace"), overlap("independent"));
     assert!(stats["trace"]["phases"]["rank_correlation"][0].as_f64().unwrap() > 0.5);
     assert_eq!(json(&std::fs::read_to_string(p.path("s/stats.json")).unwrap()), stats);
     assert!(p.path("s/routing.svg").exists() && p.path("s/routing.png").exists());

@@ -123,7 +123,8 @@ fn small_changes_show() {
     let json: serde_json::Value =
         serde_json::from_str(&p.ok(&["sweep", "near.toml", "--format", "json", "--quiet"])).unwrap();
     let p50 = |i: usize| json[i]["tpot_ms.p50"].as_str().unwrap().parse::<f64>().unwrap();
-    assert!(p50(0) > p50(1) && p50(0) < p50(1) * 1.004, "{json}");
+    // Which requests share an iteration may change with the times, so that either may be the larger.
+    assert!(p50(0) != p50(1) && (p50(0) / p50(1) - 1.0).abs() < 0.004, "{json}");
 }
 
 /// A device with measured kernels beside one with rooflines: said in the table, the picture and on the screen, and put right by one option.
