@@ -59,7 +59,7 @@ fn values() {
     says(&load("\"3.35 TB/s\"", "\"0 B/s\""), "device.memory.bandwidth", "above zero");
     says(&load("\"3.35 TB/s\"", "\"1e30 TB/s\""), "device.memory.bandwidth", "1e18");
     says(&load("\"3.35 TB/s\"", "\"-1 TB/s\""), "15:", "not negative");
-    says(&load("\"80 GB\"", "\"0 B\""), "device.memory.capacity", "above zero");
+    says(&load("\"81559 MiB\"", "\"0 B\""), "device.memory.capacity", "above zero");
     says(&load("\"500 ns\"", "\"500 s\""), "topology.link.latency", "longer than one second");
     says(&load("\"50 MB\"", "50"), "9:", "with its unit");
     says(&load("value = 0.75", "value = nan"), "device.achievable.attention", "NaN");

@@ -60,7 +60,7 @@ fn every_profile_is_sound_and_belongs_to_a_preset() {
                 "{name} {}",
                 k.family
             );
-            assert!(k.constants.len() <= 12, "{name} {}", k.family);
+            assert!(k.constants.len() <= 15, "{name} {}", k.family);
         }
         assert!(p.donors.iter().all(|d| d != name && Profile::load(d).is_ok()), "{name}");
     }
@@ -74,9 +74,9 @@ fn every_preset_loads_and_is_plausible() {
         let gb = h.device.memory.capacity.value.as_f64() / 1e9;
         let tb_per_s = h.device.memory.bandwidth.value.per_second() / 1e12;
         let ridge = h.device.peak.bf16.value.per_second() / h.device.memory.bandwidth.value.per_second();
-        assert!((24.0..=192.0).contains(&gb) && (1.0..=8.0).contains(&tb_per_s), "{}", preset.name);
-        // FLOP per byte: 153 on A100, 295 on H100, 281 on B200; 563 on the paper's Dojo-Enhanced.
-        assert!((100.0..600.0).contains(&ridge), "{}: {ridge}", preset.name);
+        assert!((24.0..=300.0).contains(&gb) && (0.8..=8.0).contains(&tb_per_s), "{}", preset.name);
+        // FLOP per byte: 37 on H20, 153 on A100, 295 on H100, 281 on B200; 563 on the paper's Dojo-Enhanced.
+        assert!((30.0..600.0).contains(&ridge), "{}: {ridge}", preset.name);
         assert!(h.usable_memory() < h.device.memory.capacity.value);
         let t = h.build_topology().unwrap();
         assert_eq!(t.devices(), h.devices());

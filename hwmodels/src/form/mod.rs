@@ -61,7 +61,7 @@ pub trait Form: Sync {
     type Row: Clone + Sync;
     /// Relative error beyond which a row counts less than its square in a fit; what priors are weighed against.
     const ROBUST: f64;
-    /// The constants, in the order in which [`Form::seconds`] takes them; at most a dozen.
+    /// The constants, in the order in which [`Form::seconds`] takes them; at most fifteen.
     fn constants(&self) -> Vec<Constant>;
     /// Where a fit starts: factors of the constants' starts, one list a start. One start, unless a form has valleys.
     fn starts(&self) -> Vec<Vec<f64>> {
