@@ -282,7 +282,7 @@ impl<'a> Look<'a> {
     }
 
     /// The kernel for one of `ops` that suits, in a precision for these bits of a weight and activation, else in any: of the device's own
-    /// profile before donors', then in the precision that suits best, then what the engine prefers for this use, then what stands first.
+    /// profile before donors', then none that is slow as a whole, then in the precision that suits best, then what the engine prefers for this use, then what stands first.
     ///
     /// # Errors
     /// A family that the experiment names and no profile has.
@@ -304,7 +304,9 @@ impl<'a> Look<'a> {
         // Among equals the first stays.
         let best = all.min_by_key(|(at, _, k)| {
             let precision = k.rank(bits[0], bits[1]);
-            (precision.is_none(), *at, precision, preferred(k).unwrap_or(usize::MAX))
+            // A family that is slow as a whole was not tuned when it was measured: no engine would keep it.
+            let slow = k.notes.iter().any(|n| n.contains(data::SLOW_THROUGHOUT));
+            (precision.is_none(), *at, slow, precision, preferred(k).unwrap_or(usize::MAX))
         });
         Ok(best.map(|(_, profile, kernel)| Found {
             profile,

@@ -30,6 +30,7 @@ pub use measurement_table::MeasurementTable;
 pub use mla::read as read_mla;
 pub use moe::{read as read_moe, tiling};
 pub use outlier::drop_outliers;
+pub use slow::SLOW_THROUGHOUT;
 
 use std::collections::BTreeMap;
 

@@ -4,6 +4,8 @@ use super::Group;
 use crate::form::MoeRow;
 use std::collections::BTreeMap;
 
+/// How the note of a family begins that is slow as a whole.
+pub const SLOW_THROUGHOUT: &str = "slow throughout";
 /// How many times the fastest other kernel's time is slow.
 const SLOW: f64 = 2.0;
 /// Tokens at which kernels are compared: there all of them are bound by the weights.
@@ -22,7 +24,7 @@ pub fn leave_out_slow(groups: &mut [Group<MoeRow>]) {
             slow.len()
         );
         if 2 * slow.len() > compared {
-            group.notes.push(format!("slow throughout: {what}; kept"));
+            group.notes.push(format!("{SLOW_THROUGHOUT}: {what}; kept"));
             continue;
         }
         let name =
