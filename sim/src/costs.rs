@@ -231,8 +231,11 @@ impl Calibrated {
                 let eager = look.resolved.engine.as_ref().is_some_and(|e| !e.graphs);
                 let small =
                     |k: &Kernel| k.form().name() == FormName::CustomAllReduce && k.family.ends_with("_eager") == eager;
-                if what != "all-reduce" {
-                } else if let Some(own) = look.find(&[op], Some(Use::AllReduce), [16.0; 2], small)? {
+                let own = match what {
+                    "all-reduce" => look.find(&[op], Some(Use::AllReduce), [16.0; 2], small)?,
+                    _ => None,
+                };
+                if let Some(own) = own {
                     let (constants, sizes) = (own.kernel.values()?, own.kernel.data.sizes);
                     kernel =
                         kernel.with_small(ExchangeKernel::new(ExchangeForm::CustomAllReduce, constants, peaks, sizes));

@@ -1,5 +1,6 @@
 //! What synthetic routing of fine-grained models is like beside counts of such models. Skipped where the counts are absent.
 
+// The example's `main` and its argument reading are not called from this test.
 #[allow(dead_code)]
 #[path = "../examples/fit_fine_grained.rs"]
 mod example;

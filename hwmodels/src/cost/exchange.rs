@@ -24,7 +24,7 @@ pub struct Exchanged {
     pub message_bytes: f64,
     /// Flags that it awaits from other nodes.
     pub flags: f64,
-    /// Experts in all.
+    /// Experts of the layer, over all devices.
     pub experts: f64,
     /// The largest tokens of a device, for what was measured by tokens; bytes of a collective's buffer.
     pub size: f64,

@@ -137,7 +137,7 @@ pub struct AttentionAmounts {
     passes: f64,
     /// Bytes of one KV head's keys and values.
     resident_bytes: f64,
-    /// Sequences with work.
+    /// Sequences of the batch with at least one new token.
     sequences: f64,
     /// Whether a window hides keys of any.
     cut: bool,

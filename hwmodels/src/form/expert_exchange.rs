@@ -70,7 +70,7 @@ pub struct LowLatencyRow {
     pub nic_bytes: f64,
     /// Flags that it awaits from other nodes: one an expert and device there.
     pub flags: f64,
-    /// Experts in all.
+    /// Experts of the layer, over all devices.
     pub experts: f64,
     /// Nodes.
     pub nodes: f64,

@@ -129,11 +129,11 @@ pub struct FusedMoeForm {
 /// A tile that may be chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Tile {
-    /// Its rows.
+    /// Rows of the tile: tokens.
     height: f64,
     /// Tiles of this height over all experts.
     tiles: f64,
-    /// Its columns.
+    /// Columns of the tile: outputs of the expert's matrix.
     columns: f64,
     /// Whether it is the family's small one, at which weights stream at a rate of their own.
     small: bool,
