@@ -100,7 +100,7 @@ const BASES: &[Base] = &[
         name: "an engine",
         hardware: "h100-8",
         model: PLAIN,
-        set: "engine = { framework = \"vllm\", host_time = \"50 us\", front_end = \"1 ms\", receive_interval = 4, memory_share = 0.8, fused = [\"rotary-cache\"] }
+        set: "engine = { framework = \"vllm\", host_time = \"50 us\", front_end = \"1 ms\", eager_kernel = \"1 ms\", receive_interval = 4, memory_share = 0.8, fused = [\"rotary-cache\"] }
 engine.kernels = { experts = \"vllm_unquantizedfusedmoe*\", gemm = \"torch_flow\", decode_attention = \"decode fa3\", prefill_attention = \"fa3\", all_reduce = \"TRTLLM\" }
 deployment.attention_tp = 2",
     },
@@ -129,13 +129,13 @@ window = { start = \"2 ms\", end = \"6 ms\" }\nhardware.topology.link.per_messag
         name: "narrow operands",
         hardware: "b200-8",
         model: PLAIN,
-        set: "model.precision.experts = 4\nmodel.precision.activation = 4\nmodel.precision.attention = 8",
+        set: "model.precision.experts = 4\nmodel.precision.activation = 4\nmodel.precision.attention = 8\nmodel.precision.router = 32",
     },
     Base {
         name: "rounded inputs",
         hardware: "b200-8",
         model: PLAIN,
-        set: "model.precision.experts = 8\nmodel.precision.attention = 8\nmodel.precision.gemm_input = 8.0",
+        set: "model.precision.experts = 8\nmodel.precision.attention = 8\nmodel.precision.gemm_input = 8.0\npolicy.dispatch = \"all-gather\"\nengine.rounds_before_gather = true",
     },
     Base {
         name: "integers",

@@ -146,6 +146,11 @@ impl<T> Sourced<T> {
     pub fn user(value: T) -> Self {
         Self { value, origin: "user".to_string() }
     }
+
+    /// Whether a user gave the value without an origin.
+    pub fn is_user(&self) -> bool {
+        self.origin == "user"
+    }
 }
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Sourced<T> {

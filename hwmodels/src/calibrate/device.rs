@@ -54,6 +54,7 @@ pub fn peaks(device: &Device, precision: &str) -> Result<Peaks> {
         rate.as_ref().map(|r| r.value.per_second()).ok_or_else(|| lacks(what, &format!("peak.{what}")))
     };
     let flop_per_s = match precision {
+        "float32" | "fp32" if p.fp32.is_some() => need(&p.fp32, "fp32")?,
         "fp8" | "fp8_block" | "w4afp8" | "w4a8_mxfp4_mxfp8" => need(&p.fp8, "fp8")?,
         "int8" | "w8a8" => need(&p.int8, "int8")?,
         "nvfp4" => need(&p.fp4, "fp4")?,

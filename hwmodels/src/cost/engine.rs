@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// The operand type that a kernel computes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Precision {
+    /// 32-bit floating point.
+    Fp32,
     /// 16-bit floating point.
     Bf16,
     /// 8-bit floating point.
@@ -43,11 +45,11 @@ pub type AskedLog = Arc<Mutex<Vec<(Asked, f64)>>>;
 /// Executes kernels one after another.
 #[derive(Clone, Debug)]
 pub struct Engine {
-    /// Peak rate for operands of at least 16, of 8, and of 4 bits, and the type that it is reached in; a width that the
-    /// device lacks has the next wider one's.
-    pub peak: [(Precision, f64); 3],
+    /// Peak rate for operands of 32, 16, 8 and 4 bits, and the type that it is reached in; a width that the device lacks
+    /// has the next wider one's, and 32 bits those of 16.
+    pub peak: [(Precision, f64); WIDTHS],
     /// Seconds per operation by family and width, achievable fraction applied.
-    s_per_flop: [[f64; 3]; 3],
+    s_per_flop: [[f64; WIDTHS]; 3],
     /// Achievable memory bandwidth, in bytes per second.
     pub bytes_per_s: f64,
     s_per_byte: f64,
@@ -68,11 +70,12 @@ impl Engine {
     pub fn gpu(device: &Device) -> Self {
         let (p, a) = (&device.peak, &device.achievable);
         let wide = (Precision::Bf16, p.bf16.value.per_second());
+        let widest = p.fp32.as_ref().map_or(wide, |r| (Precision::Fp32, r.value.per_second()));
         let fp8 = p.fp8.as_ref().map(|r| (Precision::Fp8, r.value.per_second()));
         let byte = fp8.or(p.int8.as_ref().map(|r| (Precision::Int8, r.value.per_second()))).unwrap_or(wide);
         let nibble = p.fp4.as_ref().map_or(byte, |r| (Precision::Fp4, r.value.per_second()));
         Self::new(
-            [wide, byte, nibble],
+            [widest, wide, byte, nibble],
             [a.compute.value, a.grouped.value, a.attention.value],
             device.memory.bandwidth.value.per_second() * a.memory.value,
             device.launch.value.seconds(),
@@ -103,7 +106,7 @@ impl Engine {
     pub fn pim(device: &Device) -> Option<Self> {
         device.pim.as_ref().map(|pim| {
             Self::new(
-                [(Precision::Bf16, pim.peak.value.per_second()); 3],
+                [(Precision::Bf16, pim.peak.value.per_second()); WIDTHS],
                 [pim.achievable_compute.value; 3],
                 pim.bandwidth.value.per_second() * pim.achievable_memory.value,
                 pim.launch.value.seconds(),
@@ -111,7 +114,7 @@ impl Engine {
         })
     }
 
-    fn new(peak: [(Precision, f64); 3], achievable: [f64; 3], bytes_per_s: f64, launch_s: f64) -> Self {
+    fn new(peak: [(Precision, f64); WIDTHS], achievable: [f64; 3], bytes_per_s: f64, launch_s: f64) -> Self {
         let s_per_flop = achievable.map(|fraction| peak.map(|(_, rate)| 1.0 / (rate * fraction)));
         let s_per_byte = 1.0 / bytes_per_s;
         Self {
@@ -164,8 +167,11 @@ impl Engine {
     }
 }
 
-/// The row of the rate tables: above 8 bits, above 4, the rest. Formats with shared scales count as their elements'
+/// Widths of operands that have a rate of their own.
+const WIDTHS: usize = 4;
+
+/// The row of the rate tables: above 24 bits, above 8, above 4, the rest. Formats with shared scales count as their elements'
 /// width, hence the half bit.
 fn width(bits: f64) -> usize {
-    usize::from(bits <= 8.5) + usize::from(bits <= 4.5)
+    usize::from(bits <= 24.5) + usize::from(bits <= 8.5) + usize::from(bits <= 4.5)
 }

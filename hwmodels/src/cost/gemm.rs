@@ -61,11 +61,15 @@ pub fn grouped_gemm(engine: &Engine, g: Gemm, matrices: f64) -> Cost {
     rounding(engine, m * k, g.activation_bits, input).then(product)
 }
 
-/// The gate of `tokens`: scores by a GEMM, then one pass over them (32 bits each) that selects the top k.
+/// The gate of `tokens`: scores by a GEMM, then one pass over them (32 bits each) that selects the top k. A gate in 32 bits has a kernel
+/// before the product that widens inputs of 16.
 pub fn gate(engine: &Engine, tokens: u64, hidden: u64, experts: u64, weight_bits: f64, activation_bits: f64) -> Cost {
     if tokens == 0 {
         return Cost::default();
     }
+    let is_wide = weight_bits > 24.5 && activation_bits < weight_bits;
+    let widened = if is_wide { tokens as f64 * hidden as f64 * (activation_bits + weight_bits) / 8.0 } else { 0.0 };
+    let activation_bits = if is_wide { weight_bits } else { activation_bits };
     let scores = gemm(engine, Gemm { m: tokens, n: experts, k: hidden, weight_bits, activation_bits });
-    scores.then(elementwise(engine, tokens as f64 * experts as f64 * 4.0))
+    elementwise(engine, widened).then(scores).then(elementwise(engine, tokens as f64 * experts as f64 * 4.0))
 }

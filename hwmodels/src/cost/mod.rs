@@ -44,6 +44,8 @@ pub struct Cost {
     /// Seconds that the operations would take at the engine's peak rate in the precision that they run in: what compute
     /// utilisation counts.
     pub peak_s: f64,
+    /// Kernels.
+    pub kernels: u32,
     compute_bound_s: f64,
     memory_bound_s: f64,
 }
@@ -76,6 +78,7 @@ impl Cost {
             flop,
             bytes,
             peak_s: 0.0,
+            kernels: 1,
             compute_bound_s: if compute { body_s } else { 0.0 },
             memory_bound_s: if compute { 0.0 } else { body_s },
         }
@@ -120,6 +123,7 @@ impl Cost {
             flop: self.flop + other.flop,
             bytes: self.bytes + other.bytes,
             peak_s: self.peak_s + other.peak_s,
+            kernels: self.kernels + other.kernels,
             compute_bound_s: self.compute_bound_s + other.compute_bound_s,
             memory_bound_s: self.memory_bound_s + other.memory_bound_s,
         }

@@ -57,9 +57,12 @@ impl Hardware {
         let d = &self.device;
         memory("device.memory", &d.memory)?;
         rate("device.peak.bf16", &d.peak.bf16, FlopRate::per_second)?;
-        for (place, peak) in
-            [("device.peak.fp8", &d.peak.fp8), ("device.peak.int8", &d.peak.int8), ("device.peak.fp4", &d.peak.fp4)]
-        {
+        for (place, peak) in [
+            ("device.peak.fp32", &d.peak.fp32),
+            ("device.peak.fp8", &d.peak.fp8),
+            ("device.peak.int8", &d.peak.int8),
+            ("device.peak.fp4", &d.peak.fp4),
+        ] {
             peak.iter().try_for_each(|p| rate(place, p, FlopRate::per_second))?;
         }
         if let Some(units) = &d.units {

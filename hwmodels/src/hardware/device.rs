@@ -46,6 +46,8 @@ pub struct Memory {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Peak {
+    /// 32-bit floating point without tensor cores; unless told, kernels in 32 bits are priced at the rate of 16.
+    pub fp32: Option<Sourced<FlopRate>>,
     /// 16-bit floating point with 32-bit accumulation.
     pub bf16: Sourced<FlopRate>,
     /// 8-bit floating point.

@@ -112,12 +112,14 @@ pub(super) fn summary(s: &Summary, timing: &Timing, out: Option<&Path>) -> Strin
     }
     let share = |(name, share): (&&str, &f64)| format!("{name} {:.1} %", 100.0 * share);
     row("costs", format!("{} of the critical path", s.basis.iter().map(share).collect::<Vec<_>>().join(", ")));
-    let iteration_ms = 1e3 * s.simulated_s / s.iterations.max(1) as f64;
+    // Errors of kernels are of the time in which something runs.
+    let busy_s = s.simulated_s - s.breakdown.get("idle").copied().unwrap_or(0.0);
+    let iteration_ms = 1e3 * busy_s / s.iterations.max(1) as f64;
     let error = match s.cost_error {
         Some(e) => {
             let [low, high] = [1.0 - e, 1.0 + e].map(|x| iteration_ms * x.max(0.0));
             format!(
-                "iteration {iteration_ms:.3} ms in the mean, {low:.3} to {high:.3} by the errors of its kernels ({:.1} %)",
+                "iteration {iteration_ms:.3} ms in the mean, idle time apart, {low:.3} to {high:.3} by errors of kernels ({:.1} %)",
                 100.0 * e
             )
         }

@@ -5,7 +5,7 @@ pub mod spec;
 pub use spec::{CostFidelity, Experiment, Fidelity, Output, Policies, RoutingFidelity, Slo, Window, Workload};
 
 use crate::framework::{self, Framework};
-use crate::machine::Fused;
+use crate::machine::Habits;
 use crate::paths;
 use crate::routing::Wanted;
 use moesim_core::{Diag, Picos, Result, Sourced, config, diag, input};
@@ -51,9 +51,18 @@ impl Resolved {
         self.engine.as_ref().map_or(Picos::ZERO, |e| e.host_time.as_ref().map_or(hardware, |t| t.value))
     }
 
-    /// Small kernels that the engine makes part of others.
-    pub fn fused(&self) -> Vec<Fused> {
-        self.engine.as_ref().map_or_else(Vec::new, |e| e.fused.value.clone())
+    /// Host time to launch one kernel of an iteration with prompts.
+    pub fn eager_kernel(&self) -> Picos {
+        self.engine.as_ref().and_then(|e| e.eager_kernel.as_ref()).map_or(Picos::ZERO, |t| t.value)
+    }
+
+    /// What the engine does its own way in a layer.
+    pub fn habits(&self) -> Habits {
+        let habits = |e: &Framework| Habits {
+            fused: e.fused.value.clone(),
+            rounds_before_gather: e.rounds_before_gather.value,
+        };
+        self.engine.as_ref().map_or_else(Habits::default, habits)
     }
 
     /// The file that `policy.placement` names, if it is no plain word: those are methods.
@@ -215,7 +224,10 @@ fn finish(mut experiment: Experiment, label: &str, base: PathBuf, known: &Profil
             .cure("set slo.ttft or slo.tpot, or leave the table out"));
     }
     let engine = experiment.engine.as_ref().map(Framework::new).transpose().map_err(|d| d.file(label))?;
-    if let Some(share) = engine.as_ref().and_then(|e| e.memory_share.clone()) {
+    let devices = hardware.devices() as u64;
+    let ranks = devices / u64::from(experiment.deployment.attention_tp.max(1));
+    let memory = hardware.device.memory.capacity.value;
+    if let Some(share) = engine.as_ref().and_then(|e| e.memory_left(memory, devices, ranks)) {
         hardware.device.reserve = Sourced { value: 1.0 - share.value, origin: share.origin };
     }
     experiment.policy.dispatch = framework::dispatch(&experiment.policy.dispatch, engine.as_ref());

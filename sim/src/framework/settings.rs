@@ -2,6 +2,7 @@
 
 use crate::machine::Fused;
 use moesim_core::{Picos, Sourced};
+use moesim_hwmodels::calibrate::profile::Op;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -9,28 +10,39 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EngineSettings {
-    /// Whose kernels and habits: `vllm`, `sglang` or `tensorrt-llm` (tables say `trtllm`). Without it the fastest measured kernels run.
+    /// Whose kernels and habits: `vllm`, `sglang` or `tensorrt-llm` (tables say `trtllm`). Without it the fastest measured
+    /// kernels run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub framework: Option<String>,
-    /// Whether kernels are launched in CUDA graphs, as they are unless told. Without them the engine's own all-reduce takes the time that
-    /// it was measured at without graphs; other kernels keep theirs, which the summary says.
+    /// Whether kernels are launched in CUDA graphs, as they are unless told. Without graphs the engine's own all-reduce takes
+    /// the time that it was measured at without them; other kernels keep theirs, which the summary says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub graphs: Option<bool>,
-    /// Host time between two iterations that devices wait for; unless told, the framework's, or `hardware.host.iteration_overhead`.
+    /// Host time between two iterations that devices wait for; unless told, the framework's, or
+    /// `hardware.host.iteration_overhead`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host_time: Option<Sourced<Picos>>,
-    /// Time from a request's arrival until the scheduler can see that request: HTTP, tokenising, hand-over; with what a first token takes on its way
-    /// out. Unless told, the framework's.
+    /// Time from a request's arrival until the scheduler can see that request (HTTP, tokenising, hand-over), together with the
+    /// time that its first token takes from the engine to the client. Unless told, the framework's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub front_end: Option<Sourced<Picos>>,
+    /// Host time to launch one kernel or collective of an iteration with prompts, which runs without graphs: launches run ahead
+    /// of the devices, so that such an iteration takes at least this long for each. Unless told, the framework's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eager_kernel: Option<Sourced<Picos>>,
     /// The scheduler looks for new requests after an iteration with prompts, and else after this many without (SGLang's
     /// `--scheduler-recv-interval`); 1 unless told.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub receive_interval: Option<Sourced<u32>>,
-    /// Share of a device's memory that the engine uses for weights and caches; unless told, the framework's, or what
+    /// Share of a device's memory that the engine uses for weights and caches; unless told, what the framework uses, or what
     /// `hardware.device.reserve` leaves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_share: Option<Sourced<f64>>,
+    /// Whether tokens that are gathered on all devices before experts (`policy.dispatch = "all-gather"`) travel rounded to the
+    /// inputs of the experts' products, where these are narrower; unless told, as the framework does. A
+    /// `deployment.dispatch_bits` goes first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rounds_before_gather: Option<Sourced<bool>>,
     /// Small kernels that are part of others: `all-reduce-norm`, `rotary-cache`; unless told, the framework's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fused: Option<Sourced<Vec<Fused>>>,
@@ -39,7 +51,8 @@ pub struct EngineSettings {
     pub kernels: Families,
 }
 
-/// Kernel families by what they are used for, as profiles name them (`moesim show PROFILE`); a `*` at the end stands for any rest.
+/// Kernel families by what they are used for, as profiles name them (`moesim show PROFILE`); a `*` at the end stands for
+/// any rest.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Families {
@@ -77,7 +90,22 @@ pub enum Use {
 }
 
 impl Use {
-    /// The key that names its family.
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Experts, Self::Gemm, Self::DecodeAttention, Self::PrefillAttention, Self::AllReduce];
+
+    /// Operations whose kernels are used for this.
+    pub fn ops(self) -> &'static [Op] {
+        match self {
+            Self::Experts => &[Op::Experts, Op::GroupedGemm],
+            Self::Gemm => &[Op::Gemm],
+            Self::DecodeAttention => &[Op::DecodeAttention, Op::LatentDecodeAttention],
+            Self::PrefillAttention => &[Op::PrefillAttention, Op::LatentPrefillAttention],
+            Self::AllReduce => &[Op::AllReduce],
+        }
+    }
+
+    /// The key of an experiment that names the family for this use.
     pub fn key(self) -> &'static str {
         match self {
             Self::Experts => "engine.kernels.experts",

@@ -151,7 +151,7 @@ impl Plan {
     }
 
     fn rotated(&self, kind: AttentionKind, tokens: u64) -> Cost {
-        if self.fused.contains(&Fused::RotaryCache) {
+        if self.habits.fused.contains(&Fused::RotaryCache) {
             return Cost::default();
         }
         let (gpu, p) = (&self.machine.gpu, &self.model.precision);

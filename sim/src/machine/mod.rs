@@ -9,7 +9,7 @@ mod slots;
 
 pub use attention::AttentionDemand;
 pub(crate) use plan::work;
-pub use plan::{AttentionClass, Fused, Plan};
+pub use plan::{AttentionClass, Fused, Habits, Plan};
 pub use ranks::{Deployment, Layout, Ranks};
 
 use crate::engine::{LaneId, Resources, SharedId};

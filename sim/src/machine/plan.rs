@@ -1,7 +1,7 @@
 //! What does not change during a run: the model on the machine, and the costs of everything but attention and experts.
 
 use super::experts::Sizes;
-use super::{Deployment, Machine, Ranks};
+use super::{AttentionDemand, Deployment, Machine, Ranks};
 use crate::engine::{Bound, Work};
 use moesim_core::{Diag, Picos, Result};
 use moesim_hwmodels::cost::{self, Cost, Gemm, elementwise, gemm};
@@ -46,8 +46,8 @@ pub struct Plan {
     pub dispatch_token_bytes: u64,
     /// Bytes of a token in a combine.
     pub combine_token_bytes: u64,
-    /// Small kernels that are part of others.
-    pub fused: Vec<Fused>,
+    /// What the engine does its own way.
+    pub habits: Habits,
     pub(super) experts: Vec<Sizes>,
 }
 
@@ -59,6 +59,15 @@ pub enum Fused {
     AllReduceNorm,
     /// The rotary embedding and the copy of keys and values into the cache, in the attention kernel.
     RotaryCache,
+}
+
+/// What engines do differently in a layer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Habits {
+    /// Small kernels that are part of others.
+    pub fused: Vec<Fused>,
+    /// Tokens that are gathered on all devices travel rounded to the inputs of the experts' products.
+    pub rounds_before_gather: bool,
 }
 
 impl Plan {
@@ -93,12 +102,9 @@ impl Plan {
             Vec::new()
         };
         let token_bytes = model.activation_bytes();
-        let sent = |bits: Option<f64>| {
-            // Counts of elements are far below 2^53.
-            bits.map_or(token_bytes, |bits| (f64::from(model.hidden) * bits / 8.0).ceil() as u64)
-        };
+        let in_bits = |bits: Option<f64>| bits.map_or(token_bytes, |bits| sent(&model, bits));
         let (dispatch_token_bytes, combine_token_bytes) =
-            (sent(deployment.dispatch_bits), sent(deployment.combine_bits));
+            (in_bits(deployment.dispatch_bits), in_bits(deployment.combine_bits));
         let experts = moe_layers.iter().map(|&l| Sizes::new(&model, l, ranks.etp as u64)).collect();
         Ok(Self {
             model,
@@ -112,20 +118,49 @@ impl Plan {
             token_bytes,
             dispatch_token_bytes,
             combine_token_bytes,
-            fused: Vec::new(),
+            habits: Habits::default(),
             experts,
         })
     }
 
-    /// The same where an engine makes these kernels part of others.
+    /// The plan for an engine with these habits; `gathers`: a dispatch takes every token to every device.
     #[must_use]
-    pub fn fusing(self, fused: Vec<Fused>) -> Self {
-        Self { fused, ..self }
+    pub fn with_habits(mut self, habits: Habits, gathers: bool) -> Self {
+        if habits.rounds_before_gather && gathers && self.deployment.dispatch_bits.is_none() {
+            let p = &self.model.precision;
+            self.dispatch_token_bytes = sent(&self.model, self.machine.gpu.input_bits(p.experts, p.activation));
+        }
+        self.habits = habits;
+        self
+    }
+
+    /// Kernels and collectives that one device is given for an iteration with a prompt: those that have a cost by themselves, with experts
+    /// of a layer as one.
+    pub fn launches(&self) -> u64 {
+        const TOKENS: u64 = 2;
+        let sums = u64::from(self.ranks.tp > 1);
+        let exchanges = u64::from(!self.ranks.replicated() && self.machine.devices() > 1);
+        let kernels = |cost: Cost| u64::from(cost.kernels);
+        let attention = |class: usize| {
+            let mut demand = AttentionDemand::default();
+            demand.add(&self.attention_work(class, 0, TOKENS as u32), self.machine.gpu.kernels.wants_sequences());
+            let summed = sums * (1 + u64::from(self.qk_norm_bytes(class, TOKENS) > 0));
+            kernels(self.attention_cost(class, TOKENS, &demand.view())) + summed
+        };
+        let moe = |l: usize| {
+            kernels(self.gate_cost(l, TOKENS)) + kernels(self.shared_cost(l, TOKENS)) + 1 + 2 * exchanges + sums
+        };
+        let dense = |l: usize| kernels(self.dense_cost(l, TOKENS)) + sums;
+        let layers = (0..self.model.decoder.len()).map(|l| {
+            let mlp = self.moe_layers.iter().position(|m| *m == l).map_or_else(|| dense(l), moe);
+            attention(self.class_of[l]) + mlp
+        });
+        kernels(self.embed_cost(TOKENS)) + layers.sum::<u64>() + kernels(self.head_cost(1))
     }
 
     /// Norm and residual: the stream is read twice and written twice.
     pub(super) fn norm(&self, tokens: u64) -> Cost {
-        if self.ranks.replicated() && self.fused.contains(&Fused::AllReduceNorm) {
+        if self.ranks.replicated() && self.habits.fused.contains(&Fused::AllReduceNorm) {
             return Cost::default();
         }
         elementwise(&self.machine.gpu, 4.0 * tokens as f64 * self.token_bytes as f64)
@@ -188,6 +223,11 @@ impl Plan {
             Gemm { m: samples, n, k: self.model.hidden.into(), weight_bits: p.head, activation_bits: p.activation };
         gemm(gpu, head).then(elementwise(gpu, samples as f64 * n as f64 * 4.0))
     }
+}
+
+/// Bytes of a token whose elements have these bits. Counts of elements are far below 2^53.
+fn sent(model: &Model, bits: f64) -> u64 {
+    (f64::from(model.hidden) * bits / 8.0).ceil() as u64
 }
 
 /// A cost on the clock: rounded once.

@@ -20,10 +20,12 @@ pub(super) fn approximations(s: &Ended) -> Vec<String> {
         out.push("some kernels take fractions of peaks, and fixed times as they are, from a device that was measured (see costs)".into());
     }
     if s.engine.is_some_and(|e| !e.graphs) {
-        out.push(
-            "without graphs the engine's own all-reduce takes its eager time; other kernels keep their times in graphs"
-                .into(),
-        );
+        let eager = s.costs.get("all-reduce").is_some_and(|words| words.contains(crate::costs::EAGER));
+        let text = match eager && plan.ranks.tp > 1 {
+            true => "without graphs the engine's own all-reduce takes its eager time; other kernels keep theirs in graphs",
+            false => "without graphs kernels keep the times that they take in graphs",
+        };
+        out.push(text.into());
     }
     let exchange = s.network.kernels();
     let mut push = |text: &str| out.push(text.to_string());

@@ -3,6 +3,9 @@
 //! A test (`sim/src/keys.rs`) changes every key of every schema: what changes no result and is not refused must be said here.
 
 use super::Ended;
+use crate::experiment::CostFidelity;
+use crate::framework::{Framework, Use};
+use crate::machine::Fused;
 use crate::policy::CacheFraction;
 use crate::routing::Routing;
 use moesim_core::Picos;
@@ -26,9 +29,10 @@ pub(super) fn sentences(s: &Ended) -> Vec<String> {
         };
         out.push(format!("hardware.host.iteration_overhead is not used: {why}"));
     }
-    if s.engine.is_some_and(|e| e.memory_share.is_some()) {
-        out.push("hardware.device.reserve is not used: the engine has a memory_share".into());
+    if s.engine.is_some_and(|e| e.memory_share.is_some() || e.memory_kept.is_some()) {
+        out.push("hardware.device.reserve is not used: the engine says how much memory it takes".into());
     }
+    out.extend(s.engine.into_iter().flat_map(|e| engine(s, e)));
     if plan.model.mtp_layers > 0 {
         out.push(format!(
             "model.mtp_layers is not used: {} module(s) of multi-token prediction are neither held nor run",
@@ -39,9 +43,9 @@ pub(super) fn sentences(s: &Ended) -> Vec<String> {
         out.push(format!("policy.cache_fraction is not used by {}", x.policy.execution));
     }
     if plan.ranks.replicated() {
-        let d = &plan.deployment;
+        let (d, dispatch) = (&plan.deployment, x.policy.dispatch.kind.as_str());
         let idle = [
-            ("policy.dispatch", x.policy.dispatch.kind != "flat"),
+            ("policy.dispatch", dispatch != "flat" && s.engine.is_none_or(|e| e.dispatch.value != dispatch)),
             ("deployment.dispatch_bits", d.dispatch_bits.is_some()),
             ("deployment.combine_bits", d.combine_bits.is_some()),
         ];
@@ -55,6 +59,28 @@ pub(super) fn sentences(s: &Ended) -> Vec<String> {
     }
     if plan.moe_layers.is_empty() && !matches!(x.workload.routing, Routing::None) {
         out.push(format!("workload.routing is not used: {} has no MoE layer", plan.model.name));
+    }
+    out
+}
+
+/// Keys of `[engine]`.
+fn engine(s: &Ended, e: &Framework) -> Vec<String> {
+    let (plan, mut out) = (s.plan, Vec::new());
+    let sums = plan.ranks.tp > 1 || plan.ranks.etp > 1;
+    let asked: Vec<&str> = Use::ALL.into_iter().filter(|of| e.asked(*of).is_some()).map(Use::key).collect();
+    if s.experiment.fidelity.costs == CostFidelity::Roofline && !asked.is_empty() {
+        out.push(format!("not used are {}: fidelity.costs is roofline", asked.join(", ")));
+    } else if e.asked(Use::AllReduce).is_some() && !(sums && s.network.kernels().all_reduce.is_some()) {
+        out.push("engine.kernels.all_reduce is not used: no devices sum anything by a calibrated kernel".into());
+    }
+    if e.fused.value.contains(&Fused::AllReduceNorm) && !plan.ranks.replicated() {
+        out.push("engine.fused: all-reduce-norm changes nothing where no all-reduce comes before a norm".into());
+    }
+    let p = &plan.model.precision;
+    let narrow = plan.machine.gpu.input_bits(p.experts, p.activation) < p.activation;
+    let gathers = s.network.everywhere() && !plan.ranks.replicated() && plan.deployment.dispatch_bits.is_none();
+    if e.rounds_before_gather.value && e.rounds_before_gather.is_user() && !(narrow && gathers) {
+        out.push("engine.rounds_before_gather changes nothing: no tokens are gathered whose products have narrower inputs".into());
     }
     out
 }

@@ -12,7 +12,7 @@ use crate::machine::{Machine, Plan};
 use crate::network::Dispatch;
 use crate::registry::Registry;
 use moesim_core::{Diag, Result};
-use moesim_hwmodels::cost::grouped_mlp;
+use moesim_hwmodels::cost::{Kernels, grouped_mlp};
 use moesim_hwmodels::network::{Bottleneck, Transfer};
 use moesim_solver::time::Batches;
 use moesim_solver::traffic::{Mode, Rows, Traffic, Way};
@@ -28,6 +28,16 @@ pub use homes::PlacementReport;
 #[cfg(test)]
 pub(crate) use homes::place;
 pub(crate) use homes::placement;
+
+/// The model of a run, laid out on the run's machine with these kernels.
+///
+/// # Errors
+/// What the deployment or this version does not support.
+pub(crate) fn plan(resolved: &Resolved, kernels: Kernels, way: &dyn Dispatch) -> Result<Plan> {
+    let machine = Machine::calibrated(resolved.hardware.clone(), kernels, compute_share(resolved)?)?;
+    let plan = Plan::new(resolved.model.clone(), machine, resolved.experiment.deployment.clone())?;
+    Ok(plan.with_habits(resolved.habits(), way.everywhere()))
+}
 
 /// The model laid out on the machine, and how tokens travel.
 pub struct Site {
@@ -46,9 +56,7 @@ impl Site {
     pub fn new(resolved: &Resolved, registry: &Registry) -> Result<Self> {
         let way = registry.dispatch(&resolved.experiment.policy)?.policy;
         let costs = Calibrated::new(resolved, &*way)?;
-        let machine = Machine::calibrated(resolved.hardware.clone(), costs.kernels, compute_share(resolved)?)?;
-        let plan = Plan::new(resolved.model.clone(), machine, resolved.experiment.deployment.clone())?
-            .fusing(resolved.fused());
+        let plan = plan(resolved, costs.kernels, &*way)?;
         way.check(&plan)?;
         let moe = |l: usize| plan.moe(l);
         let differs = (1..plan.moe_layers.len()).find(|&l| moe(l).experts != moe(0).experts);

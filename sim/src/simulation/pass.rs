@@ -49,11 +49,14 @@ pub(super) struct Pass {
     demand: AttentionDemand,
     /// Before every iteration.
     host_time: Picos,
+    /// To launch an iteration with prompts, while devices run what was launched.
+    eager_launch: Picos,
     same_gates: bool,
 }
 
 impl Pass {
-    pub(super) fn new(plan: &Plan, host_time: Picos) -> Self {
+    /// Host time before every iteration, and for each kernel of one with prompts.
+    pub(super) fn new(plan: &Plan, [host_time, eager_kernel]: [Picos; 2]) -> Self {
         let moe: Vec<_> = plan.moe_layers.iter().filter_map(|&l| plan.model.decoder[l].moe()).collect();
         Self {
             provenance: Provenance::default(),
@@ -66,6 +69,7 @@ impl Pass {
             kv_used: Vec::new(),
             demand: AttentionDemand::default(),
             host_time,
+            eager_launch: Picos(eager_kernel.0.saturating_mul(plan.launches())),
             same_gates: moe.windows(2).all(|m| m[0].ids() == m[1].ids()),
         }
     }
@@ -83,7 +87,7 @@ impl Pass {
         parts.executor.begin();
         parts.network.begin(now);
         self.start(&mut lowering(parts), begin.batch);
-        let mut at = now;
+        let (mut at, mut last_gate) = (now, None);
         let mut moe_layer = 0;
         for (l, layer) in plan.model.decoder.iter().enumerate() {
             self.attend(&mut lowering(parts), begin.batch, l);
@@ -98,9 +102,14 @@ impl Pass {
             }
             let gate = self.gate(&mut lowering(parts), l, moe_layer);
             at = parts.executor.advance(gate, at);
+            last_gate = Some(gate);
             parts.network.reach(at);
             self.experts(begin, parts, (l, moe_layer), (gate, at));
             moe_layer += 1;
+        }
+        let launched = now + self.host_time + self.eager_launch;
+        if begin.batch.size.prefill_tokens > 0 && launched > at {
+            self.launched(&mut lowering(parts), launched.since(at), last_gate);
         }
         self.head(&mut lowering(parts), begin.batch);
         let end = parts.executor.finish(at);
@@ -267,6 +276,16 @@ impl Pass {
         let join = cx.graph.join(layer as u16, &self.ops);
         self.ops.clear();
         join
+    }
+
+    /// The host goes on launching for `left` behind the last gate; what comes behind all layers waits for that. One operation at the end
+    /// stands for all launches, so that those before it stay alone in the executor.
+    fn launched(&mut self, cx: &mut Lowering, left: Picos, gate: Option<OpId>) {
+        let last = (cx.plan.model.decoder.len() - 1) as u16;
+        let op = cx.graph.op(OpKind::Host, last, NO_DEVICE, Work::fixed(left)).after(gate.as_slice()).id();
+        for before in self.frontier.iter_mut().flatten() {
+            *before = cx.graph.join(last, &[*before, op]);
+        }
     }
 
     fn head(&mut self, cx: &mut Lowering, batch: &Batch) {

@@ -4,10 +4,10 @@ use super::arrivals::Line;
 use super::pass::Pass;
 use super::trace::check_trace;
 use super::{Simulation, in_arrivals};
-use crate::costs::{Calibrated, compute_share};
+use crate::costs::Calibrated;
 use crate::engine::Executor;
 use crate::experiment::{Experiment, Policies, Resolved};
-use crate::machine::{Machine, Plan};
+use crate::machine::Plan;
 use crate::metrics::tables::Tables;
 use crate::metrics::{Outcome, Recorder};
 use crate::network::{Dispatch, Network};
@@ -39,8 +39,7 @@ impl Simulation {
         let experiment = Experiment { policy: made.settled, ..resolved.experiment.clone() };
         let x = &experiment;
         let costs = Calibrated::new(resolved, &*made.dispatch)?;
-        let machine = Machine::calibrated(resolved.hardware.clone(), costs.kernels, compute_share(resolved)?)?;
-        let plan = Plan::new(resolved.model.clone(), machine, x.deployment.clone())?.fusing(resolved.fused());
+        let plan = placing::plan(resolved, costs.kernels, &*made.dispatch)?;
         check(&*made.dispatch, &plan, &x.policy)?;
         let placed = placing::placement(&plan, resolved, registry)?;
         let counting = made.dispatch.counting(&plan);
@@ -69,7 +68,7 @@ impl Simulation {
                 .and_then(|a| Line::new(a, front_end))
                 .map_err(in_arrivals)?,
             batch: Batch::new(plan.ranks.dp),
-            pass: Pass::new(&plan, resolved.host_time()),
+            pass: Pass::new(&plan, [resolved.host_time(), resolved.eager_kernel()]),
             last: Outcome::default(),
             queued: Vec::new(),
             checked: vec![limits.is_empty(); source.trace().sequences()],

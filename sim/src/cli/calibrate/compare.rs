@@ -6,7 +6,7 @@ use crate::cli::progress;
 use crate::cli::simulate::{Options, simulate};
 use crate::cli::terminal::{Format, print};
 use crate::experiment::{self, Resolved};
-use crate::framework::Framework;
+use crate::framework::Use;
 use crate::metrics::summary::Summary;
 use crate::output::json;
 use crate::registry::Registry;
@@ -227,12 +227,13 @@ fn price(
     let line = progress::ProgressLine::new(false);
     let cache = routing_cache()?;
     let ops: Vec<Op> = own.iter().map(|k| k.op).collect();
+    let uses: Vec<Use> = Use::ALL.into_iter().filter(|of| of.ops().iter().any(|op| ops.contains(op))).collect();
     let families: Vec<&str> = own.iter().chain(fastest).map(|k| k.family.as_str()).collect();
     let mut out: Vec<Priced> = Vec::new();
     for (kernels, list) in [("measured", own), ("the fastest known", fastest), ("rooflines", &[][..])] {
         let mut r: Resolved = resolved.clone();
         // Kernels are those that are compared.
-        r.engine.iter_mut().for_each(Framework::without_kernels);
+        r.engine.iter_mut().for_each(|e| e.without_kernels(&uses));
         // What was not measured keeps the kernels that it has.
         for p in r.profiles.iter_mut().map(std::sync::Arc::make_mut) {
             p.kernels.retain(|k| !ops.contains(&k.op));

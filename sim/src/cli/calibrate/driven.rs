@@ -2,7 +2,7 @@
 //! the experiment's interval owes most.
 
 use super::harvest::{Apart, Harvest, harvest};
-use super::measure::{Args, bench, claim, finish, left_for_time, next, open_log};
+use super::measure::{Args, bench, check, claim, finish, left_for_time, most_bytes, next, open_log};
 use crate::cli::terminal::{Format, interrupted, print};
 use crate::experiment;
 use crate::output::json;
@@ -10,7 +10,7 @@ use crate::registry::Registry;
 use moesim_core::{Diag, Result};
 use moesim_hwmodels::measure::sample::SampleOutcome;
 use moesim_hwmodels::measure::{
-    Bench, Drive, Log, MeasuredRow, Options, Point, Precision, Summary, Work, cpu, plan, sample,
+    Bench, Drive, Log, MeasuredRow, Options, Point, Precision, Summary, Work, plan, sample,
 };
 use serde::Serialize;
 use std::fmt::Write;
@@ -21,7 +21,7 @@ struct Chosen {
     work: String,
     pass: u32,
     share: f64,
-    /// Relative uncertainty of its cost before this point was measured, and after.
+    /// Relative uncertainty of the work's cost before this point was measured, and after.
     before: f64,
     after: f64,
     /// The experiment's interval with it.
@@ -65,31 +65,38 @@ pub(super) fn run(a: &Args, registry: &Registry, name: &str) -> Result<()> {
         let problem = format!("{} is out of range", a.until);
         return Err(Diag::input(problem).place("--until").cure("give a part of the experiment's time, as in 0.05"));
     }
+    check(a)?;
     let _claims = (claim(a)?, a.force.file(a.hardware_out.as_deref())?);
     let is_cuda = a.device.starts_with("cuda");
     let resolved = experiment::load(name, &a.set)?;
     let found = harvest(&resolved, registry, if is_cuda { Precision::Fp8 } else { Precision::Int8 })?;
-    let most_bytes = a.memory.map_or_else(|| if a.mock || is_cuda { 1 << 36 } else { cpu::most_bytes() }, |m| m.get());
+    let most_bytes = most_bytes(a);
     let limits = if a.hardware_out.is_some() { plan(&Options::limits(is_cuda, most_bytes)) } else { Vec::new() };
-    let largest = found.targets.iter().map(|t| t.work.bytes() as u64).max().unwrap_or(0) + (1 << 20);
+    let works = found.targets.iter().map(|t| &t.work).chain(limits.iter().map(|p| &p.work));
+    let largest = works.map(|w| w.bytes() as u64).max().unwrap_or(0) + (1 << 20);
     let mut bench = bench(a, largest.min(most_bytes), most_bytes)?;
     let mut log = open_log(a)?;
     let mut drive = Drive::new(found.targets.clone());
     let interval_before = drive.interval()[0];
     log.works(bench.facts()).for_each(|(point, row)| drive.learn(&point, row));
     let interval_resumed = drive.interval()[0];
+    let mut left: Vec<Apart> = Vec::new();
     for point in &limits {
-        if !interrupted() && !log.has(bench.facts(), point) {
-            measured(&mut *bench, &mut log, point)?;
+        if !interrupted() && !log.has(bench.facts(), point)
+            && let Some(why) = measured(&mut *bench, &mut log, point)?
+        {
+            let why = format!("limit of the device, {}: {why}", words(&point.work));
+            left.push(Apart { why, share: 0.0, error: None });
         }
     }
     let (points, stopped) = measure(a, &mut *bench, &mut log, &mut drive)?;
     let facts = bench.facts().clone();
     let own: Vec<MeasuredRow> = log.rows.iter().filter(|r| r.text("device") == facts.device).cloned().collect();
     let summary = Summary::new(&own);
-    finish(a, &summary, &facts, own.len(), own.len() + usize::from(interrupted()))?;
-    let report = report(name, &resolved.hardware.name, a.until, &found, &drive, points, stopped);
-    let report = Report { interval_before, interval_resumed, ..report };
+    finish(a, &summary, &facts, own.len(), None)?;
+    let mut report = report(name, &resolved.hardware.name, a.until, &found, &drive, points, stopped);
+    (report.interval_before, report.interval_resumed) = (interval_before, interval_resumed);
+    report.not_measurable.extend(left);
     print(&match a.format {
         Format::Json => json(&report)? + "\n",
         Format::Table => text(&report) + &summary.text(&facts) + &next(a),
@@ -117,13 +124,15 @@ fn measure(a: &Args, bench: &mut dyn Bench, log: &mut Log, drive: &mut Drive) ->
             return Ok((points, "interrupted".into()));
         }
         if drive.interval()[0] <= a.until && drive.has_spread() {
-            return Ok((points, format!("the interval is at most {:.1} %", 100.0 * a.until)));
+            return Ok((points, format!("the interval of what can be measured is at most {:.1} %", 100.0 * a.until)));
         }
         if bench.now_s() > budget_s {
             return Ok((points, "the time budget is used up".into()));
         }
         let Some((i, point)) = drive.next() else {
-            return Ok((points, "every work is measured twice".into()));
+            let all = drive.targets.iter().all(|t| t.left.is_none());
+            let why = if all { "every work is measured twice" } else { "nothing is left that can be measured" };
+            return Ok((points, why.into()));
         };
         let before = drive.uncertainty(i);
         let left = match left_for_time(a, &point.work) {
@@ -157,7 +166,8 @@ fn report(
     points: Vec<Chosen>,
     stopped: String,
 ) -> Report {
-    let works = drive.targets.iter().enumerate().map(|(i, t)| Stands {
+    let can = drive.targets.iter().enumerate().filter(|(_, t)| t.left.is_none());
+    let works = can.map(|(i, t)| Stands {
         work: words(&t.work),
         share: t.share,
         before: t.before,

@@ -6,7 +6,7 @@ use super::input::{Input, Read, read};
 use crate::cli::force::Force;
 use crate::cli::progress;
 use crate::cli::terminal::{Format, print};
-use crate::experiment;
+use crate::experiment::{self, Resolved};
 use crate::output::json;
 use crate::registry::Registry;
 use moesim_core::output::{AtomicFile, Claim};
@@ -67,6 +67,7 @@ pub(super) fn run(a: &Args, registry: &Registry) -> Result<()> {
     let grows = a.out.as_deref().zip(a.into.as_deref()).is_some_and(|(out, into)| out == Path::new(into));
     let _claim = a.out.as_deref().map(|out| Claim::file(out, a.force.given() || grows)).transpose()?;
     let into = a.into.as_deref().map(Profile::load).transpose()?;
+    let experiment = a.experiment.as_deref().map(|x| experiment::load(x, &a.set)).transpose()?;
     let Read { kernels: measured, files, hardware } = read(&a.input)?;
     let device = measured[0].names()[0].to_string();
     if let Some(other) = measured.iter().find(|m| m.names()[0] != device) {
@@ -123,7 +124,7 @@ pub(super) fn run(a: &Args, registry: &Registry) -> Result<()> {
     if let Some(out) = &a.out {
         AtomicFile::write(out, profile.to_text()?.as_bytes())?;
     }
-    let moved = a.experiment.as_ref().map(|x| moved(x, &a.set, &profile, registry)).transpose()?.unwrap_or_default();
+    let moved = experiment.map(|x| moved(x, &profile, registry)).transpose()?.unwrap_or_default();
     print(&match a.input.format {
         Format::Json => json(&profile)? + "\n",
         Format::Table if a.kind == Kind::Table => listed(&profile, &tables) + &moved,
@@ -132,9 +133,8 @@ pub(super) fn run(a: &Args, registry: &Registry) -> Result<()> {
 }
 
 /// An experiment's time and its interval with the costs that it has, and with the new profile before them.
-fn moved(experiment: &str, set: &[String], profile: &Profile, registry: &Registry) -> Result<String> {
-    let mut resolved = experiment::load(experiment, set)?;
-    let mut t = format!("\n{experiment} on {}\n", resolved.hardware.name);
+fn moved(mut resolved: Resolved, profile: &Profile, registry: &Registry) -> Result<String> {
+    let mut t = format!("\n{} on {}\n", resolved.label, resolved.hardware.name);
     let mut before = None;
     for name in ["as it is", &profile.name] {
         let found = harvest(&resolved, registry, Precision::Int8)?;

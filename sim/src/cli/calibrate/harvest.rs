@@ -8,6 +8,7 @@ use crate::experiment::Resolved;
 use crate::machine::{AttentionDemand, Plan};
 use crate::metrics::tables::Tables;
 use crate::registry::Registry;
+use crate::routing::Segment;
 use crate::simulation::Simulation;
 use moesim_core::{Diag, Picos, Result};
 use moesim_hwmodels::calibrate::profile::{self, Op, Profile};
@@ -17,11 +18,12 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
-/// Iterations that are simulated at most.
+/// Iterations that are simulated at most: seconds on one core for a model of 60 layers.
 const MOST_ITERATIONS: u64 = 4096;
-/// Of these, looked at: every so many, evenly spread.
+/// Most iterations that are looked at, evenly spread over those that were simulated; looking at one takes as long as simulating some
+/// ten.
 const MOST_LOOKS: usize = 32;
-/// Works at most; those that stand for less are told as not measurable.
+/// Most works that are measured one by one: the others stand for little, and are listed together as not measurable.
 const MOST_WORKS: usize = 48;
 
 /// An experiment's critical path by what it stands on.
@@ -43,14 +45,14 @@ pub(super) struct Harvest {
 pub(super) struct Apart {
     pub(super) why: String,
     pub(super) share: f64,
-    /// Relative error of its cost, if anybody knows one; 0 for what the hardware's file states.
+    /// Relative error of the part's cost, if anybody knows one; 0 for what the hardware's file states.
     pub(super) error: Option<f64>,
 }
 
 impl Apart {
-    /// Its part of the experiment's interval, where it is known.
+    /// Sum of share times error. A part whose error nobody knows may be off by all of itself.
     pub(super) fn sum(all: &[Self]) -> f64 {
-        all.iter().map(|a| a.share * a.error.unwrap_or(0.0)).sum()
+        all.iter().map(|a| a.share * a.error.unwrap_or(1.0)).sum()
     }
 }
 
@@ -84,12 +86,16 @@ pub(super) fn harvest(resolved: &Resolved, registry: &Registry, eight_bits: Prec
             looks.push(Look { s: &s, plan: &plan, log: &log, eight_bits }.items());
         }
         if looks.len() > MOST_LOOKS {
-            let mut keep = [false, true].into_iter().cycle();
-            looks.retain(|_| keep.next() == Some(false));
+            // Every other one stays, the first among them.
+            let mut at = 0;
+            looks.retain(|_| {
+                at += 1;
+                at % 2 == 1
+            });
             every *= 2;
         }
         if crate::cli::terminal::interrupted() {
-            return Err(Diag::run("interrupted").cure("run it again; nothing was measured"));
+            return Err(Diag::run("interrupted").cure("run it again"));
         }
     }
     if looks.is_empty() {
@@ -139,8 +145,8 @@ fn roofline_error(what: &str) -> Option<f64> {
 /// Sums of what is alike. Of the works in a bucket ([`drive::bucket`]) the one with the most time stands for all.
 fn gathered(items: &[(Item, f64)], error: &dyn Fn(&str) -> Option<f64>) -> Harvest {
     let whole: f64 = items.iter().map(|(_, t)| t).sum();
-    type Alike<'a> = Vec<(&'a Work, &'a str, f64)>;
-    let (mut works, mut apart): (BTreeMap<_, Alike>, BTreeMap<(String, &str), f64>) = Default::default();
+    type Alike<'a> = Vec<(&'a Work, &'static str, f64)>;
+    let (mut works, mut apart): (BTreeMap<_, Alike>, BTreeMap<(String, &'static str), f64>) = Default::default();
     for (item, t) in items {
         match item {
             Item::Work(work, what) => {
@@ -155,41 +161,29 @@ fn gathered(items: &[(Item, f64)], error: &dyn Fn(&str) -> Option<f64>) -> Harve
     }
     let mut errors: BTreeMap<&str, Option<f64>> = BTreeMap::new();
     let mut of = |what: &'static str| *errors.entry(what).or_insert_with(|| error(what));
-    let mut targets: Vec<(Target, &'static str)> = Vec::new();
+    let mut targets: Vec<Target> = Vec::new();
     for all in works.into_values() {
         let Some((work, what, _)) = all.iter().max_by(|a, b| a.2.total_cmp(&b.2)) else { continue };
-        let what = ["experts", "gemm", "stream"].into_iter().find(|w| w == what).unwrap_or("gemm");
         let share = all.iter().map(|a| a.2).sum::<f64>() / whole;
         // Without any error that anybody knows, a cost may be off by all of itself.
         let before = of(what).unwrap_or(1.0);
-        targets.push((Target { work: (*work).clone(), share, before, left: None }, what));
+        targets.push(Target { work: (*work).clone(), share, before, left: None });
     }
-    targets.sort_by(|a, b| b.0.share.total_cmp(&a.0.share));
+    targets.sort_by(|a, b| b.share.total_cmp(&a.share));
     let small = targets.split_off(targets.len().min(MOST_WORKS));
     let mut apart: Vec<Apart> = apart
         .into_iter()
         .map(|((why, what), t)| {
-            let known = [
-                "decode attention",
-                "prefill attention",
-                "experts",
-                "gemm",
-                "stream",
-                "dispatch",
-                "combine",
-                "all-reduce",
-            ];
-            let error = known.into_iter().find(|k| *k == what).map_or(Some(0.0), &mut of);
+            let error = of(what);
             Apart { why, share: t / whole, error }
         })
         .collect();
     if !small.is_empty() {
-        let share = small.iter().map(|t| t.0.share).sum();
-        let sum: f64 = small.iter().map(|t| t.0.share * t.0.before).sum();
+        let share = small.iter().map(|t| t.share).sum();
+        let sum: f64 = small.iter().map(|t| t.share * t.before).sum();
         apart.push(Apart { why: "works that stand for little".into(), share, error: Some(sum / share) });
     }
     apart.sort_by(|a, b| b.share.total_cmp(&a.share));
-    let targets = targets.into_iter().map(|t| t.0).collect();
     Harvest { targets, apart, iteration_s: 0.0, iterations: [0; 2], is_cut: false }
 }
 
@@ -253,7 +247,8 @@ impl Look<'_> {
         let Some(precision) = self.precision(mlp.weight_bits) else {
             return apart("experts in a precision that the reference kernel lacks");
         };
-        // A token comes once, with as many selections as it has here in the mean; what is then left over is taken off.
+        // The reference kernel takes tokens that have as many selections each. So every token has here what tokens have in the mean,
+        // rounded, and selections that are then left over are taken off the experts with most.
         let top_k = (mlp.choices.round() as usize).clamp(1, counts.len());
         let most = counts.iter().copied().max().unwrap_or(0) as usize;
         let tokens = (rows as usize / top_k).max(most);
@@ -281,7 +276,7 @@ impl Look<'_> {
         let log = || self.log.lock().unwrap_or_else(PoisonError::into_inner);
         log().clear();
         let cost = match kind {
-            OpKind::Attention => self.attention(layer, rank),
+            OpKind::Attention => self.attention(layer, rank, false),
             OpKind::Gate => plan.gate_cost(moe_layer, here(moe_layer)),
             OpKind::Shared => plan.shared_cost(moe_layer, here(moe_layer)),
             OpKind::Dense => plan.dense_cost(layer, tokens),
@@ -295,9 +290,17 @@ impl Look<'_> {
             out.push((self.part(asked), seconds * t / whole));
         }
         if kind == OpKind::Attention {
-            let decodes = batch.size.prefill_tokens == 0;
-            let what = if decodes { "decode attention" } else { "prefill attention" };
-            out.push((Item::Apart("core attention".into(), what), seconds * left.max(0.0)));
+            let left = left.max(0.0);
+            // What sequences that decode take of core attention: with them alone the projections stay as they are.
+            let decodes = match batch.size.prefill_tokens {
+                0 => left,
+                _ => left - (1.0 - self.attention(layer, rank, true).time_s() / whole).clamp(0.0, left),
+            };
+            for (what, part) in [("decode attention", decodes), ("prefill attention", left - decodes)] {
+                if part > 0.0 {
+                    out.push((Item::Apart("core attention".into(), what), seconds * part));
+                }
+            }
         }
     }
 
@@ -318,12 +321,14 @@ impl Look<'_> {
         }
     }
 
-    fn attention(&self, layer: usize, rank: usize) -> Cost {
+    /// Attention of a layer for all tokens of a rank; core attention of sequences that decode alone if `decodes`.
+    fn attention(&self, layer: usize, rank: usize, decodes: bool) -> Cost {
         let plan = self.plan;
         let (class, devices) = (plan.class_of[layer], plan.ranks.rank_devices(rank));
         let listed = plan.machine.gpu.kernels.wants_sequences();
         let mut demand = AttentionDemand::default();
-        for seg in self.s.batch.segments.iter().filter(|seg| devices.contains(&(seg.device as usize))) {
+        let here = |seg: &&Segment| devices.contains(&(seg.device as usize)) && !(decodes && seg.count > 1);
+        for seg in self.s.batch.segments.iter().filter(here) {
             demand.add(&plan.attention_work(class, seg.from, seg.count), listed);
         }
         plan.attention_cost(class, self.s.batch.rank_tokens[rank], &demand.view())

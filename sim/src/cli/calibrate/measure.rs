@@ -34,8 +34,8 @@ pub(in crate::cli) struct Args {
     /// Override a key of the experiment
     #[arg(long, value_name = "KEY=VALUE", requires = "experiment")]
     pub(super) set: Vec<String>,
-    /// With --experiment: measuring ends where the experiment's interval is at most this part of its time
-    #[arg(long, value_name = "PART", default_value = "0.05")]
+    /// With --experiment: measuring ends where the experiment's interval is at most this part of the experiment's time
+    #[arg(long, value_name = "PART", default_value = "0.05", requires = "experiment")]
     pub(super) until: f64,
     /// Models whose layers' shapes are measured: presets or files
     #[arg(
@@ -102,9 +102,10 @@ pub(super) fn run(a: &Args, registry: &Registry) -> Result<()> {
     if let Some(name) = &a.experiment {
         return driven::run(a, registry, name);
     }
+    check(a)?;
     let budget_s = a.time_budget.seconds();
     let _claims = (claim(a)?, a.force.file(a.hardware_out.as_deref())?);
-    let options = options(a, budget_s)?;
+    let options = options(a)?;
     let points = plan(&options);
     let largest = points.iter().map(|p| p.work.bytes() as u64).max().unwrap_or(0) + (1 << 20);
     let mut bench = bench(a, largest, options.most_bytes)?;
@@ -140,7 +141,7 @@ pub(super) fn run(a: &Args, registry: &Registry) -> Result<()> {
     bar.finish_and_clear();
     let own: Vec<MeasuredRow> = log.rows.iter().filter(|r| r.text("device") == facts.device).cloned().collect();
     let summary = Summary::new(&own);
-    finish(a, &summary, &facts, own.len(), points.len())?;
+    finish(a, &summary, &facts, own.len(), Some(points.len()))?;
     print(&match a.format {
         Format::Json => json(&summary)? + "\n",
         Format::Table => {
@@ -188,10 +189,18 @@ pub(super) fn left_for_time(a: &Args, work: &Work) -> Option<String> {
     is_long.then(|| format!("some would take more than {:.0} % of the time budget", 100.0 * SHARE))
 }
 
-/// What is left to do when measuring has ended with `rows` of `points`: the hardware file, unless the user stopped it.
-pub(super) fn finish(a: &Args, summary: &Summary, facts: &Facts, rows: usize, points: usize) -> Result<()> {
+/// What is left to do when measuring has ended with `rows` of `points`, if their number is known: the hardware file, unless the user
+/// stopped the measurement.
+pub(super) fn finish(
+    a: &Args,
+    summary: &Summary,
+    facts: &Facts,
+    rows: usize,
+    points: Option<usize>,
+) -> Result<()> {
     if interrupted() {
-        let problem = format!("interrupted with {rows} of {points} rows in {}", a.out.display());
+        let of = points.map_or(String::new(), |points| format!(" of {points}"));
+        let problem = format!("interrupted with {rows}{of} rows in {}", a.out.display());
         return Err(Diag::run(problem).cure(format!("go on with --resume --out {}", a.out.display())));
     }
     let Some(path) = &a.hardware_out else { return Ok(()) };
@@ -233,7 +242,38 @@ fn progress(points: u64, quiet: bool) -> ProgressBar {
     bar
 }
 
-fn options(a: &Args, budget_s: f64) -> Result<Options> {
+fn is_cuda(a: &Args) -> bool {
+    a.device.starts_with("cuda")
+}
+
+/// Most bytes of weights at once.
+pub(super) fn most_bytes(a: &Args) -> u64 {
+    let most = || match (a.mock, is_cuda(a)) {
+        (true, _) => 1 << 34,
+        // What is more than the device has is left out when it is known.
+        (_, true) => 1 << 36,
+        _ => cpu::most_bytes(),
+    };
+    a.memory.map_or_else(most, Bytes::get)
+}
+
+/// What any measurement needs of its arguments.
+///
+/// # Errors
+/// No time at all, a device that is not known.
+pub(super) fn check(a: &Args) -> Result<()> {
+    if a.time_budget == Picos::ZERO {
+        let problem = format!("{} is out of range", a.time_budget);
+        return Err(Diag::input(problem).place("--time-budget").cure("give a time, as in \"120 s\""));
+    }
+    let is_number = |n: &str| n.parse::<u32>().is_ok();
+    match a.device == "cpu" || a.device.strip_prefix("cuda:").is_some_and(is_number) {
+        true => Ok(()),
+        false => Err(unknown_device(&a.device)),
+    }
+}
+
+fn options(a: &Args) -> Result<Options> {
     let shapes = a.model.iter().map(|m| shape(m)).collect::<Result<Vec<_>>>()?;
     let wrong =
         |flag: &str, text: &str, cure: &str| Diag::input(format!("{text} is out of range")).place(flag).cure(cure);
@@ -243,9 +283,6 @@ fn options(a: &Args, budget_s: f64) -> Result<Options> {
     if let Some(n) = a.active.iter().find(|n| !(1..=1 << 14).contains(*n)) {
         return Err(wrong("--active", &n.to_string(), "give numbers from 1 to 16384"));
     }
-    if budget_s == 0.0 {
-        return Err(wrong("--time-budget", &a.time_budget.to_string(), "give a time, as in \"120 s\""));
-    }
     let skew = |text: &String| {
         let power = text.strip_prefix("zipf-").and_then(|s| s.parse().ok()).filter(|s| (0.0..=10.0).contains(s));
         match (text.as_str(), power) {
@@ -254,7 +291,7 @@ fn options(a: &Args, budget_s: f64) -> Result<Options> {
             _ => Err(diag::unknown("skew", text, &["balanced", "zipf-1.2"]).place("--skew")),
         }
     };
-    let is_cuda = a.device.starts_with("cuda");
+    let is_cuda = is_cuda(a);
     let words: Vec<&str> = match (a.precision.is_empty(), is_cuda) {
         (false, _) => a.precision.iter().map(String::as_str).collect(),
         (true, true) => vec!["bf16", "fp8"],
@@ -265,13 +302,7 @@ fn options(a: &Args, budget_s: f64) -> Result<Options> {
         let found = Precision::ALL.iter().find(|p| p.1 == *word);
         found.map(|p| p.0).ok_or_else(|| diag::unknown("precision", word, &known).place("--precision"))
     };
-    let most = || match (a.mock, is_cuda) {
-        (true, _) => 1 << 34,
-        // What is more than the device has is left out when it is known.
-        (_, true) => 1 << 36,
-        _ => cpu::most_bytes(),
-    };
-    let most_bytes = a.memory.map_or_else(most, Bytes::get);
+    let most_bytes = most_bytes(a);
     let mut o = Options {
         tokens: a.tokens.clone(),
         active: a.active.clone(),

@@ -139,21 +139,30 @@ fn component_row(t: &mut String, name: &str, component: &Component) {
 
 /// Points with so few clients show what an engine adds to the machine: few requests wait for others.
 const FEW_CLIENTS: u32 = 16;
+/// Prompts of at most so many tokens show what comes beside the work on them.
+const SHORT_PROMPT: u32 = 1024;
 
-/// What was measured beyond the simulation, by framework: what its host and its front end take beyond what the run has of them already.
+/// What was measured beyond the simulation, by framework: what the framework's host and front end take beyond what the run
+/// has of them already.
 fn left_over(t: &mut String, outcomes: &[PointOutcome]) {
     let mut by: BTreeMap<&str, [Vec<f64>; 2]> = BTreeMap::new();
     for o in outcomes.iter().filter(|o| o.point.conc <= FEW_CLIENTS) {
         if let (Some(ttft), Some(tpot)) = (o.ttft_ms, o.tpot_ms) {
             let [a, b] = by.entry(&o.point.backend).or_default();
-            a.push(o.point.mean_ttft_ms - ttft);
+            if o.point.isl <= SHORT_PROMPT {
+                a.push(o.point.mean_ttft_ms - ttft);
+            }
             b.push(o.point.mean_tpot_ms - tpot);
         }
     }
-    let _ = writeln!(t, "\nmeasured less simulated at up to {FEW_CLIENTS} clients, medians, ms");
+    let _ = writeln!(
+        t,
+        "\nmeasured less simulated at up to {FEW_CLIENTS} clients, TTFT of prompts of at most {SHORT_PROMPT} tokens, medians, ms"
+    );
     for (framework, [ttft, tpot]) in by {
         let of = |x: &[f64]| median(x).map_or("-".to_string(), |m| format!("{m:+.3}"));
-        let _ = writeln!(t, "  {framework:<12}{:>5} points: TTFT {}, TPOT {}", ttft.len(), of(&ttft), of(&tpot));
+        let [n, m] = [ttft.len(), tpot.len()];
+        let _ = writeln!(t, "  {framework:<12} TTFT {} of {n} points, TPOT {} of {m}", of(&ttft), of(&tpot));
     }
 }
 

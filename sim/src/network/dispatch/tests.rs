@@ -25,6 +25,11 @@ fn plan(expert_tp: u32) -> Plan {
 
 /// Sixteen devices with ten tokens each; what the way sends in layer 3, and (device, experts) of the tokens.
 fn send(plan: &Plan, way: &dyn Dispatch) -> (Sent, Sent, Vec<(u32, Vec<u16>)>) {
+    send_of(plan, way, &[u64::from(TOKENS); 16])
+}
+
+/// The same with `tokens` on each device as far as the way asks how many there are.
+fn send_of(plan: &Plan, way: &dyn Dispatch, on: &[u64]) -> (Sent, Sent, Vec<(u32, Vec<u16>)>) {
     let devices = 16;
     let mut draw: Stream = stream(7, "test", 0);
     let rows: Vec<Vec<u16>> = (0..devices * TOKENS)
@@ -67,7 +72,7 @@ fn send(plan: &Plan, way: &dyn Dispatch) -> (Sent, Sent, Vec<(u32, Vec<u16>)>) {
     };
     replay.load(&source, &(0..devices).map(part).collect::<Vec<_>>());
     let mut legs = Legs::default();
-    way.legs(plan, &replay.reveal(3), &[u64::from(TOKENS); 16], &mut legs);
+    way.legs(plan, &replay.reveal(3), on, &mut legs);
     let sum = |legs: &mut dyn Iterator<Item = (u32, u32, u32)>| {
         let mut out = Sent::new();
         legs.filter(|l| l.0 != l.1).for_each(|(src, dst, n)| *out.entry((src, dst)).or_default() += n);
@@ -126,6 +131,30 @@ fn every_way_sends_what_its_documentation_says() {
     assert!(across.clone().all(|((a, b), _)| a % 8 == b % 8));
     let nodes = tokens.iter().filter(|(d, es)| es.iter().any(|e| home(*e) / 8 != d / 8)).count();
     assert_eq!(across.map(|(_, n)| n).sum::<u32>(), nodes as u32);
+}
+
+/// All tokens are on one device of the first node and on two of the second: every card of a node sends an equal part, every device gets
+/// every token once, and sums take the way back.
+#[test]
+fn gathered_tokens_cross_over_all_cards() {
+    let plan = plan(1);
+    let mut on = [0; 16];
+    (on[3], on[8], on[9]) = (83, 10, 6);
+    let (out, back, _) = send_of(&plan, &AllGather, &on);
+    for place in 0..8u32 {
+        let first = 83 / 8 + u32::from(place < 83 % 8);
+        assert_eq!((out[&(place, 8 + place)], out[&(8 + place, place)]), (first, 2));
+    }
+    let across = |a: u32, b: u32| a / 8 != b / 8;
+    assert!(out.keys().all(|&(a, b)| !across(a, b) || a % 8 == b % 8));
+    for device in 0..16u32 {
+        let got: u32 = out.iter().filter(|((_, to), _)| *to == device).map(|(_, n)| n).sum();
+        assert_eq!(u64::from(got), 99 - on[device as usize], "device {device}");
+    }
+    assert_eq!(back, reversed(&out));
+    // Even tokens stay on their own card's way.
+    let (out, ..) = send(&plan, &AllGather);
+    assert!(out.iter().filter(|((a, b), _)| across(*a, *b)).all(|((a, b), n)| a % 8 == b % 8 && *n == TOKENS));
 }
 
 /// Experts shared by two devices: tokens go to both, results come from one, in turn by source.

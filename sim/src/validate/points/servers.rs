@@ -1,5 +1,5 @@
-//! What measured servers were started with beyond the columns of a point, as the public scripts that started them say: SemiAnalysis
-//! InferenceX, `benchmarks/single_node` (Apache-2.0), one script a model, precision, device and framework.
+//! What measured servers were started with beyond the columns of a point, as the public scripts that started them say:
+//! SemiAnalysis InferenceX, `benchmarks/single_node` (Apache-2.0), one script a model, precision, device and framework.
 
 use super::Point;
 use toml::Value;
@@ -9,10 +9,12 @@ const NARROW_CACHE: &str = "2026-04";
 
 /// What stands in for something that servers were started with.
 pub fn stand_in(point: &Point) -> Option<&'static str> {
-    let hopper = point.system.starts_with('h');
-    (point.model.starts_with("gpt-oss") && hopper && point.backend == "vllm").then_some(
-        "experts by Triton's kernel, which was measured on this model's shape; servers had Marlin, measured on 896 experts alone",
-    )
+    on_marlin(point).then_some("experts by Marlin's kernel for INT4, measured on seven shapes; servers had the one for MXFP4, measured on one")
+}
+
+/// Whether MXFP4 experts ran on Marlin (VLLM_MXFP4_USE_MARLIN).
+fn on_marlin(point: &Point) -> bool {
+    point.model.starts_with("gpt-oss") && point.system.starts_with('h') && point.backend == "vllm"
 }
 
 /// Keys of an experiment and their values.
@@ -30,6 +32,10 @@ pub fn settings(point: &Point) -> Vec<(&'static str, Value)> {
     };
     if narrow_cache {
         out.push(("model.precision.kv", 8.0.into()));
+    }
+    if on_marlin(point) {
+        // One source for both kinds of weights: they differ in scales and in how elements are widened.
+        out.push(("engine.kernels.experts", "sglang_marlin_moe".into()));
     }
     if model.starts_with("gpt-oss") && blackwell {
         // Inputs of MXFP4 experts in MXFP8: vLLM's VLLM_USE_FLASHINFER_MOE_MXFP4_MXFP8, and TensorRT-LLM's backend TRTLLM.
@@ -52,15 +58,15 @@ pub fn settings(point: &Point) -> Vec<(&'static str, Value)> {
         out.push(("engine.fused", vec!["all-reduce-norm"].into()));
     }
     if model.starts_with("DeepSeek") && blackwell && backend == "sglang" {
-        // --scheduler-recv-interval.
+        // --scheduler-recv-interval of `dsr1_fp4_b200.sh` and `dsr1_fp8_b200.sh`.
         let interval = if point.conc >= 16 { 30 } else { 10 };
         out.push(("engine.receive_interval", interval.into()));
     }
     out
 }
 
-/// MOE_BACKEND of TensorRT-LLM's scripts for DeepSeek-R1. Its generated kernels (TRTLLM) were measured under SGLang, which takes them from
-/// FlashInfer; many clients have CUTLASS in 4 bits and DeepGEMM in 8.
+/// MOE_BACKEND of `dsr1_fp4_b200_trt.sh` and `dsr1_fp8_b200_trt.sh`. The generated kernels (TRTLLM) were measured under
+/// SGLang, which takes them from FlashInfer; many clients have CUTLASS in 4 bits and DeepGEMM in 8.
 fn deepseek_experts(point: &Point) -> &'static str {
     let narrow = point.precision == "fp4";
     let many = match point.isl {
@@ -87,7 +93,7 @@ mod tests {
             settings(&p).into_iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>()
         };
         let hopper = of(|p| (p.model, p.system, p.backend) = ("gpt-oss-120b".into(), "h200_sxm".into(), "vllm".into()));
-        assert_eq!(hopper, ["engine.framework=\"vllm\""]);
+        assert_eq!(hopper, ["engine.framework=\"vllm\"", "engine.kernels.experts=\"sglang_marlin_moe\""]);
         let blackwell =
             of(|p| (p.model, p.system, p.backend) = ("gpt-oss-120b".into(), "gb200".into(), "trtllm".into()));
         assert_eq!(blackwell[1..], ["model.precision.kv=8.0", "model.precision.gemm_input=8.0"]);
@@ -95,8 +101,9 @@ mod tests {
             let mut p = point();
             (p.model, p.system, p.backend) = ("MiniMax-M2.5".into(), "b200_sxm".into(), "vllm".into());
             (p.date, p.precision) = (date.into(), "fp8".into());
-            settings(&p).len()
+            settings(&p).into_iter().map(|(key, _)| key).collect::<Vec<_>>()
         };
-        assert_eq!((minimax("2026-03-31"), minimax("2026-04-01")), (2, 2));
+        assert_eq!(minimax("2026-03-31"), ["engine.framework", "engine.kernels.experts"]);
+        assert_eq!(minimax("2026-04-01"), ["engine.framework", "model.precision.kv"]);
     }
 }

@@ -1,23 +1,27 @@
 //! What operations of a run cost by calibrated kernels, and where each comes from, in words.
 //!
-//! An operation takes a kernel in its own precision out of the device's own profile, else out of the profiles that it names as donors: of
-//! those the first that the engine's framework runs, else the first of all; else it keeps the roofline with the device's achievable fractions.
+//! An operation takes a kernel in the operation's precision out of the device's own profile, else out of the profiles that this profile
+//! names as donors: of those that were not slow throughout the one in the precision that suits best, then the first that the engine's
+//! framework runs, else the first of all. Without any the operation keeps the roofline with the device's achievable fractions.
+
+mod look;
 
 use crate::experiment::{CostFidelity, Resolved};
-use crate::framework::{Framework, Use};
+use crate::framework::Use;
+#[cfg(doc)]
 use crate::machine::Deployment;
 use crate::network::Dispatch;
-use moesim_core::{Diag, Result, diag};
-use moesim_hwmodels::Hardware;
+use look::{Found, Look, WIDE};
+use moesim_core::{Diag, Result};
 use moesim_hwmodels::calibrate::profile::{FormName, Kernel, KernelForm, Op, Profile, TimeTable};
 use moesim_hwmodels::calibrate::{data, device};
 use moesim_hwmodels::cost::{
     CoreKernel, DenseKernel, ExchangeForm, ExchangeKernel, ExchangeKernels, ExpertKernel, Kernels, StreamKernel,
 };
-use moesim_hwmodels::form::{CollectiveOp, Peaks};
+use moesim_hwmodels::form::CollectiveOp;
 use moesim_hwmodels::topology::TopologySpec;
 use moesim_traces::model::{Heads, Model};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The calibrated kernels of a run.
 #[derive(Clone, Debug, Default)]
@@ -31,33 +35,28 @@ pub struct Calibrated {
     /// The mean relative error of each operation's kernel on what its fit had not seen, the largest of several; absent
     /// where it was not measured.
     pub errors: BTreeMap<&'static str, f64>,
-}
-
-/// A kernel, the profile that it is of, and what makes it a stand-in.
-struct Found<'a> {
-    profile: &'a Profile,
-    kernel: &'a Kernel,
-    /// Fitted in another precision than it is used in.
-    other_precision: bool,
-    /// No kernel of the engine's framework, though that has others for this use.
-    other_framework: bool,
+    /// Operations of which a kernel has no such error.
+    unmeasured: BTreeSet<&'static str>,
 }
 
 impl Calibrated {
     /// For `resolved`, with this way of dispatch.
     ///
     /// # Errors
-    /// A family of experts' kernels that no profile has, a device without peaks for a kernel, processors that it lacks.
+    /// A kernel family that the experiment names and no profile has, processors that the device lacks.
     pub fn new(resolved: &Resolved, way: &dyn Dispatch) -> Result<Self> {
         let mut out = Self::default();
+        let look = Look { resolved, deployment: &resolved.experiment.deployment };
+        look.known()?;
         if resolved.experiment.fidelity.costs == CostFidelity::Roofline {
             return Ok(out.without_kernels());
         }
-        let look = Look { resolved, deployment: &resolved.experiment.deployment };
         let p = &resolved.model.precision;
         out.experts(&look)?;
+        let mut lacking = Vec::new();
         for weight in [p.attention, p.router, p.shared, p.dense, p.head] {
-            let bits = [weight, p.activation];
+            // Weights in 32 bits meet inputs that are widened before the product.
+            let bits = [weight, if weight > WIDE { weight.max(p.activation) } else { p.activation }];
             if out.kernels.gemms.iter().any(|g| g.bits() == bits) {
                 continue;
             }
@@ -69,14 +68,23 @@ impl Calibrated {
                 let peaks = look.peaks(found.kernel, operands)?;
                 let input = data::moe::input_bytes(&found.kernel.precision).unwrap_or(p.activation / 8.0);
                 let (form, constants) = (found.kernel.form(), found.kernel.values()?);
-                let Some(mut dense) = DenseKernel::new(bits, input, form, constants, peaks) else { continue };
+                let Some(mut dense) = DenseKernel::new(bits, input, form, constants, peaks) else {
+                    lacking.push(weight);
+                    continue;
+                };
                 out.say("gemm", &look, &found);
                 if let Some((profile, table)) = look.table(Op::Gemm, Use::Gemm, operands) {
                     dense = dense.with_table(table.clone());
                     out.say_table("gemm", profile, table);
                 }
                 out.kernels.gemms.push(dense);
+            } else {
+                lacking.push(weight);
             }
+        }
+        if let Some(words) = out.words.get_mut("gemm") {
+            lacking.dedup();
+            lacking.iter().for_each(|bits| words.push_str(&format!("; {ROOFLINE} for weights of {bits} bits")));
         }
         out.attention(&look)?;
         // How much of a stream comes from the cache differs from device to device: no donors.
@@ -93,6 +101,7 @@ impl Calibrated {
 
     /// The same with words for every operation that has no kernel.
     fn without_kernels(mut self) -> Self {
+        self.errors.retain(|what, _| !self.unmeasured.contains(what));
         for what in WHAT {
             self.words.entry(what).or_insert_with(|| ROOFLINE.into());
         }
@@ -103,9 +112,14 @@ impl Calibrated {
     }
 
     fn say(&mut self, what: &'static str, look: &Look, found: &Found) {
-        if let Some(e) = found.kernel.left_out() {
-            let error = self.errors.entry(what).or_default();
-            *error = error.max(e.mean);
+        match found.kernel.left_out() {
+            Some(e) => {
+                let error = self.errors.entry(what).or_default();
+                *error = error.max(e.mean);
+            }
+            None => {
+                self.unmeasured.insert(what);
+            }
         }
         let text = self.words.entry(what).or_default();
         let new = look.words(found);
@@ -170,10 +184,11 @@ impl Calibrated {
             // Keys and values in 8 bits under queries in 16 have kernels of their own.
             let narrow = bits[0] <= 8.5 && bits[1] > 8.5;
             let own = look.find(&[op], Some(of), bits, |k| (k.precision == "fp8_wo") == narrow)?;
-            let own = own.filter(|f| !f.other_precision);
-            let Some(found) = own.map_or_else(|| look.find(&[op], Some(of), bits, |_| true), |f| Ok(Some(f)))? else {
-                continue;
+            let found = match own.filter(|f| !f.other_precision) {
+                Some(own) => Some(own),
+                None => look.find(&[op], Some(of), bits, |_| true)?,
             };
+            let Some(found) = found else { continue };
             let KernelForm::Attention { kernel } = found.kernel.form() else { continue };
             let peaks = look.peaks(found.kernel, bits)?;
             let core = Some(
@@ -227,10 +242,14 @@ impl Calibrated {
                     continue;
                 }
                 self.say(what, look, &found);
-                // Engines run a kernel of their own where messages are small, which takes longer without graphs.
+                // Engines run a kernel of their own where messages are small, which takes longer without graphs; which of both is known of
+                // a family that the experiment names.
                 let eager = look.resolved.engine.as_ref().is_some_and(|e| !e.graphs);
-                let small =
-                    |k: &Kernel| k.form().name() == FormName::CustomAllReduce && k.family.ends_with("_eager") == eager;
+                let named = look.resolved.engine.as_ref().is_some_and(|e| e.asked(Use::AllReduce).is_some());
+                let small = |k: &Kernel| {
+                    let launched = named || k.family.ends_with(EAGER) == eager;
+                    k.form().name() == FormName::CustomAllReduce && launched
+                };
                 let own = match what {
                     "all-reduce" => look.find(&[op], Some(Use::AllReduce), [16.0; 2], small)?,
                     _ => None,
@@ -266,127 +285,12 @@ pub(crate) const OTHER_PRECISION: &str = ", used in another precision";
 pub(crate) const WHAT: [&str; 5] = ["experts", "gemm", "decode attention", "prefill attention", "stream"];
 /// The same between devices.
 const BETWEEN: [&str; 4] = ["dispatch", "combine", "all-reduce", "all-gather"];
-/// Scales may make weights wider by up to this many bits than inputs of the same elements ([`moesim_hwmodels::cost::Engine::input_bits`]).
-const SCALES: f64 = 0.75;
 /// What readers call measurements of prompts beside sequences that decode.
 const MIXED: &str = "mixed";
+/// How families of kernels that were measured without graphs end.
+pub(crate) const EAGER: &str = "_eager";
 /// The streaming layer that stands for all: a norm.
 const NORM: &str = "layernorm";
-
-struct Look<'a> {
-    resolved: &'a Resolved,
-    deployment: &'a Deployment,
-}
-
-impl<'a> Look<'a> {
-    /// The device's own profile, then its donors.
-    fn profiles(&self) -> impl Iterator<Item = &'a Profile> + use<'a> {
-        self.resolved.profiles.iter().map(|p| &**p)
-    }
-
-    /// The kernel for one of `ops` that suits, in a precision for these bits of a weight and activation, else in any: of the device's own
-    /// profile before donors', then none that is slow as a whole, then in the precision that suits best, then what the engine prefers for this use, then what stands first.
-    ///
-    /// # Errors
-    /// A family that the experiment names and no profile has.
-    fn find(
-        &self,
-        ops: &[Op],
-        of: Option<Use>,
-        bits: [f64; 2],
-        suits: impl Fn(&Kernel) -> bool,
-    ) -> Result<Option<Found<'a>>> {
-        let engine = of.zip(self.resolved.engine.as_ref());
-        if let Some((of, engine)) = engine {
-            self.known(ops, of, engine)?;
-        }
-        let preferred = |k: &Kernel| engine.map_or(Some(0), |(of, e)| e.suits(of, &k.family));
-        let named = engine.is_some_and(|(of, e)| e.asked(of).is_some());
-        let each = self.profiles().enumerate().flat_map(|(at, p)| p.kernels.iter().map(move |k| (at, p, k)));
-        let all = each.filter(|(_, _, k)| ops.contains(&k.op) && suits(k) && (!named || preferred(k).is_some()));
-        // Among equals the first stays.
-        let best = all.min_by_key(|(at, _, k)| {
-            let precision = k.rank(bits[0], bits[1]);
-            // A family that is slow as a whole was not tuned when it was measured: no engine would keep it.
-            let slow = k.notes.iter().any(|n| n.contains(data::SLOW_THROUGHOUT));
-            (precision.is_none(), *at, slow, precision, preferred(k).unwrap_or(usize::MAX))
-        });
-        Ok(best.map(|(_, profile, kernel)| Found {
-            profile,
-            kernel,
-            other_precision: !kernel.suits(bits[0], bits[1]),
-            other_framework: preferred(kernel).is_none(),
-        }))
-    }
-
-    /// That some profile has a family which the experiment names.
-    fn known(&self, ops: &[Op], of: Use, engine: &Framework) -> Result<()> {
-        let Some(asked) = engine.asked(of) else { return Ok(()) };
-        let known: Vec<&str> = self.profiles().flat_map(|f| ops.iter().flat_map(|op| f.families(*op))).collect();
-        match known.iter().any(|family| engine.suits(of, family).is_some()) {
-            true => Ok(()),
-            false => Err(diag::unknown("kernel family", asked, &known).place(of.key())),
-        }
-    }
-
-    /// The device's own table for an operation; another device's times say nothing of this one's.
-    fn table(&self, op: Op, of: Use, bits: [f64; 2]) -> Option<(&'a Profile, &'a TimeTable)> {
-        let suits = |family: &str| self.resolved.engine.as_ref().is_none_or(|e| e.suits(of, family).is_some());
-        let own = self.profiles().filter(|p| self.own(p));
-        own.filter_map(|p| Some((p, p.table(op, suits, bits[0], bits[1])?))).next()
-    }
-
-    /// Bits of a weight and of what meets it: activations, or what they are rounded to before the product.
-    fn operands(&self, [weight, activation]: [f64; 2]) -> [f64; 2] {
-        let input = self.resolved.model.precision.gemm_input.filter(|bits| weight <= bits + SCALES);
-        [weight, input.map_or(activation, |bits| activation.min(bits))]
-    }
-
-    /// The device's peaks for operands of these bits, on the processors that communication leaves.
-    fn peaks(&self, kernel: &Kernel, bits: [f64; 2]) -> Result<Peaks> {
-        let device = &self.resolved.hardware.device;
-        let wide = bits[0].max(bits[1]);
-        let precision = match kernel.suits(bits[0], bits[1]) {
-            true => kernel.precision.as_str(),
-            false if wide > 8.5 => "bfloat16",
-            false if device.peak.fp8.is_some() => "fp8",
-            false => "int8",
-        };
-        let all = device::peaks(device, precision)?;
-        let share = self.share()?;
-        Ok(Peaks { flop_per_s: all.flop_per_s * share, units: all.units * share, ..all })
-    }
-
-    /// Whether a profile was measured on the run's device.
-    fn own(&self, profile: &Profile) -> bool {
-        let run = &self.resolved.hardware;
-        profile.hardware == run.name
-            || Hardware::load(&profile.hardware).is_ok_and(|h| h.device.name == run.device.name)
-    }
-
-    /// The part of the processors that compute.
-    fn share(&self) -> Result<f64> {
-        compute_share(self.resolved)
-    }
-
-    fn words(&self, f: &Found) -> String {
-        let (p, k) = (f.profile, f.kernel);
-        let error = k.left_out().map_or("error on unseen shapes not measured".into(), |e| {
-            format!("mean error {:.1} % on what was left out", 100.0 * e.mean)
-        });
-        let donor = match self.own(p) {
-            true => String::new(),
-            false => format!("{DONOR}measured on {}", p.device),
-        };
-        let precision = if f.other_precision { OTHER_PRECISION } else { "" };
-        let framework = match self.resolved.engine.as_ref().filter(|_| f.other_framework) {
-            Some(e) => format!(", no kernel of {} was measured", e.word()),
-            None => String::new(),
-        };
-        let (name, hash) = (&p.name, k.data.hash());
-        format!("profile {name}: {} {} ({error}; data {hash}{donor}{precision}{framework})", k.family, k.precision)
-    }
-}
 
 /// The part of a device's processors that [`Deployment::communication_units`] leaves to compute.
 ///
@@ -409,3 +313,6 @@ pub fn compute_share(resolved: &Resolved) -> Result<f64> {
         Some(u) => Ok(f64::from(u.value - kept) / f64::from(u.value)),
     }
 }
+
+#[cfg(test)]
+mod tests;
