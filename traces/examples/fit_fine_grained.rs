@@ -2,11 +2,14 @@
 //!
 //! `cargo run -p moesim-traces --example fit_fine_grained -- shared/data/routing > traces/data/fine-grained.toml`
 
+mod print;
+
 use moesim_core::output::content_hash;
-use moesim_core::{Diag, Result, config};
+use moesim_core::{Diag, Result};
 use moesim_traces::arrays::{Want, numpy};
 use moesim_traces::counts::{self, ExpertCounts};
-use moesim_traces::synth::{Fit, LayerFit, fitted};
+use moesim_traces::synth::{FINE_GRAINED, Fit, LayerFit, fitted};
+use print::print;
 use std::io::Read;
 use std::path::Path;
 use std::process::ExitCode;
@@ -25,7 +28,7 @@ const HEAD: &str = "\
 ";
 
 /// Selections of one model's layers by subject.
-pub struct Subjects {
+pub struct SubjectCounts {
     /// Where in the model the layers are, from 0 (the first) to 1 (the last).
     pub depth: Vec<f64>,
     /// Experts a layer.
@@ -36,10 +39,20 @@ pub struct Subjects {
     pub counts: Vec<Vec<u64>>,
 }
 
-/// Tokens of a subject, at least: less is a text or two.
+/// Fewest tokens of a subject: those with fewer are a text or two, which do not stand for their kind.
 const TOKENS: u64 = 1000;
 
-impl Subjects {
+impl SubjectCounts {
+    /// Refuses what no spread can be told from: a single subject, and layers without selections.
+    fn check(self, path: &Path) -> Result<Self> {
+        let empty = |l: usize| self.shares(l).iter().any(|(_, sum)| *sum == 0.0);
+        let problem = match self.counts.len() {
+            n if n < 2 => format!("has {n} subjects of {TOKENS} tokens and more, of which two are needed"),
+            _ if (0..self.depth.len()).any(empty) => "has a subject without selections in a layer".to_string(),
+            _ => return Ok(self),
+        };
+        Err(Diag::input(problem).file(path).cure("copy it again"))
+    }
     /// Shares of a layer's experts under each subject, and the subject's selections in the layer.
     fn shares(&self, l: usize) -> Vec<(Vec<f64>, f64)> {
         let share = |counts: &Vec<u64>| {
@@ -49,8 +62,9 @@ impl Subjects {
         };
         self.counts.iter().map(share).collect()
     }
-    /// By layer: the variance of an expert's popularity under a subject over that of all subjects, weighted by the latter.
-    /// Of n subjects, each is a n-th of all, which hides a n-th of the variance. Chance adds (experts - k) / selections.
+    /// Of each layer, the variance of the quotient of an expert's popularity under a subject and over all subjects,
+    /// weighted by the latter. Two corrections: the mean of n subjects contains the subject itself, which makes the
+    /// variance smaller by a factor of (n - 1) / n, and chance makes it larger by (experts - k) / selections.
     pub fn variances(&self) -> Vec<f64> {
         let layer = |l: usize| {
             let shares = self.shares(l);
@@ -85,7 +99,7 @@ pub fn qwen3(folder: &Path) -> Result<ExpertCounts> {
 }
 
 /// Gemma-4-26B-A4B's counts by family of text: 30 layers of 128 experts, 8 a token.
-pub fn gemma(folder: &Path) -> Result<Subjects> {
+pub fn gemma(folder: &Path) -> Result<SubjectCounts> {
     let path = folder.join("gemma-4-26b-a4b/counts.csv.gz");
     let mut text = String::new();
     let file = std::fs::File::open(&path).map_err(|e| Diag::cannot_read(&path, &e))?;
@@ -102,22 +116,33 @@ pub fn gemma(folder: &Path) -> Result<Subjects> {
             families.push((family, vec![0; layers * experts]));
             families.len() - 1
         });
-        *families[at].1.get_mut(layer * experts + expert).ok_or_else(wrong)? += count as u64;
+        *cell(&mut families[at].1, layer, (expert, experts)).ok_or_else(wrong)? += count as u64;
     }
     let long = |counts: &Vec<u64>| counts[..experts].iter().sum::<u64>() >= TOKENS * k as u64;
     let counts = families.into_iter().map(|f| f.1).filter(long).collect();
-    Ok(Subjects { depth: (0..layers).map(|l| l as f64 / (layers - 1) as f64).collect(), experts, k, counts })
+    let depth = (0..layers).map(|l| l as f64 / (layers - 1) as f64).collect();
+    SubjectCounts { depth, experts, k, counts }.check(&path)
+}
+
+/// The count of an expert of a layer, if there are so many layers and experts.
+fn cell(counts: &mut [u64], layer: usize, (expert, experts): (usize, usize)) -> Option<&mut u64> {
+    if expert < experts { counts.get_mut(layer.checked_mul(experts)? + expert) } else { None }
 }
 
 /// OLMoE-1B-7B's counts by kind of text: layers 0, 7 and 15 of 16, 64 experts, 8 a token.
-pub fn olmoe(folder: &Path) -> Result<Subjects> {
+pub fn olmoe(folder: &Path) -> Result<SubjectCounts> {
     let (folder, layers, experts, k) = (folder.join("olmoe-counts"), [0, 7, 15], 64, 8);
     let array = |path: &Path, name: Option<&str>, dimensions| {
         Ok::<Vec<i64>, Diag>(numpy(path, &Want { name, what: "counts", dimensions, most: 1 << 24 })?.data)
     };
     let mut counts = Vec::new();
     for text in ["arxiv", "c4", "tulu"] {
-        let table = array(&folder.join(format!("olmoe_{text}.npy")), None, 2)?;
+        let path = folder.join(format!("olmoe_{text}.npy"));
+        let table = array(&path, None, 2)?;
+        if table.len() != layers.len() * experts {
+            let problem = format!("has {} counts, not {} layers of {experts} experts", table.len(), layers.len());
+            return Err(Diag::input(problem).file(&path).cure("copy it again"));
+        }
         counts.push(table.into_iter().map(|c| c as u64).collect());
     }
     let github = folder.join("token_expert_github.npz");
@@ -125,11 +150,14 @@ pub fn olmoe(folder: &Path) -> Result<Subjects> {
     let mut table = vec![0; layers.len() * experts];
     for ((layer, expert), count) in layer?.iter().zip(&expert?).zip(&count?) {
         if let Some(l) = layers.iter().position(|l| l == layer) {
-            table[l * experts + *expert as usize] += *count as u64;
+            let wrong =
+                || Diag::input(format!("has an expert {expert} of {experts}")).file(&github).cure("copy it again");
+            let expert = usize::try_from(*expert).map_err(|_| wrong())?;
+            *cell(&mut table, l, (expert, experts)).ok_or_else(wrong)? += *count as u64;
         }
     }
     counts.push(table);
-    Ok(Subjects { depth: layers.map(|l| l as f64 / 15.0).to_vec(), experts, k, counts })
+    SubjectCounts { depth: layers.map(|l| l as f64 / 15.0).to_vec(), experts, k, counts }.check(&folder)
 }
 
 /// The value at a depth, between those of two layers linearly.
@@ -144,21 +172,26 @@ fn at(depth: f64, depths: &[f64], values: &[f64]) -> f64 {
 /// # Errors
 /// Data that cannot be read.
 pub fn text(folder: &Path) -> Result<String> {
-    let (popular, memory) = (qwen3(folder)?, fitted(32)?);
-    let (layers, k) = (popular.layer_numbers.len(), popular.k.unwrap_or(8));
+    // The memory is that of recorded rows, which models of fewer experts are drawn from.
+    let (popular, memory) = (qwen3(folder)?, fitted(FINE_GRAINED - 1)?);
+    let layers = popular.layer_numbers.len();
+    let k = popular.k.ok_or_else(|| {
+        let problem = "Qwen3-30B-A3B's counts do not say how many experts a token has";
+        Diag::input(problem).file(folder).place("k").cure("copy the counts again")
+    })?;
     let models = [gemma(folder)?, olmoe(folder)?].map(|m| (m.variances(), m));
     // As many of these experts as a token has change as much as those of gpt-oss-20b.
     let narrow = libm::sqrtf(memory.k as f32 / k as f32);
     let layer = |l: usize| {
-        let like = &memory.layer[l * memory.layer.len() / layers];
+        let like = memory.layer_at(l, layers);
         let depth = l as f64 / (layers - 1) as f64;
         let variance = models.iter().map(|(values, m)| at(depth, &m.depth, values)).sum::<f64>() / models.len() as f64;
         let counts = popular.layer(l).to_vec();
         let total = popular.total(l) as f64;
-        let floor = f64::from(k) * counts.iter().map(|c| (*c as f64 / total) * (*c as f64 / total)).sum::<f64>();
+        let shares: Vec<f64> = counts.iter().map(|c| *c as f64 / total).collect();
         LayerFit {
             counts,
-            overlap: like.excess(memory.k).map(|x| floor + x * (1.0 - floor)),
+            overlap: memory.overlap_at((l, layers), &shares, k),
             // Of log-normal factors with mean 1 and this variance: s^2 = ln(1 + variance).
             topic_spread: libm::sqrt(libm::log1p(variance)) as f32,
             next_spread: like.next_spread * narrow,
@@ -179,7 +212,7 @@ pub fn text(folder: &Path) -> Result<String> {
         topics: memory.topics,
         layer: (0..layers).map(layer).collect(),
     };
-    Ok(HEAD.to_string() + &config::to_toml(&fit)?)
+    fit.to_text(HEAD)
 }
 
 fn main() -> ExitCode {
@@ -187,14 +220,5 @@ fn main() -> ExitCode {
         eprintln!("usage: fit_fine_grained FOLDER, the one with gemma-4-26b-a4b, olmoe-counts and popularity");
         return ExitCode::from(2);
     };
-    match text(Path::new(&folder)) {
-        Ok(text) => {
-            print!("{text}");
-            ExitCode::SUCCESS
-        }
-        Err(e) => {
-            eprintln!("error: {e}");
-            ExitCode::from(e.exit_code())
-        }
-    }
+    print(text(Path::new(&folder)))
 }

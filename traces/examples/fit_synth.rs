@@ -2,10 +2,15 @@
 //!
 //! `cargo run -p moesim-traces --example fit_synth -- SOURCE MODEL ORIGIN LICENCE > traces/data/gpt-oss-20b.toml`
 
+mod print;
+
 use moesim_traces::import::{Options, load};
 use moesim_traces::synth::Fit;
+use print::print;
 use std::path::Path;
 use std::process::ExitCode;
+
+const HEAD: &str = "# An expert-selection trace in few figures, from which synthetic routers are drawn. Written by the example fit_synth.\n";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -19,14 +24,5 @@ fn main() -> ExitCode {
         licence: Some(licence.clone()),
         ..Default::default()
     };
-    match load(Path::new(source), None, &options).and_then(|trace| Fit::of(&trace, 1)?.to_text()) {
-        Ok(text) => {
-            print!("{text}");
-            ExitCode::SUCCESS
-        }
-        Err(e) => {
-            eprintln!("error: {e}");
-            ExitCode::from(e.exit_code())
-        }
-    }
+    print(load(Path::new(source), None, &options).and_then(|trace| Fit::of(&trace, 1)?.to_text(HEAD)))
 }

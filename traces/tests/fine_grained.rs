@@ -6,7 +6,7 @@
 mod example;
 
 use moesim_core::Result;
-use moesim_traces::Trace;
+use moesim_traces::stats::Statistics;
 use moesim_traces::synth::{Fit, Router, Subjects, SynthSpec, fitted, synthesize_with};
 use std::path::Path;
 
@@ -35,35 +35,25 @@ fn imbalance(fit: &Fit, (layers, experts, k): Shape, subjects: Subjects, seed: u
     let (model, prompt_rows, decode_rows) = ("m".to_string(), 0, 128);
     let spec = SynthSpec { model, layer_numbers, experts, k, sequences: 256, prompt_rows, decode_rows, subjects };
     let trace = synthesize_with(&Router::drawn(fit, &spec, seed), fit, &spec, seed)?;
-    Ok(of(&trace))
-}
-
-fn of(trace: &Trace) -> f64 {
-    let (layers, experts, k) = (trace.layers(), trace.experts(), trace.k());
-    let mut counts = vec![0u64; layers * experts];
-    for i in 0..trace.sequences() {
-        for (at, id) in trace.sequence(i).decode.iter().enumerate() {
-            counts[at / k % layers * experts + usize::from(*id)] += 1;
-        }
-    }
-    let layer = |c: &[u64]| *c.iter().max().unwrap() as f64 * experts as f64 / c.iter().sum::<u64>() as f64;
-    counts.chunks_exact(experts).map(layer).sum::<f64>() / layers as f64
+    let statistics = Statistics::of(&trace)?;
+    Ok((0..layers as usize).map(|l| statistics.imbalance(l)).sum::<f64>() / f64::from(layers))
 }
 
 /// A batch of many subjects is as uneven as Qwen3-30B-A3B's counts, whose popularity it has: settled on few sequences, it may
-/// be a tenth off. Drawn after gpt-oss-20b it has half of that.
+/// be a tenth off. Drawn after gpt-oss-20b it is far from that.
 #[test]
 fn many_subjects_are_as_uneven_as_counted() {
     let Some(folder) = folder() else { return };
     let counts = example::qwen3(folder).unwrap();
     let counted = (0..48).map(|l| counts.imbalance(l)).sum::<f64>() / 48.0;
-    let drawn = imbalance(&fitted(128).unwrap(), (48, 128, 8), Subjects::Many, 1).unwrap();
-    println!("Qwen3-30B-A3B: counted {counted:.2}, drawn {drawn:.2}");
+    let [drawn, coarse] =
+        [128, 32].map(|like| imbalance(&fitted(like).unwrap(), (48, 128, 8), Subjects::Many, 1).unwrap());
+    println!("Qwen3-30B-A3B: counted {counted:.2}, drawn {drawn:.2}, after gpt-oss-20b {coarse:.2}");
     assert!((drawn / counted - 1.0).abs() < 0.1, "{drawn} {counted}");
+    assert!(coarse < 0.7 * counted, "{coarse} {counted}");
 }
 
-/// A batch of one subject is more uneven than one of many, but less than counted: Gemma-4-26B-A4B's counts by family of text have
-/// 9.2, of which 6.2 are drawn. Only the order is held here.
+/// A batch of one subject is more uneven than one of many: how much so is printed beside what was counted.
 #[test]
 fn one_subject_is_more_uneven_than_many() {
     let Some(folder) = folder() else { return };

@@ -3,7 +3,7 @@
 use super::kernel::KernelCall;
 use super::placed::PlacedSpec;
 use moesim_core::{Diag, Result, config};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -44,15 +44,15 @@ pub struct Case {
     pub source: String,
     /// How well the source was read.
     pub confidence: Source,
-    /// The experiment that gives it.
-    #[serde(default)]
-    pub experiment: Option<String>,
+    /// The experiment that gives it; of several, the mean of what each gives.
+    #[serde(default, deserialize_with = "one_or_more")]
+    pub experiment: Vec<String>,
     /// Where in the experiment's summary.
     #[serde(default)]
     pub take: Option<Take>,
-    /// The experiment whose value it is divided by, for speed-ups.
-    #[serde(default)]
-    pub against: Option<String>,
+    /// The experiment whose value it is divided by, for speed-ups: one for each of `experiment`.
+    #[serde(default, deserialize_with = "one_or_more")]
+    pub against: Vec<String>,
     /// What the quotient says: itself, how many per cent it is more than one, or less.
     #[serde(default)]
     pub quotient: Quotient,
@@ -65,6 +65,9 @@ pub struct Case {
     /// Why the figure follows from its inputs by arithmetic that the run repeats: agreement proves nothing.
     #[serde(default)]
     pub identity: Option<String>,
+    /// Why agreement would be chance: what the run lacks bears on the figure, so that errors must cancel.
+    #[serde(default)]
+    pub chance: Option<String>,
     /// The number of the figure that this one repeats.
     #[serde(default)]
     pub reprint: Option<String>,
@@ -118,7 +121,8 @@ pub enum Source {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Take {
-    /// What is added up.
+    /// What is added up; 1 if nothing is named.
+    #[serde(default)]
     pub sum: Vec<String>,
     /// What it is divided by.
     #[serde(default)]
@@ -135,6 +139,20 @@ fn one() -> f64 {
     1.0
 }
 
+/// A name, or a list of names.
+fn one_or_more<'de, D: Deserializer<'de>>(d: D) -> std::result::Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Names {
+        One(String),
+        More(Vec<String>),
+    }
+    Ok(match Names::deserialize(d)? {
+        Names::One(name) => vec![name],
+        Names::More(names) => names,
+    })
+}
+
 impl Take {
     /// The value in a summary; what is wrong with the path otherwise.
     pub fn value(&self, summary: &Value) -> std::result::Result<f64, String> {
@@ -142,7 +160,10 @@ impl Take {
             let found = path.split('.').try_fold(summary, |v, key| v.get(key));
             found.and_then(Value::as_f64).ok_or_else(|| format!("the summary has no number {path}"))
         };
-        let sum = self.sum.iter().map(at).sum::<std::result::Result<f64, String>>()?;
+        let sum = match &self.sum[..] {
+            [] => 1.0,
+            figures => figures.iter().map(at).sum::<std::result::Result<f64, String>>()?,
+        };
         let over = self.over.iter().map(at).product::<std::result::Result<f64, String>>()?;
         Ok(sum / over * self.scale / self.per)
     }
@@ -210,9 +231,15 @@ pub fn files() -> Result<Vec<(&'static str, CaseFile)>> {
         let file: CaseFile = config::from_toml(text, name)?;
         for case in &file.case {
             let ways = [case.take.is_some(), case.missing.is_some(), case.lacks.is_some()];
-            if ways.iter().filter(|w| **w).count() != 1 || case.take.is_some() != case.experiment.is_some() {
+            let wrong = |problem: &str, cure: &str| {
+                Err(Diag::input(problem).file(*name).place(case.id.clone()).cure(cure.to_string()))
+            };
+            if ways.iter().filter(|w| **w).count() != 1 || case.take.is_some() == case.experiment.is_empty() {
                 let problem = "has not exactly one of experiment with take, missing, lacks";
-                return Err(Diag::input(problem).file(*name).place(case.id.clone()).cure("say how it is simulated"));
+                return wrong(problem, "say how it is simulated");
+            }
+            if !case.against.is_empty() && case.against.len() != case.experiment.len() {
+                return wrong("has not one experiment of `against` for each of `experiment`", "name as many");
             }
         }
         Ok((*name, file))

@@ -35,6 +35,9 @@ pub enum Status {
     /// It follows from its inputs by the arithmetic of the run.
     #[serde(rename = "identity")]
     Identity,
+    /// Within 10 %, but by chance.
+    #[serde(rename = "chance")]
+    Chance,
     /// It repeats another figure, which counts.
     #[serde(rename = "reprint")]
     Reprint,
@@ -67,7 +70,7 @@ pub struct CaseOutcome {
     pub status: Status,
     /// Whether it was in a calibration's data.
     pub in_sample: bool,
-    /// `file/experiment` of `sim/validation`.
+    /// `file/experiment` of `sim/validation`; of several, in order, with commas between.
     pub experiment: Option<String>,
     /// What is lacking, or why a figure is missed.
     pub note: Option<String>,
@@ -142,27 +145,28 @@ pub fn outcome(
         let summary = summary(name).ok_or_else(|| here(format!("{name} was not run")))?;
         take.value(&summary).map_err(here)
     };
-    let mut simulated = None;
-    if let (Some(name), Some(take)) = (&case.experiment, &case.take) {
-        let mut v = value(name, take)?;
-        if let Some(other) = &case.against {
-            v = case.quotient.of(v / value(other, case.take_against.as_ref().unwrap_or(take))?);
-        }
-        simulated = Some(v);
-    }
+    let one = |take: &Take, i: usize| -> Result<f64> {
+        let v = value(&case.experiment[i], take)?;
+        let Some(other) = case.against.get(i) else { return Ok(v) };
+        Ok(case.quotient.of(v / value(other, case.take_against.as_ref().unwrap_or(take))?))
+    };
+    let runs = case.experiment.len();
+    let mean = |take: &Take| Ok((0..runs).map(|i| one(take, i)).sum::<Result<f64>>()? / runs as f64);
+    let simulated = case.take.as_ref().map(mean).transpose()?;
     let relative_error = simulated.map(|s| s / case.published - 1.0);
     let in_sample = case.in_sample.is_some();
     let status = match (relative_error, &case.missing, in_sample) {
         _ if case.reprint.is_some() => Status::Reprint,
         (Some(_), ..) if case.identity.is_some() => Status::Identity,
         (Some(_), _, true) => Status::InSample,
+        (Some(e), _, _) if e.abs() <= OK && case.chance.is_some() => Status::Chance,
         (Some(e), _, _) if e.abs() <= OK => Status::Ok,
         (Some(_), _, _) => Status::Miss,
         (None, Some(_), _) => Status::NotModelled,
         (None, None, _) => Status::NoData,
     };
     let reprint = case.reprint.as_ref().map(|id| format!("of {id}"));
-    let all = [&case.missing, &case.lacks, &reprint, &case.identity, &case.in_sample, &case.note];
+    let all = [&case.missing, &case.lacks, &reprint, &case.identity, &case.chance, &case.in_sample, &case.note];
     let note = all.into_iter().flatten().next().cloned();
     Ok(CaseOutcome {
         id: case.id.clone(),
@@ -174,7 +178,8 @@ pub fn outcome(
         relative_error,
         status,
         in_sample,
-        experiment: case.experiment.as_ref().map(|e| format!("{label}/{e}")),
+        experiment: (runs > 0)
+            .then(|| case.experiment.iter().map(|e| format!("{label}/{e}")).collect::<Vec<_>>().join(", ")),
         note,
         source: case.source.clone(),
     })

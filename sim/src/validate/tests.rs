@@ -49,7 +49,8 @@ fn cases_are_the_published_rows() {
     let mut seen = 0;
     for row in csv::Reader::from_path(table).unwrap().records() {
         let row = row.unwrap();
-        let [id, system, quantity, value, unit, config, source, _, role] = [0, 1, 2, 3, 4, 5, 6, 7, 8].map(|i| &row[i]);
+        let [id, system, quantity, value, unit, config, source, confidence, role] =
+            [0, 1, 2, 3, 4, 5, 6, 7, 8].map(|i| &row[i]);
         let case = cases.iter().find(|(_, c)| c.id == id);
         if role != "figure" {
             assert!(case.is_none(), "{id} is an input");
@@ -59,6 +60,7 @@ fn cases_are_the_published_rows() {
         let same = (name.as_str(), c.quantity.as_str(), c.unit.as_str(), c.config.as_str(), c.source.as_str());
         assert_eq!(same, (system, quantity, unit, config, source), "{id}");
         assert_eq!(c.published, value.parse::<f64>().unwrap(), "{id}");
+        assert_eq!(serde_json::to_value(c.confidence).unwrap(), confidence, "{id}");
         seen += 1;
     }
     assert_eq!(seen, cases.len());
@@ -85,4 +87,29 @@ fn takes_by_hand() {
     };
     assert_eq!(take(&["a.b", "a.c"], &["n"]), Ok(10.0));
     assert!(take(&["a.d"], &[]).is_err() && take(&["none"], &[]).is_err());
+}
+
+/// Several experiments give the mean of their quotients; an agreement by chance is neither ok nor a miss, an error is a
+/// miss.
+#[test]
+fn means_and_chance_by_hand() {
+    let head = "system = 'S'\n[[case]]\nid = 'R'\nquantity = 'q'\npublished = 2.0\nunit = 'x'\nconfig = 'c'\nsource = 's'\nconfidence = 'seen'\n";
+    let of = |rest: &str| {
+        let file: CaseFile = config::from_toml(&(head.to_string() + rest), "case").unwrap();
+        let summary = |name: &str| Some(serde_json::json!({"t": name.len()}));
+        outcome(&file, "f", &file.case[0], &summary).unwrap()
+    };
+    let take = "take = { sum = ['t'] }\n";
+    // The mean of 2 / 1 and 5 / 2; the quotient of the sums would be 7 / 3.
+    let mean = of(&format!("experiment = ['ab', 'abcde']\nagainst = ['a', 'bb']\n{take}"));
+    assert_eq!((mean.simulated, mean.status), (Some(2.25), Status::Miss));
+    assert_eq!(mean.experiment.as_deref(), Some("f/ab, f/abcde"));
+    let by_chance = |name: &str| of(&format!("experiment = '{name}'\n{take}chance = 'errors cancel'\nnote = 'n'\n"));
+    let near = by_chance("ab");
+    assert_eq!((near.status, near.note.as_deref()), (Status::Chance, Some("errors cancel")));
+    assert_eq!(by_chance("abc").status, Status::Miss);
+    assert_eq!(of(&format!("experiment = 'ab'\n{take}")).status, Status::Ok);
+    // One over a figure.
+    let rate = of("experiment = 'abcd'\ntake = { over = ['t'], scale = 8.0 }\n");
+    assert_eq!((rate.simulated, rate.status), (Some(2.0), Status::Ok));
 }

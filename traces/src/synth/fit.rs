@@ -3,7 +3,7 @@
 
 use super::Router;
 use super::router::Layer;
-use super::settle::Target;
+use super::settle::{Target, floor};
 use crate::stats::Part;
 use crate::trace::Trace;
 use moesim_core::{Result, config};
@@ -47,7 +47,7 @@ pub struct LayerFit {
     pub topic_spread: f32,
     /// Root mean square of the log-factor by which an expert of the layer before changes an expert's weight.
     pub next_spread: f32,
-    /// The same for an expert of the same token.
+    /// Root mean square of the log-factor by which another expert of a token changes an expert's weight.
     pub pair_spread: f32,
 }
 
@@ -104,10 +104,22 @@ impl Fit {
             layer: router.layers.iter().zip(&targets).enumerate().map(layer).collect(),
         })
     }
-    /// The file that [`fitted`] reads for fewer than [`FINE_GRAINED`] experts.
-    pub fn to_text(&self) -> Result<String> {
-        let head = "# An expert-selection trace in few figures, from which synthetic routers are drawn. Written by the example fit_synth.\n";
+    /// A file that [`fitted`] may read, under a head of comments.
+    ///
+    /// # Errors
+    /// None that a user could cause.
+    pub fn to_text(&self, head: &str) -> Result<String> {
         Ok(head.to_string() + &config::to_toml(self)?)
+    }
+    /// The fitted layer at the same relative depth as layer `l` of `layers`.
+    pub fn layer_at(&self, l: usize, layers: usize) -> &LayerFit {
+        &self.layer[l * self.layer.len() / layers]
+    }
+    /// Overlaps of layer `l` of `layers`, which has this popularity and `k` experts a token: they are the same part of
+    /// what popularity leaves as in the fitted layer at the same relative depth.
+    pub fn overlap_at(&self, (l, layers): (usize, usize), popularity: &[f64], k: u32) -> [f64; 3] {
+        let floor = floor(popularity, k as usize).min(1.0);
+        self.layer_at(l, layers).excess(self.k).map(|x| floor + x * (1.0 - floor))
     }
 }
 
@@ -117,7 +129,8 @@ fn spread(table: &[f32], rows: &[f64], columns: &[f64]) -> f32 {
         let square = |(x, q): (&f32, &f64)| q * f64::from(libm::logf(*x) * libm::logf(*x));
         p * row.iter().zip(columns).map(square).sum::<f64>()
     };
-    table.chunks_exact(columns.len()).zip(rows).map(row).sum::<f64>().sqrt() as f32
+    // From 0.0, since the sum of no floats is -0.0, which a first layer would have.
+    table.chunks_exact(columns.len()).zip(rows).map(row).fold(0.0, |a, b| a + b).sqrt() as f32
 }
 
 impl LayerFit {
@@ -136,10 +149,10 @@ impl LayerFit {
         (0..experts).map(at).collect()
     }
     /// The overlaps less what popularity alone gives, as shares of what is left to 1.
-    pub fn excess(&self, k: u32) -> [f64; 3] {
+    fn excess(&self, k: u32) -> [f64; 3] {
         let total = self.counts.iter().sum::<u64>().max(1) as f64;
         let shares: Vec<f64> = self.counts.iter().map(|c| *c as f64 / total).collect();
-        let floor = super::settle::floor(&shares, k as usize);
+        let floor = floor(&shares, k as usize);
         self.overlap.map(|o| ((o - floor) / (1.0 - floor).max(1e-9)).clamp(0.0, 1.0))
     }
 }

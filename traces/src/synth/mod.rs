@@ -64,7 +64,8 @@ impl Router {
         }
         ids
     }
-    /// The same under a topic, in the order of drawing. Layer by layer, so that a layer's tables stay in the cache.
+    /// Draws the rows of a sequence under a topic, in the order of drawing. Layer by layer, so that a layer's tables
+    /// stay in the cache.
     fn walk(&self, topic: usize, seed: u64, id: u64, (prompt, output): (usize, usize)) -> Vec<u16> {
         let r = stream(seed, "synth", id);
         let rows = prompt + output;
@@ -130,7 +131,7 @@ pub struct SynthSpec {
     pub prompt_rows: u32,
     /// Output rows of each.
     pub decode_rows: u32,
-    /// What they are about.
+    /// What the sequences are about.
     pub subjects: Subjects,
 }
 

@@ -2,8 +2,8 @@
 
 use super::learn::reach;
 use super::router::{Layer, Mix};
-use super::settle::{Rounds, SequenceShape, Target, floor, settle};
-use super::{Fit, LayerFit, Router, Subjects, SynthSpec};
+use super::settle::{Rounds, SequenceShape, Target, settle};
+use super::{Fit, Router, Subjects, SynthSpec};
 use moesim_core::rng::{Stream, below, shuffle, stream};
 use rand::Rng;
 
@@ -29,7 +29,7 @@ impl Router {
         let layers = spec.layer_numbers.len();
         let same = (fit.layer.len(), fit.experts, fit.k) == (layers, spec.experts, spec.k);
         let popularity = |l: usize| {
-            let f = fitted(fit, l, layers);
+            let f = fit.layer_at(l, layers);
             if same {
                 return f.counts.iter().map(|c| *c as f64 + 0.5).collect();
             }
@@ -57,7 +57,8 @@ impl Router {
         }
     }
 
-    /// The same, before it is settled; `pairs` are tables of what experts of one token say of each other, drawn if `None`.
+    /// A router of the shape of `spec` before it is settled; `pairs` are tables of what experts of one token say of
+    /// each other, drawn if `None`.
     pub(super) fn raw(
         fit: &Fit,
         spec: &SynthSpec,
@@ -71,7 +72,7 @@ impl Router {
         let narrow = (f64::from(fit.k) / k as f64).sqrt() as f32;
         let mut pairs = pairs.map(Vec::into_iter);
         let mut layer = |l: usize| {
-            let (f, p) = (fitted(fit, l, layers), &targets[l].popularity);
+            let (f, p) = (fit.layer_at(l, layers), &targets[l].popularity);
             let mut r = stream(seed, "synth-layer", l as u64);
             let mut factor = |spread: f32| libm::expf((normal(&mut r) * spread).clamp(-reach(k), reach(k)));
             let mut table = |there: bool, spread: f32| -> Vec<f32> {
@@ -121,18 +122,12 @@ impl Router {
     }
 }
 
-/// The fitted layer at the same relative depth as layer `l` of `layers`.
-fn fitted(fit: &Fit, l: usize, layers: usize) -> &LayerFit {
-    &fit.layer[l * fit.layer.len() / layers]
-}
-
 /// Layers of these loads, with the overlaps of the fitted layers, less what popularity alone gives.
 pub(super) fn targets(fit: &Fit, spec: &SynthSpec, loads: &[Vec<f64>]) -> Vec<Target> {
     let target = |(l, loads): (usize, &Vec<f64>)| {
         let sum: f64 = loads.iter().sum();
         let popularity: Vec<f64> = loads.iter().map(|l| l / sum).collect();
-        let floor = floor(&popularity, spec.k as usize).min(1.0);
-        let overlap = fitted(fit, l, spec.layer_numbers.len()).excess(fit.k).map(|x| floor + x * (1.0 - floor));
+        let overlap = fit.overlap_at((l, spec.layer_numbers.len()), &popularity, spec.k);
         Target { popularity, overlap }
     };
     loads.iter().enumerate().map(target).collect()

@@ -118,7 +118,7 @@ fn table(outcomes: &[CaseOutcome]) -> String {
     let count = |s: Status| outcomes.iter().filter(|o| o.status == s).count();
     let words =
         |of: &[Status]| of.iter().map(|s| format!("{} {}", count(*s), status(*s))).collect::<Vec<_>>().join(", ");
-    let counted = [Status::Ok, Status::Miss, Status::InSample, Status::NotModelled, Status::NoData];
+    let counted = [Status::Ok, Status::Miss, Status::Chance, Status::InSample, Status::NotModelled, Status::NoData];
     let others = [Status::Identity, Status::Reprint];
     let _ = writeln!(
         t,
@@ -135,6 +135,7 @@ fn status(s: Status) -> &'static str {
     match s {
         Status::Ok => "ok",
         Status::Miss => "miss",
+        Status::Chance => "chance",
         Status::InSample => "in sample",
         Status::Identity => "identity",
         Status::Reprint => "reprint",

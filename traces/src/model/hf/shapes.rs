@@ -64,9 +64,25 @@ pub(super) fn hidden(k: &Keys) -> Result<u32> {
     k.need(&["hidden_size", "d_model"])
 }
 
+/// Norms of queries and keys of this kind if the configuration says so, or by `default` where it says nothing.
+pub(super) fn normed(k: &Keys, kind: QkNorm, default: bool) -> Result<QkNorm> {
+    Ok(if k.bool("use_qk_norm")?.unwrap_or(default) { kind } else { QkNorm::None })
+}
+
+/// Keys by which configurations say that queries and keys are normed.
+const QK_NORM: [&str; 5] = ["use_qk_norm", "qk_norm", "qk_layernorm", "use_qk_layernorm", "query_key_norm"];
+
 /// A decoder, and the keys around it that all families spell alike.
 pub(super) fn architecture(k: &Keys, decoder: Stack) -> Result<Architecture> {
     let mut notes = Vec::new();
+    let says = |key: &&&str| k.get(key).and_then(serde_json::Value::as_bool) == Some(true);
+    if decoder.attention.qk_norm == QkNorm::None
+        && let Some(key) = QK_NORM.iter().find(says)
+    {
+        notes.push(format!(
+            "{key}: norms of queries and keys are left out, since the importer does not know those of this family"
+        ));
+    }
     if k.bool("mlp_bias")? == Some(true) {
         notes.push("mlp_bias: the biases of dense feed-forward parts are not counted".into());
     }

@@ -35,6 +35,13 @@ fn every_family_gives_its_preset() {
             "decoder_sparse_step": 1, "use_sliding_window": false, "sliding_window": 32768, "max_window_layers": 21}"#,
         ),
         (
+            "qwen3-8b",
+            r#"{"model_type": "qwen3", "hidden_size": 4096, "num_hidden_layers": 36, "num_attention_heads": 32,
+            "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936, "intermediate_size": 12288,
+            "use_sliding_window": false, "sliding_window": null, "max_window_layers": 36, "attention_bias": false,
+            "torch_dtype": "bfloat16"}"#,
+        ),
+        (
             "deepseek-v3",
             r#"{"model_type": "deepseek_v3", "hidden_size": 7168, "num_hidden_layers": 61, "num_attention_heads": 128,
             "num_key_value_heads": 128, "vocab_size": 129280, "intermediate_size": 18432, "moe_intermediate_size": 2048,

@@ -1,8 +1,9 @@
 //! Families without experts, as baselines: one feed-forward part a layer.
 
 use super::Family;
+use crate::model::QkNorm;
 use crate::model::hf::keys::Keys;
-use crate::model::hf::shapes::{Architecture, architecture, full_unless, gqa, layers, spans, stack};
+use crate::model::hf::shapes::{Architecture, architecture, full_unless, gqa, layers, normed, spans, stack};
 use moesim_core::Result;
 
 pub(super) const FAMILY: Family = Family {
@@ -68,6 +69,12 @@ fn read(k: &Keys, family: &str) -> Result<Architecture> {
     k.off("use_bidirectional_attention", "attention to later tokens")?;
     let biases = matches!(family, "glm" | "glm4" | "seed_oss") || family.starts_with("qwen2");
     let mut attention = gqa(k, biases)?;
+    attention.qk_norm = match family {
+        "qwen3" | "qwen3_vl_text" | "gemma3_text" | "exaone4" | "apertus" | "hunyuan_v1_dense" => QkNorm::Head,
+        "olmo2" | "olmo3" => QkNorm::Layer,
+        "cohere" => normed(k, QkNorm::Head, false)?,
+        _ => QkNorm::None,
+    };
     for key in ["attention_bias", "qkv_bias", "use_bias", "use_qkv_bias"] {
         attention.bias = k.bool(key)?.unwrap_or(attention.bias);
     }

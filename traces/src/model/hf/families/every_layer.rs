@@ -2,7 +2,9 @@
 
 use super::Family;
 use crate::model::hf::keys::Keys;
-use crate::model::hf::shapes::{Architecture, architecture, first_dense, full_unless, gqa, layers, spans, stack};
+use crate::model::hf::shapes::{
+    Architecture, architecture, first_dense, full_unless, gqa, layers, normed, spans, stack,
+};
 use crate::model::{Heads, Moe, QkNorm};
 use moesim_core::Result;
 
@@ -31,6 +33,12 @@ fn read(k: &Keys, family: &str) -> Result<Architecture> {
         _ => (false, k.need(&["intermediate_size"])?),
     };
     let mut attention = gqa(k, k.bool("attention_bias")?.unwrap_or(biases))?;
+    attention.qk_norm = match family {
+        "olmoe" | "flex_olmo" => QkNorm::Layer,
+        "mellum" => QkNorm::Head,
+        "minimax_m2" => normed(k, QkNorm::Layer, true)?,
+        _ => QkNorm::None,
+    };
     let slides = k.u32("sliding_window")?;
     let positions = k.u32("max_position_embeddings")?.unwrap_or(u32::MAX);
     attention.pattern = spans(k, n, |l| match family {
@@ -70,16 +78,16 @@ fn read(k: &Keys, family: &str) -> Result<Architecture> {
     let mut a = architecture(k, decoder)?;
     if family == "minimax_m2" {
         minimax(k, n, &mut a)?;
-        // The key that says over what is normalised is newer than the family, which has only known one way.
-        if k.bool("use_qk_norm")?.unwrap_or(false) {
-            a.decoder.attention.qk_norm = QkNorm::Layer;
-        }
     }
     Ok(a)
 }
 
-/// Multi-token prediction, and the kinds of attention, which are full throughout.
+/// Multi-token prediction, and the kinds of attention and of norms, of which one each is known.
 fn minimax(k: &Keys, layers: u32, a: &mut Architecture) -> Result<()> {
+    if let Some(kind) = k.text("qk_norm_type")?.filter(|kind| *kind != "per_layer") {
+        let problem = format!("is \"{kind}\", where norms over all heads, \"per_layer\", are what this family has");
+        return Err(k.wrong("qk_norm_type", problem).cure("correct it, as the model's own configuration has it"));
+    }
     if let Some(kinds) = k.u32s("attn_type_list")?
         && (kinds.len() != layers as usize || kinds.iter().any(|t| *t != 1))
     {
@@ -204,14 +212,16 @@ pub(super) const HUNYUAN: Family = Family {
 };
 
 /// Values that differ from layer to layer may be given as lists; a shared expert beside the routed ones.
-fn hunyuan(k: &Keys, _: &str) -> Result<Architecture> {
+fn hunyuan(k: &Keys, family: &str) -> Result<Architecture> {
     let n = layers(k)?;
     k.off("use_cla", "keys and values shared by layers")?;
     k.off("use_mla", "latent attention in this family")?;
     for key in ["q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"] {
         k.u32(key)?;
     }
-    let attention = gqa(k, k.bool("attention_bias")?.unwrap_or(false))?;
+    let mut attention = gqa(k, k.bool("attention_bias")?.unwrap_or(false))?;
+    // The class of transformers always has norms, the older code that came with models has them if it is told to.
+    attention.qk_norm = if family == "hunyuan" { normed(k, QkNorm::Head, false)? } else { QkNorm::Head };
     let plain = k.need(&["intermediate_size"])?;
     let width = k.u32("moe_intermediate_size")?.unwrap_or(plain);
     let has_shared = k.bool("use_mixed_mlp_moe")?.unwrap_or(true);

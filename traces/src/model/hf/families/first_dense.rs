@@ -3,9 +3,9 @@
 use super::Family;
 use crate::model::hf::keys::Keys;
 use crate::model::hf::shapes::{
-    Architecture, architecture, first_dense, full_unless, gqa, layers, listed_dense, spans, stack,
+    Architecture, architecture, first_dense, full_unless, gqa, layers, listed_dense, normed, spans, stack,
 };
-use crate::model::{AttentionSpec, Moe};
+use crate::model::{AttentionSpec, Moe, QkNorm};
 use moesim_core::Result;
 
 pub(super) const FAMILY: Family = Family {
@@ -18,6 +18,11 @@ fn read(k: &Keys, family: &str) -> Result<Architecture> {
     let n = layers(k)?;
     let bias = k.bool("attention_bias")?.or(k.bool("use_qkv_bias")?).unwrap_or(family == "glm4v_moe_text");
     let mut attention = gqa(k, bias)?;
+    attention.qk_norm = match family {
+        "dots1" | "exaone_moe" | "hy_v3" => QkNorm::Head,
+        "glm4_moe" => normed(k, QkNorm::Head, false)?,
+        _ => QkNorm::None,
+    };
     let slides = k.u32("sliding_window")?.is_some();
     let upper = k.u32("max_window_layers")?;
     attention.pattern = match family {
@@ -87,10 +92,11 @@ pub(super) const BAILING: Family = Family {
 };
 
 /// Ling and Ring.
-fn bailing(k: &Keys, _: &str) -> Result<Architecture> {
+fn bailing(k: &Keys, family: &str) -> Result<Architecture> {
     k.off("layer_group_size", "linear attention in some layers of a group")?;
     let bias = k.bool("use_qkv_bias")?.unwrap_or(false) | k.bool("use_bias")?.unwrap_or(false);
     let mut attention = gqa(k, bias)?;
+    attention.qk_norm = normed(k, QkNorm::Head, family == "bailing_moe_v2")?;
     let slides = k.bool("use_sliding_window")?.unwrap_or(false);
     k.u32("sliding_window")?;
     attention.pattern = spans(k, layers(k)?, |_| full_unless(k, slides))?;

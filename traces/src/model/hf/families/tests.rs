@@ -2,7 +2,7 @@
 //! three matrices (F), routers (R), tables (T).
 
 use crate::model::hf::Imported;
-use crate::model::import_config;
+use crate::model::{QkNorm, import_config};
 use moesim_core::Result;
 
 fn import(json: &str) -> Result<Imported> {
@@ -215,4 +215,53 @@ fn keys_that_bear_on_size_or_attention_are_refused_by_name() {
     assert_eq!(import(&small("mixtral", &same)).unwrap().model, import(&small("mixtral", &mixtral)).unwrap().model);
     let bare = format!(r#"{mixtral}, "_limit": [0.0, Infinity, NaN]"#);
     assert!(import(&small("mixtral", &bare)).is_ok());
+}
+
+/// Norms of queries and keys are those of a family's class, or what its flag says; a flag that means nothing to a
+/// family is noted.
+#[test]
+fn queries_and_keys_are_normed_as_the_family_does() {
+    let mixtral = format!(r#"{HEADS}, "intermediate_size": 48, "num_local_experts": 8, "num_experts_per_tok": 2"#);
+    let glm = format!(
+        r#"{HEADS}, "intermediate_size": 96, "moe_intermediate_size": 32, "n_routed_experts": 8, "num_experts_per_tok": 2"#
+    );
+    let bailing = glm.replace("n_routed", "num");
+    let dense = format!(r#"{HEADS}, "intermediate_size": 96"#);
+    let (on, off) = (r#""use_qk_norm": true"#, r#""use_qk_norm": false"#);
+    for (family, keys, flag, norm) in [
+        ("qwen3", &dense, "", QkNorm::Head),
+        ("qwen2", &dense, "", QkNorm::None),
+        ("olmo2", &dense, "", QkNorm::Layer),
+        ("cohere", &dense, "", QkNorm::None),
+        ("cohere", &dense, on, QkNorm::Head),
+        ("olmoe", &mixtral, "", QkNorm::Layer),
+        ("mixtral", &mixtral, "", QkNorm::None),
+        ("minimax_m2", &mixtral, r#""use_qk_norm": true, "qk_norm_type": "per_layer""#, QkNorm::Layer),
+        ("minimax_m2", &mixtral, "", QkNorm::Layer),
+        ("minimax_m2", &mixtral, off, QkNorm::None),
+        ("hunyuan_v1_moe", &mixtral, "", QkNorm::Head),
+        ("hunyuan", &mixtral, "", QkNorm::None),
+        ("glm4_moe", &glm, "", QkNorm::None),
+        ("glm4_moe", &glm, on, QkNorm::Head),
+        ("dots1", &glm, "", QkNorm::Head),
+        ("bailing_moe", &bailing, "", QkNorm::None),
+        ("bailing_moe_v2", &bailing, "", QkNorm::Head),
+        ("bailing_moe_v2", &bailing, off, QkNorm::None),
+    ] {
+        let keys = [keys, ", ", flag].concat();
+        let i = import(&small(family, keys.trim_end_matches(", "))).unwrap();
+        assert!(i.model.decoder.iter().all(|l| l.attention.qk_norm == norm), "{family} {flag}");
+        assert!(!i.notes.iter().any(|n| n.contains("norms of queries")), "{family}: {:?}", i.notes);
+    }
+    for flag in ["use_qk_norm", "qk_layernorm", "use_qk_layernorm", "query_key_norm"] {
+        let i = import(&small("mixtral", &format!(r#"{mixtral}, "{flag}": true"#))).unwrap();
+        assert_eq!(i.model.decoder[0].attention.qk_norm, QkNorm::None);
+        assert!(
+            i.notes.iter().any(|n| n.starts_with(flag) && n.contains("norms of queries and keys")),
+            "{:?}",
+            i.notes
+        );
+    }
+    let e = import(&small("minimax_m2", &format!(r#"{mixtral}, {on}, "qk_norm_type": "per_head""#))).unwrap_err();
+    assert!(e.exit_code() == 2 && e.to_string().contains("per_head") && !e.cure.is_empty(), "{e}");
 }
