@@ -95,8 +95,8 @@ impl Drive {
         self.times[0].iter().filter_map(near).fold(*before, f64::min)
     }
 
-    /// The next point: a work that can be measured and was not, or again one that was: the first at once, then one for every
-    /// four that were measured.
+    /// The next point: a work that can be measured and was not, or again one that was: the first at once, then one for
+    /// every four that were measured.
     pub fn next(&self) -> Option<(usize, Point)> {
         let spread = self.spread();
         let open = |pass: usize| {
@@ -231,8 +231,8 @@ mod tests {
     }
 
     proptest! {
-        /// What is measured more surely than it was known makes no interval wider, and none is below zero; a second time widens the
-        /// interval by as much as the spread from run to run grows, at most.
+        /// What is measured more surely than it was known makes no interval wider, and none is below zero; a second
+        /// time widens the interval by as much as the spread from run to run grows, at most.
         #[test]
         fn measuring_does_not_widen(
             sizes in prop::collection::vec(1usize..5000, 1..12), half in 0.0f64..0.25, off in prop::collection::vec(-0.2f64..0.2, 12),

@@ -141,8 +141,8 @@ impl MeasuredRow {
         Self(row)
     }
 
-    /// The point of a layer of experts, a dense product or a norm; `None` for other rows. However tokens were spread, they
-    /// come back as those of a trace.
+    /// The point of a layer of experts, a dense product or a norm; `None` for other rows. However tokens were spread,
+    /// they come back as those of a trace.
     pub fn point(&self) -> Option<Point> {
         let whole = |column: &str| self.text(column).parse::<usize>().ok();
         let precision = || Precision::ALL.iter().find(|p| p.2 == self.text("precision")).map(|p| p.0);
@@ -209,7 +209,8 @@ pub struct Log {
 }
 
 impl Log {
-    /// Starts a file; with `resume` an existing one of the same columns is gone on with, without a last line that was cut off.
+    /// Starts a file; with `resume` an existing one of the same columns is gone on with, without a last line that was
+    /// cut off.
     ///
     /// # Errors
     /// A file that exists without `resume`, is not of these columns, or cannot be written.
@@ -247,7 +248,8 @@ impl Log {
         self.rows.iter().any(|r| r.same(&key) && r.is_quiet())
     }
 
-    /// Undisturbed rows of a device and of this version's kernel that are of a layer of experts, a dense product or a norm.
+    /// Undisturbed rows of a device and of this version's kernel that are of a layer of experts, a dense product or a
+    /// norm.
     pub fn works(&self, facts: &Facts) -> impl Iterator<Item = (Point, &MeasuredRow)> {
         let own = |r: &&MeasuredRow| {
             let of = [("device", &facts.device[..]), ("kernel_source", facts.family), ("version", VERSION)];
