@@ -145,7 +145,10 @@ impl ExpertKernel {
         bytes: u64,
     ) -> Cost {
         let load = MoeLoad::of(tokens.iter().copied());
-        let load = MoeLoad { tokens: load.rows / mlp.choices.max(1.0), ..load };
+        let load = match mlp.everywhere {
+            [entered, pairs] if entered > 0.0 => MoeLoad { tokens: entered, off: (pairs - load.rows).max(0.0), ..load },
+            _ => MoeLoad { tokens: load.rows / mlp.choices.max(1.0), ..load },
+        };
         self.sized(load.tokens);
         let shape = MoeShape {
             hidden: mlp.hidden as f64,
