@@ -20,6 +20,7 @@ fn experts(bencher: Bencher, experts: usize) {
         weight_bits: 8.0,
         activation_bits: 8.0,
         choices: 1.0,
+        everywhere: [0.0; 2],
     };
     let tokens: Vec<u32> = (0..experts as u32).map(|e| e % 7).collect();
     bencher.bench_local(|| grouped_mlp(black_box(&engine), black_box(&mlp), black_box(&tokens)));

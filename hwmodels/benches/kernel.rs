@@ -1,5 +1,6 @@
-//! The reference layer on this machine's processors beside the crate `gemm` expert by expert in FP32, and beside reading the weights:
-//! 16 experts of DeepSeek-V2-Lite's shape, each with so many tokens. Bytes a second are those of the weights.
+//! The reference layer on this machine's processors beside the crate `gemm` expert by expert in FP32, and beside
+//! reading the weights: 16 experts of DeepSeek-V2-Lite's shape, each with so many tokens. Bytes a second are those of
+//! the weights.
 
 use divan::Bencher;
 use divan::counter::BytesCount;
@@ -59,7 +60,8 @@ fn layer_int8(bencher: Bencher, rows: usize) {
     layer(bencher, rows, 1, |w| Matrix::Int8 { values: unsafe { w.align_to::<i8>().1 }, scales: &SCALES });
 }
 
-/// Both products of every expert by the crate's own plain product, one after the other; nothing is gathered or added up.
+/// Both products of every expert by the crate's own plain product, one after the other; nothing is gathered or added
+/// up.
 #[divan::bench(args = ROWS)]
 fn plain_gemm_f32(bencher: Bencher, rows: usize) {
     let each = 3 * HIDDEN * INNER;

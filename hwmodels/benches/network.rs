@@ -37,7 +37,8 @@ fn timed(name: &str, network: &mut dyn TransferModel, transfers: &[Transfer]) ->
 const SKEWS: [&str; 3] = ["uniform", "tokens", "skewed"];
 
 /// Half of CloudMatrix384, 24 nodes of 16 dies, every die sending to every other: all the same; a few tokens of 7.5 KB
-/// (96 tokens a die, 8 experts each, drawn evenly); or as many drawn with a popularity of receivers that falls as 1 / rank.
+/// (96 tokens a die, 8 experts each, drawn evenly); or as many drawn with a popularity of receivers that falls as 1 /
+/// rank.
 fn half_a_supernode(skew: &str) -> (Arc<Topology>, Vec<Transfer>) {
     let mut hardware = Hardware::load("cloudmatrix384").expect("a preset loads");
     if let moesim_hwmodels::TopologySpec::Planes { nodes, .. } = &mut hardware.topology {

@@ -1,9 +1,10 @@
 //! Hardware, and what work costs on it.
 //!
 //! * [`hardware`]: devices, memories and hosts as data; presets inside the binary; every constant has an origin.
-//! * [`topology`]: the directed graph of devices, switches and links of a [`TopologySpec`], with a routing rule per kind.
-//! * [`network`]: the time of transfers on a topology in three fidelities ([`Bottleneck`], [`Flow`], [`Reserve`]), and of
-//!   collectives.
+//! * [`topology`]: the directed graph of devices, switches and links of a [`TopologySpec`], with a routing rule per
+//!   kind.
+//! * [`network`]: the time of transfers on a topology in three fidelities ([`Bottleneck`], [`Flow`], [`Reserve`]), and
+//!   of collectives.
 //! * [`cost`]: rooflines with a launch term, in plain shapes: GEMM, grouped experts, attention, copies.
 //!
 //! ```

@@ -9,8 +9,8 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("cuda")
 }
 
-/// The kernels on the host, beside plain loops, on shapes and routings that are drawn: barriers, copies, matrix fragments and
-/// splits as the device would have them.
+/// The kernels on the host, beside plain loops, on shapes and routings that are drawn: barriers, copies, matrix
+/// fragments and splits as the device would have them.
 #[test]
 fn emulated_kernels_are_the_plain_loops() {
     let compiler = ["c++", "g++", "clang++"].into_iter().find(|c| {
@@ -32,7 +32,8 @@ fn emulated_kernels_are_the_plain_loops() {
     assert!(!text.contains(" 0 of them by warpgroups"), "{text}");
 }
 
-/// Compiled and assembled for every architecture by NVIDIA's compiler, which `.ci/run` installs and names in `MOESIM_NVCC`.
+/// Compiled and assembled for every architecture by NVIDIA's compiler, which `.ci/run` installs and names in
+/// `MOESIM_NVCC`.
 #[test]
 fn kernels_compile_for_every_architecture() {
     let Some(nvcc) = std::env::var_os("MOESIM_NVCC").filter(|p| Path::new(p).is_file()) else {

@@ -21,7 +21,8 @@ fn read(table: &Path) -> Vec<Box<dyn Measured>> {
     schema::read("measured", &[MeasurementTable::read(table, &[]).unwrap()], &context).unwrap()
 }
 
-/// On rows that the fit has seen within a tenth in the mean, and on shapes that it has not (experts in BF16; `calibrate fit` does all).
+/// On rows that the fit has seen within a tenth in the mean, and on shapes that it has not (experts in BF16; `calibrate
+/// fit` does all).
 #[test]
 fn the_form_of_processors_describes_a_processor() {
     let measured = read(&folder().join("xeon-avx512-2-threads.csv.gz"));
@@ -43,8 +44,8 @@ fn the_form_of_processors_describes_a_processor() {
     }
 }
 
-/// Another kernel's times of the same work stand beside the reference kernel's form, with the mean of tokens for every expert: nearly the same where
-/// loads are balanced, within a quarter where they are skewed.
+/// Another kernel's times of the same work stand beside the reference kernel's form, with the mean of tokens for every
+/// expert: nearly the same where loads are balanced, within a quarter where they are skewed.
 #[test]
 fn other_kernels_are_compared_with_it() {
     let own = folder().join("xeon-avx512-2-threads.csv.gz");

@@ -267,6 +267,19 @@ mod tests {
         assert_eq!((l.bandwidth.value.per_second(), l.bandwidth.origin.as_str(), l.count), (1e9, "sheet", 2));
     }
 
+    /// A list stands by itself or with an origin; what is wrong with an entry is said of the entry.
+    #[test]
+    fn lists_may_carry_an_origin() {
+        #[derive(Debug, Deserialize)]
+        struct Many {
+            many: Sourced<Vec<u32>>,
+        }
+        let many = |text: &str| from_toml::<Many>(text, "h").map(|m| (m.many.value, m.many.origin));
+        assert_eq!(many("many = [1, 2]").unwrap(), (vec![1, 2], "user".into()));
+        assert_eq!(many("many = { value = [3], origin = \"sheet\" }").unwrap(), (vec![3], "sheet".into()));
+        assert!(many("many = [1, \"x\"]").unwrap_err().to_string().contains("string \"x\" has no place here"));
+    }
+
     #[test]
     fn overrides_reach_into_tables() {
         let mut t = table("a = 1\n[b]\nc = \"x\"", "t").unwrap();

@@ -86,7 +86,8 @@ fn io_words(e: &std::io::Error) -> String {
 /// The most characters that a part of a message has, escapes counted as they are written.
 const SHOWN: usize = 500;
 
-/// What a file says of itself may be quoted in a message: it stays one line, sends a terminal no commands, and is short.
+/// What a file says of itself may be quoted in a message: it stays one line, sends a terminal no commands, and is
+/// short.
 fn shown(f: &mut fmt::Formatter, text: &str) -> fmt::Result {
     let mut left = SHOWN;
     for c in text.chars() {

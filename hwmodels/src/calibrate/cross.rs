@@ -78,8 +78,8 @@ pub const MOST_ROWS: usize = 2000;
 /// Fits without some of the shapes at most: of more shapes every so many are left out together.
 pub const MOST_FOLDS: usize = 6;
 
-/// The part of a group's rows that is fitted where it has more than [`MOST_ROWS`], spread evenly over their order by multiples of
-/// the golden ratio, which no period of a table's sizes meets; the same for the same rows.
+/// The part of a group's rows that is fitted where it has more than [`MOST_ROWS`], spread evenly over their order by
+/// multiples of the golden ratio, which no period of a table's sizes meets; the same for the same rows.
 pub fn sampled<R: Clone>(group: &Group<R>) -> Option<Group<R>> {
     let rows = group.rows.len();
     let part = (MOST_ROWS as f64 / rows.max(1) as f64 * 4_294_967_296.0) as u64;
@@ -91,8 +91,8 @@ pub fn sampled<R: Clone>(group: &Group<R>) -> Option<Group<R>> {
 }
 
 /// Predictions for every row by fits that have not seen its shape; `None` for a group of one shape. Fits start from
-/// `all`, the fit on all rows, which spares most of the way and decides nothing. Beyond [`MOST_FOLDS`] shapes, several are left
-/// out at a time.
+/// `all`, the fit on all rows, which spares most of the way and decides nothing. Beyond [`MOST_FOLDS`] shapes, several
+/// are left out at a time.
 pub fn leave_shapes_out<F: Form>(form: &F, group: &Group<F::Row>, all: &[f64]) -> Option<Vec<f64>> {
     let folds: Vec<u32> = group.shape.iter().map(|s| s % MOST_FOLDS as u32).collect();
     leave_each_out(form, group, if group.shapes.len() > MOST_FOLDS { &folds } else { &group.shape }, all)
@@ -141,8 +141,8 @@ pub fn largest<R>(group: &Group<R>, count: impl Fn(&R) -> f64) -> Vec<bool> {
     group.rows.iter().map(|r| count(r) >= most).collect()
 }
 
-/// The cells of a group; `left_out` are predictions of [`leave_shapes_out`]. The roughness is that of all rows of a group that was
-/// sampled: neighbours of a sample are further apart.
+/// The cells of a group; `left_out` are predictions of [`leave_shapes_out`]. The roughness is that of all rows of a
+/// group that was sampled: neighbours of a sample are further apart.
 pub fn cells<F: Form>(
     form: &F,
     group: &Group<F::Row>,

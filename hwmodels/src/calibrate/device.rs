@@ -22,16 +22,23 @@ const NAMES: &[(&str, &str)] = &[
     ("910C", "cloudmatrix384"),
 ];
 
+/// Cards that have no preset, though their names contain one that has: of the same chip with other memory or clocks.
+const OTHERS: [&str; 6] = ["PCIE", "NVL", "40GB", "GH200", "GB300", "H20-3E"];
+
+/// The preset of the hardware that a device of this name belongs to, if one is known.
+pub fn preset(device: &str) -> Option<&'static str> {
+    let name = device.to_uppercase();
+    let other = OTHERS.iter().any(|v| name.contains(v));
+    let known = NAMES.iter().find(|n| !other && name.contains(n.0) && crate::preset_text(n.1).is_some());
+    known.map(|n| n.1)
+}
+
 /// The hardware that a device of this name belongs to.
 ///
 /// # Errors
-/// No preset is known for it.
+/// No preset is known for the device.
 pub fn hardware(device: &str) -> Result<Hardware> {
-    // Cards of the same chip with other memory or clocks have no preset.
-    let name = device.to_uppercase();
-    let other = ["PCIE", "NVL", "40GB", "GH200"].iter().any(|v| name.contains(v));
-    let known = NAMES.iter().filter(|_| !other).filter(|n| name.contains(n.0) && crate::preset_text(n.1).is_some());
-    let preset = known.map(|n| n.1).next().ok_or_else(|| {
+    let preset = preset(device).ok_or_else(|| {
         Diag::input(format!("no hardware preset is known for the device {device:?}"))
             .cure("name its hardware with --hardware: a preset or a file with its data sheet's peaks")
     })?;
@@ -69,9 +76,9 @@ pub fn peaks(device: &Device, precision: &str) -> Result<Peaks> {
     })
 }
 
-/// What a device can send at best, one way: over its links inside the node, and over its card between nodes (infinite where the
-/// hardware has none: nothing is sent over it). Of planes of switches the rate that a device was measured to write at to others,
-/// which is what CANN's kernels are fitted against.
+/// What a device can send at best, one way: over its links inside the node, and over its card between nodes (infinite
+/// where the hardware has none: nothing is sent over it). Of planes of switches the rate that a device was measured to
+/// write at to others, which is what CANN's kernels are fitted against.
 ///
 /// # Errors
 /// A topology whose devices have no link of their own kind.
@@ -97,4 +104,23 @@ pub fn links(hardware: &Hardware) -> Result<LinkPeaks> {
     };
     let bytes_per_s = hardware.device.memory.bandwidth.value.per_second();
     Ok(LinkPeaks { link_bytes_per_s: link, nic_bytes_per_s: nic, bytes_per_s })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_by_what_benchmarks_call_them() {
+        let known = ["NVIDIA H20", "NVIDIA H200", "NVIDIA H20 96GB", "NVIDIA B300 SXM6", "nvidia gb200", "Ascend 910C"];
+        let presets = ["h20-8", "h200-8", "h20-8", "b300-8", "gb200-nvl72", "cloudmatrix384"];
+        assert_eq!(known.map(preset), presets.map(Some));
+        for other in
+            ["NVIDIA GB300", "NVIDIA H20-3e", "NVIDIA GH200 480GB", "NVIDIA H100 PCIe", "NVIDIA A100-PCIE-40GB", ""]
+        {
+            assert_eq!(preset(other), None, "{other}");
+        }
+        let e = hardware("NVIDIA GB300").unwrap_err();
+        assert!(e.to_string().contains("NVIDIA GB300") && e.to_string().contains("--hardware"), "{e}");
+    }
 }

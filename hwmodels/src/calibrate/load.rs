@@ -1,4 +1,5 @@
-//! Loads of the benchmark behind the fused-MoE tables (aiconfigurator): how many tokens each expert of the timed rank gets.
+//! Loads of the benchmark behind the fused-MoE tables (aiconfigurator): how many tokens each expert of the timed rank
+//! gets.
 
 use crate::form::MoeLoad;
 use moesim_core::rng::{Stream, below, stream};
@@ -18,8 +19,8 @@ pub struct Global {
     pub k: u64,
     /// Ranks of the group.
     pub ranks: u64,
-    /// Whether a rank keeps only the tokens that selected one of its experts, and computes all k places of each on those
-    /// experts: what SGLang's benchmark times before 0.5.14. Else every token passes through every rank's kernel.
+    /// Whether a rank keeps only the tokens that selected one of its experts, and computes all k places of each on
+    /// those experts: what SGLang's benchmark times before 0.5.14. Else every token passes through every rank's kernel.
     pub filled: bool,
 }
 
@@ -52,8 +53,8 @@ impl Global {
         (self.experts / self.ranks) as usize
     }
 
-    /// Token t selects `(t + i s) mod E`, `s = ceil(E / k)`; with fewer tokens than that, `(t s / T + i s) mod E`. Rank 0 is
-    /// timed.
+    /// Token t selects `(t + i s) mod E`, `s = ceil(E / k)`; with fewer tokens than that, `(t s / T + i s) mod E`. Rank
+    /// 0 is timed.
     pub fn balanced(&self) -> MoeLoad {
         let Self { tokens, experts, k, .. } = *self;
         let step = experts.div_ceil(k);
@@ -90,6 +91,7 @@ impl Global {
             add(&mut sum.off, load.off);
             add(&mut sum.active, load.active);
             add(&mut sum.rows, load.rows);
+            add(&mut sum.least_blocks, load.least_blocks);
             sum.tiles.iter_mut().zip(load.tiles).for_each(|(t, x)| add(t, x));
         }
         sum
@@ -108,8 +110,8 @@ impl Global {
         MoeLoad { tokens: kept as f64, off: 0.0, ..MoeLoad::of(filled) }
     }
 
-    /// Tokens with an expert on a rank, where the pairs are listed by expert, the most loaded first, and token t has every
-    /// T-th of them from the t-th on.
+    /// Tokens with an expert on a rank, where the pairs are listed by expert, the most loaded first, and token t has
+    /// every T-th of them from the t-th on.
     fn kept(&self, counts: &[u32], rank: usize) -> u64 {
         let mut order: Vec<usize> = (0..counts.len()).collect();
         order.sort_by_key(|e| std::cmp::Reverse(counts[*e]));

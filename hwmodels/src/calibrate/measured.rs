@@ -1,12 +1,13 @@
-//! Measurements of one kernel, whatever its form: how they are fitted, and how a profile's kernel is compared with them.
+//! Measurements of one kernel, whatever its form: how they are fitted, and how a profile's kernel is compared with
+//! them.
 
 use super::cross::{self, Cell, Errors};
-use super::data::{Group, moe, tiling};
+use super::data::{Group, attention_heads, moe, tiling};
 use super::profile::{Beyond, Data, DataFile, Fitted, FormName, Kernel, KernelForm, Op, TimeTable};
 use crate::form::{
     AttentionForm, AttentionRow, CollectiveForm, CollectiveRow, CustomAllReduceForm, Form, FusedExchangeForm,
-    FusedExchangeRow, FusedMoeForm, GemmForm, GemmPairForm, GemmRow, LowLatencyForm, LowLatencyRow, MoeRow, NormalForm,
-    NormalRow, StreamForm, StreamRow, StreamedForm, StreamedLoad, StreamedRow,
+    FusedExchangeRow, FusedMoeForm, GemmForm, GemmKernel, GemmPairForm, GemmRow, LowLatencyForm, LowLatencyRow, MoeRow,
+    NormalForm, NormalRow, StreamForm, StreamRow, StreamedForm, StreamedLoad, StreamedRow,
 };
 use moesim_core::Result;
 use std::collections::{BTreeSet, HashMap};
@@ -89,9 +90,16 @@ pub trait Measured {
 
 /// A form that can be had from a kernel of a profile.
 pub trait OfKernel: Form + Sized {
+    /// Whether families may be for some heads alone.
+    const HEADS: bool = false;
     /// The form with the kernel's choices, if it is of this form.
     fn of(form: &KernelForm) -> Option<Self>;
-    /// A row as a processor's kernel would take it, for which [`StreamedForm`] has the time: rows of experts are their mean.
+    /// A row as a kernel takes it, where what a row comes to is the kernel's choice.
+    fn taken(_form: &KernelForm, row: &Self::Row) -> Self::Row {
+        row.clone()
+    }
+    /// A row as a processor's kernel would take it, for which [`StreamedForm`] has the time: rows of experts are their
+    /// mean.
     fn streamed(_row: &Self::Row, _few: u32) -> Option<StreamedRow> {
         None
     }
@@ -109,8 +117,8 @@ pub struct Series<F: Form> {
     group: Group<F::Row>,
     /// What is left out together when errors on unseen rows are asked for.
     folds: &'static str,
-    /// What counts devices or nodes, and its name: errors are also those of fits without the largest number, and without every
-    /// other size.
+    /// What counts devices or nodes, and its name: errors are also those of fits without the largest number, and
+    /// without every other size.
     count: Option<Count<F::Row>>,
     /// The same rows as a more common form has them, for kernels of that form.
     other: Option<Box<dyn Measured>>,
@@ -184,9 +192,12 @@ impl<F: OfKernel> Measured for Series<F> {
             let without = format!("{number} {what}");
             beyond.extend(cross::leave_out(form, group, |i| most[i]).map(|errors| Beyond { without, errors }));
         }
+        let (groups, widths) = if F::HEADS { attention_heads(&group.family) } else { Default::default() };
         Kernel {
             op: self.op,
             form: self.choices.clone(),
+            groups,
+            widths,
             family: group.family.clone(),
             precision: group.precision.clone(),
             versions: group.versions.clone(),
@@ -201,14 +212,23 @@ impl<F: OfKernel> Measured for Series<F> {
     fn compare(&self, kernel: &Kernel) -> Result<Option<Comparison>> {
         let (g, values, [least, most]) = (&self.group, kernel.values()?, kernel.data.sizes);
         let beyond = |i: usize| g.size[i] < least || g.size[i] > most;
-        // Rows are split where the kernel that ran them does: one that does elsewhere takes them as another's.
-        let elsewhere = kernel.form().name() == FormName::Streamed && kernel.form() != &self.choices;
-        if let Some(form) = F::of(kernel.form()).filter(|_| !elsewhere) {
+        let other_rows = match (kernel.form(), &self.choices) {
+            // Rows are split where the kernel that ran them does: one that does elsewhere takes them as another's.
+            (KernelForm::Streamed { .. }, own) => kernel.form() != own,
+            // Latent keys that are expanded to every head, or are not, are other work.
+            (KernelForm::Attention { kernel: other }, KernelForm::Attention { kernel: own }) => {
+                self.op == Op::LatentPrefillAttention && other.pack != own.pack
+            }
+            _ => false,
+        };
+        if let Some(form) = F::of(kernel.form()).filter(|_| !other_rows) {
+            let rows = g.rows.iter().map(|row| F::taken(kernel.form(), row)).collect();
+            let taken = Group { rows, ..g.clone() };
             let one = |(i, row): (usize, &F::Row)| {
                 self.compared(&form, i, form.seconds(&values, row), form.bound(&values, row), beyond(i))
             };
-            let rows = g.rows.iter().enumerate().map(one).collect();
-            return Ok(Some(Comparison { rows, cells: cross::cells(&form, g, &values, None, None) }));
+            let rows = taken.rows.iter().enumerate().map(one).collect();
+            return Ok(Some(Comparison { rows, cells: cross::cells(&form, &taken, &values, None, None) }));
         }
         if let Some(other) = &self.other {
             return other.compare(kernel);
@@ -257,9 +277,10 @@ impl<F: OfKernel> Series<F> {
     }
 }
 
-/// Puts the fastest kernel of every operation and precision first, which is what a run takes unless it is told: by the geometric
-/// mean, over rows that others were measured at too, of its time over the least. Kernels with less than a quarter of the rows of
-/// the one with the most come after the others; among equals goes first what was compared on more rows.
+/// Puts the fastest kernel of every operation and precision first, which is what a run takes unless it is told: by the
+/// geometric mean, over rows that others were measured at too, of its time over the least. Kernels with less than a
+/// quarter of the rows of the one with the most come after the others; among equals goes first what was compared on
+/// more rows.
 pub fn fastest_first(all: Vec<Box<dyn Measured>>) -> Vec<Box<dyn Measured>> {
     const PART: usize = 4;
     let names: Vec<(Op, String)> = all.iter().map(|m| (m.op(), m.names()[2].to_string())).collect();
@@ -323,7 +344,7 @@ impl OfKernel for FusedMoeForm {
 impl OfKernel for GemmForm {
     fn of(form: &KernelForm) -> Option<Self> {
         match form {
-            KernelForm::Gemm { warm, kernel } => Some(Self::new(*warm, kernel)),
+            KernelForm::Gemm { warm, kernel } => Some(Self { warm: *warm, kernel: *kernel }),
             _ => None,
         }
     }
@@ -347,6 +368,28 @@ impl OfKernel for StreamedForm {
     }
 }
 
+impl OfKernel for GemmPairForm {
+    fn of(form: &KernelForm) -> Option<Self> {
+        match form {
+            KernelForm::GemmPair { kernel } => Some(Self { kernel: *kernel }),
+            _ => None,
+        }
+    }
+}
+
+impl OfKernel for AttentionForm {
+    const HEADS: bool = true;
+    fn of(form: &KernelForm) -> Option<Self> {
+        (form.name() == FormName::Attention).then_some(Self)
+    }
+    fn taken(form: &KernelForm, row: &AttentionRow) -> AttentionRow {
+        match form {
+            KernelForm::Attention { kernel } => row.clone().under(*kernel),
+            _ => row.clone(),
+        }
+    }
+}
+
 macro_rules! of_kernel {
     ($($form:ident $name:ident),*) => {
         $(impl OfKernel for $form {
@@ -358,7 +401,7 @@ macro_rules! of_kernel {
 }
 
 of_kernel! {
-    GemmPairForm GemmPair, AttentionForm Attention, StreamForm Stream, CollectiveForm Collective, LowLatencyForm LowLatency,
+    StreamForm Stream, CollectiveForm Collective, LowLatencyForm LowLatency,
     NormalForm Normal, FusedExchangeForm FusedExchange, CustomAllReduceForm CustomAllReduce
 }
 
@@ -379,19 +422,19 @@ pub fn fused_moe(group: Group<MoeRow>) -> Box<dyn Measured> {
 }
 
 /// GEMMs of one kernel, dense or grouped.
-pub fn gemm(op: Op, warm: bool, group: Group<GemmRow>, folds: &'static str) -> Option<Box<dyn Measured>> {
-    let kernel = group.rows.first()?.kernel;
-    let (form, choices) = (GemmForm::new(warm, &kernel), KernelForm::Gemm { warm, kernel });
-    Some(Box::new(Series { form, op, choices, group, folds, count: None, other: None }))
+pub fn gemm(op: Op, form: GemmForm, group: Group<GemmRow>, folds: &'static str) -> Box<dyn Measured> {
+    let choices = KernelForm::Gemm { warm: form.warm, kernel: form.kernel };
+    Box::new(Series { form, op, choices, group, folds, count: None, other: None })
 }
 
-/// Both grouped GEMMs of experts, timed as one.
-pub fn pair(group: Group<[GemmRow; 2]>, folds: &'static str) -> Option<Box<dyn Measured>> {
-    let choices = KernelForm::GemmPair { kernel: group.rows.first()?[0].kernel };
-    Some(Box::new(Series { form: GemmPairForm, op: Op::Experts, choices, group, folds, count: None, other: None }))
+/// Both grouped GEMMs of experts by one kernel, timed as one.
+pub fn pair(kernel: GemmKernel, group: Group<[GemmRow; 2]>, folds: &'static str) -> Box<dyn Measured> {
+    let (form, choices) = (GemmPairForm { kernel }, KernelForm::GemmPair { kernel });
+    Box::new(Series { form, op: Op::Experts, choices, group, folds, count: None, other: None })
 }
 
-/// Products on processors: experts, or a dense one; `other` has the same rows as kernels of devices would be fitted to them.
+/// Products on processors: experts, or a dense one; `other` has the same rows as kernels of devices would be fitted to
+/// them.
 pub fn streamed(op: Op, few: u32, group: Group<StreamedRow>, other: Box<dyn Measured>) -> Box<dyn Measured> {
     let folds = if op == Op::Experts { "each shape" } else { "each (n, k)" };
     let (choices, other) = (KernelForm::Streamed { few }, Some(other));
@@ -427,7 +470,7 @@ pub fn custom_all_reduce(group: Group<CollectiveRow>) -> Box<dyn Measured> {
 /// An exchange for low latency.
 pub fn low_latency(op: Op, group: Group<LowLatencyRow>) -> Box<dyn Measured> {
     let count: Count<LowLatencyRow> = (|r| r.nodes, "nodes");
-    let (form, choices, folds) = (LowLatencyForm, KernelForm::LowLatency, "each number of nodes");
+    let (form, choices, folds) = (LowLatencyForm, KernelForm::LowLatency, "each number of nodes and model");
     Box::new(Series { form, op, choices, group, folds, count: Some(count), other: None })
 }
 
@@ -435,7 +478,7 @@ pub fn low_latency(op: Op, group: Group<LowLatencyRow>) -> Box<dyn Measured> {
 pub fn normal(op: Op, group: Group<NormalRow>) -> Box<dyn Measured> {
     let units = group.rows.iter().fold([u64::MAX, 0], |[l, m], r| [l.min(r.units as u64), m.max(r.units as u64)]);
     let count: Count<NormalRow> = (|r| r.nodes, "nodes");
-    let (form, choices, folds) = (NormalForm, KernelForm::Normal { units }, "each number of nodes");
+    let (form, choices, folds) = (NormalForm, KernelForm::Normal { units }, "each number of nodes and model");
     Box::new(Series { form, op, choices, group, folds, count: Some(count), other: None })
 }
 

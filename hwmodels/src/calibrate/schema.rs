@@ -3,12 +3,14 @@
 use super::data::llmservingsim::{self, Served};
 use super::data::nccl::LinksOf;
 use super::data::{
-    Group, MeasurementTable, SCHEMAS, cann, deepep, deepgemm, drop_outliers, infersim_attention, infersim_gemm, join,
-    llmservingsim_attention, moe, nccl, own, read_attention, read_custom_all_reduce, read_gemm, read_mla,
+    Group, MeasurementTable, SCHEMAS, cann, deepep, deepgemm, drop_outliers, gemm_kernel, infersim_attention,
+    infersim_gemm, join, llmservingsim_attention, moe, nccl, own, read_attention, read_custom_all_reduce, read_gemm,
+    read_mla,
 };
+use super::device;
 use super::measured::{self, Measured};
 use super::profile::Op;
-use crate::form::{GemmKernel, StreamedRow};
+use crate::form::{AttentionRow, GemmForm, GemmKernel, StreamedRow};
 use crate::kernel::cpu;
 use moesim_core::{Diag, Result, diag};
 
@@ -110,24 +112,25 @@ pub fn read(schema: &str, tables: &[MeasurementTable], x: &Context) -> Result<Ve
             };
             let experts = join(experts).into_iter().map(measured::fused_moe);
             out.extend(experts.map(|m| own(Op::Experts, &streamed_experts, m)));
-            let gemms = join(gemms).into_iter().filter_map(|g| measured::gemm(Op::Gemm, false, g, "each (n, k)"));
+            let own_gemm = GemmForm::cold(GemmKernel::CUBLAS);
+            let gemms = join(gemms).into_iter().map(|g| measured::gemm(Op::Gemm, own_gemm, g, "each (n, k)"));
             out.extend(gemms.map(|m| own(Op::Gemm, &streamed_gemms, m)));
             out.extend(join(norms).into_iter().map(measured::stream));
         }
         "gemm" => {
             let device = device()?;
-            for group in all(tables, |t| deepgemm::read(t, device, GemmKernel::WIDE, peaks))? {
+            for group in all(tables, |t| deepgemm::read(t, device, peaks))? {
                 // Dense and grouped ones run the same main loop: one fit for both.
                 let dense = group.cell.iter().any(|c| group.cells[*c as usize] == "dense");
                 let op = if dense { Op::Gemm } else { Op::GroupedGemm };
-                out.extend(measured::gemm(op, false, group, "each (n, k)"));
+                out.push(measured::gemm(op, GemmForm::cold(GemmKernel::WIDE), group, "each (n, k)"));
             }
         }
         "infersim-gemm" => {
             let device = device()?;
             for group in all(tables, |t| infersim_gemm::read(t, device, peaks))? {
                 let op = if group.family == "gemm_dense" { Op::Gemm } else { Op::GroupedGemm };
-                out.extend(measured::gemm(op, false, group, "each (n, k)"));
+                out.push(measured::gemm(op, GemmForm::cold(GemmKernel::WIDE), group, "each (n, k)"));
             }
         }
         "llmservingsim-dense" => {
@@ -142,13 +145,15 @@ pub fn read(schema: &str, tables: &[MeasurementTable], x: &Context) -> Result<Ve
                     streams.push(llmservingsim::read_streams(table, &served, peaks)?);
                 }
             }
-            out.extend(join(gemms).into_iter().filter_map(|g| measured::gemm(Op::Gemm, true, g, "each layer")));
+            let form = GemmForm { warm: true, kernel: GemmKernel::CUBLAS };
+            out.extend(join(gemms).into_iter().map(|g| measured::gemm(Op::Gemm, form, g, "each layer")));
             out.extend(join(streams).into_iter().map(measured::stream));
         }
         "llmservingsim-moe" => {
             let served = served()?;
             let groups = all(tables, |t| llmservingsim::read_moe(t, &served, peaks))?;
-            out.extend(groups.into_iter().filter_map(|g| measured::pair(g, "each number of activated experts")));
+            let pair = |g| measured::pair(GemmKernel::TRITON, g, "each number of activated experts");
+            out.extend(groups.into_iter().map(pair));
         }
         "llmservingsim-attention" => {
             let served = served()?;
@@ -174,26 +179,24 @@ pub fn read(schema: &str, tables: &[MeasurementTable], x: &Context) -> Result<Ve
                 out.extend(measured::attention(op, group, "each length of keys"));
             }
         }
-        "attention" => {
+        "attention" | "latent-attention" => {
+            type Read = fn(&MeasurementTable, &str, moe::PeaksOf) -> Result<Vec<Group<AttentionRow>>>;
             let device = device()?;
-            for group in all(tables, |t| read_attention(t, device, peaks))? {
-                let decode = group.family.starts_with("decode ");
-                let op = if decode { Op::DecodeAttention } else { Op::PrefillAttention };
-                out.extend(measured::attention(op, group, "each number of heads"));
-            }
-        }
-        "latent-attention" => {
-            let device = device()?;
-            for group in all(tables, |t| read_mla(t, device, peaks))? {
-                let decode = group.family.starts_with("decode ");
-                let op = if decode { Op::LatentDecodeAttention } else { Op::LatentPrefillAttention };
+            let (read, [decode, prefill]): (Read, _) = match schema == "latent-attention" {
+                true => (read_mla, [Op::LatentDecodeAttention, Op::LatentPrefillAttention]),
+                false => (read_attention, [Op::DecodeAttention, Op::PrefillAttention]),
+            };
+            for group in all(tables, |t| read(t, device, peaks))? {
+                let op = if group.family.starts_with("decode ") { decode } else { prefill };
                 out.extend(measured::attention(op, group, "each number of heads"));
             }
         }
         "dense-gemm" => {
             let device = device()?;
-            let groups = all(tables, |t| read_gemm(t, device, peaks))?;
-            out.extend(groups.into_iter().filter_map(|g| measured::gemm(Op::Gemm, false, g, "each (n, k)")));
+            for group in all(tables, |t| read_gemm(t, device, peaks))? {
+                let form = GemmForm::cold(gemm_kernel([&group.device, &group.family, &group.precision]));
+                out.push(measured::gemm(Op::Gemm, form, group, "each (n, k)"));
+            }
         }
         "custom-all-reduce" => {
             let device = device()?;
@@ -231,12 +234,16 @@ pub fn read(schema: &str, tables: &[MeasurementTable], x: &Context) -> Result<Ve
     Ok(out)
 }
 
-/// Tables name a device more or less fully, as NVIDIA H100 and NVIDIA H100 80GB HBM3: the shorter name stands for both.
+/// Tables name a device more or less fully, as NVIDIA H100 and NVIDIA H100 80GB HBM3: the shortest of a preset's names
+/// that a name begins with stands for both. NVIDIA H20 is no short name of NVIDIA H200.
 fn one_device<R: Clone>(mut groups: Vec<Group<R>>) -> Vec<Group<R>> {
     let names: Vec<String> = groups.iter().map(|g| g.device.clone()).collect();
     for group in &mut groups {
-        let shorter = names.iter().filter(|n| group.device.starts_with(n.as_str())).min_by_key(|n| n.len());
-        group.device.clone_from(shorter.expect("its own name"));
+        let own = device::preset(&group.device);
+        let alike = |n: &&String| own.is_some() && device::preset(n) == own && group.device.starts_with(n.as_str());
+        if let Some(shortest) = names.iter().filter(alike).min_by_key(|n| n.len()) {
+            group.device.clone_from(shortest);
+        }
     }
     join([groups])
 }
@@ -244,4 +251,22 @@ fn one_device<R: Clone>(mut groups: Vec<Group<R>>) -> Vec<Group<R>> {
 /// Which way an exchange goes, by the name of its family.
 fn way(family: &str) -> Op {
     if family.ends_with("dispatch") { Op::Dispatch } else { Op::Combine }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_has_one_name() {
+        let named = |names: &[&str]| {
+            let groups = names.iter().map(|n| Group::<()>::new(n, "f", "fp8")).collect();
+            one_device(groups).into_iter().map(|g| g.device).collect::<Vec<_>>()
+        };
+        assert_eq!(named(&["NVIDIA H100 80GB HBM3", "NVIDIA H100"]), ["NVIDIA H100"]);
+        for apart in [["NVIDIA H20", "NVIDIA H200"], ["NVIDIA H20", "NVIDIA H20-3e"], ["", "NVIDIA H100"], ["X", "X 2"]]
+        {
+            assert_eq!(named(&apart), apart);
+        }
+    }
 }

@@ -1,9 +1,10 @@
 //! Fitting a form's constants: robust least squares of logarithms.
 //!
-//! The residual of a row is `ln(predicted / measured)`, so that every row counts by its relative error, seen through the
-//! pseudo-Huber transform (Charbonnier et al. 1997): quadratic for small errors, linear beyond [`FitProblem::robust`]. Constants
-//! stay within their bounds: the solver (MINPACK's Levenberg-Marquardt) moves `u` of `low (high / low)^(1 / (1 + e^-u))`. A
-//! prior is one more residual, `weight ln(value / centre)`: with few rows, what they do not say stays sane.
+//! The residual of a row is `ln(predicted / measured)`, so that every row counts by its relative error, seen through
+//! the pseudo-Huber transform (Charbonnier et al. 1997): quadratic for small errors, linear beyond
+//! [`FitProblem::robust`]. Constants stay within their bounds: the solver (MINPACK's Levenberg-Marquardt) moves `u` of
+//! `low (high / low)^(1 / (1 + e^-u))`. A prior is one more residual, `weight ln(value / centre)`: with few rows, what
+//! they do not say stays sane.
 
 use crate::form::Constant;
 use levenberg_marquardt::{LeastSquaresProblem, LevenbergMarquardt};
@@ -30,8 +31,8 @@ pub struct FitProblem<'a> {
 pub struct FitSolution {
     /// Their values.
     pub values: Vec<f64>,
-    /// Standard errors of their logarithms, by the curvature at the solution and the scatter of the residuals; not a number
-    /// where the rows say nothing of a constant.
+    /// Standard errors of their logarithms, by the curvature at the solution and the scatter of the residuals; not a
+    /// number where the rows say nothing of a constant.
     pub ln_errors: Vec<f64>,
     /// Half the sum of squared residuals, priors included.
     pub objective: f64,

@@ -16,8 +16,9 @@ pub enum AttentionKind {
         head_dim: u64,
     },
     /// Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434, section 2.1). Where a sequence has one new token,
-    /// projections are absorbed: every head meets one latent vector per token, whose first `rank` elements are the values
-    /// too. Where it has several, keys and values are expanded to those of every head, which is less arithmetic.
+    /// projections are absorbed: every head meets one latent vector per token, whose first `rank` elements are the
+    /// values too. Where it has several, keys and values are expanded to those of every head, which is less arithmetic,
+    /// unless a calibrated kernel takes them as they are cached even there ([`super::Kernels::expands_latent`]).
     Latent {
         /// Query heads.
         heads: u64,
@@ -90,8 +91,8 @@ impl AttentionShape {
         }
     }
 
-    /// Operations, and bytes of queries and outputs, keys and values read, keys and values written. Latent keys and values that
-    /// are expanded are counted as read expanded, in the activations' width.
+    /// Operations, and bytes of queries and outputs, keys and values read, keys and values written. Latent keys and
+    /// values that are expanded are counted as read expanded, in the activations' width.
     pub(super) fn amounts(&self, decode: bool, work: &AttentionWork) -> (f64, f64) {
         let (read, written) = (work.kv_tokens_read as f64, work.kv_tokens_written as f64);
         let key = match self.kind {
@@ -128,8 +129,9 @@ impl AttentionWork {
     }
 }
 
-/// Core attention: a kernel for the sequences with one new token, then one for the others; one call for both where such calls were
-/// measured, or where nothing tells them apart (heads as they are cached, and no calibrated kernel). Without queries nothing is launched.
+/// Core attention: a kernel for the sequences with one new token, then one for the others; one call for both where such
+/// calls were measured, or where nothing tells them apart (heads as they are cached, and no calibrated kernel). Without
+/// queries nothing is launched.
 pub fn attention(engine: &Engine, shape: &AttentionShape, batch: &AttentionBatch) -> Cost {
     let bits = shape.kv_bits.max(shape.activation_bits);
     let roofline = |decode: bool, work: &AttentionWork| {

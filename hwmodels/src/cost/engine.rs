@@ -57,7 +57,8 @@ pub struct Engine {
     share: f64,
     /// Seconds to start a kernel.
     pub launch_s: f64,
-    /// Bits to which the inputs of products are rounded before them, where weights are as narrow; infinite if they are not.
+    /// Bits to which the inputs of products are rounded before them, where weights are as narrow; infinite if they are
+    /// not.
     gemm_input: f64,
     /// Calibrated kernels, which take the place of rooflines.
     pub kernels: Kernels,
@@ -90,14 +91,15 @@ impl Engine {
         self
     }
 
-    /// The same, where inputs of products with weights of about these bits or fewer are rounded to these bits before them.
+    /// The same, where inputs of products with weights of about these bits or fewer are rounded to these bits before
+    /// them.
     #[must_use]
     pub fn with_gemm_input(self, bits: Option<f64>) -> Self {
         Self { gemm_input: bits.unwrap_or(f64::INFINITY), ..self }
     }
 
-    /// Bits of an input of a product with weights of `weight_bits` that comes in `activation_bits`. Scales may make weights wider by up
-    /// to three quarters of a bit than inputs of the same elements.
+    /// Bits of an input of a product with weights of `weight_bits` that comes in `activation_bits`. Scales may make
+    /// weights wider by up to three quarters of a bit than inputs of the same elements.
     pub fn input_bits(&self, weight_bits: f64, activation_bits: f64) -> f64 {
         if weight_bits <= self.gemm_input + 0.75 { activation_bits.min(self.gemm_input) } else { activation_bits }
     }

@@ -66,7 +66,8 @@ impl ExchangeKernel {
         Self { form, constants, peaks, sizes, outside: Arc::default(), small: None }
     }
 
-    /// With an engine's own kernel for messages up to the largest that it was measured at: of both, the faster at each size.
+    /// With an engine's own kernel for messages up to the largest that it was measured at: of both, the faster at each
+    /// size.
     #[must_use]
     pub fn with_small(self, small: Self) -> Self {
         Self { small: Some(Arc::new(small)), ..self }

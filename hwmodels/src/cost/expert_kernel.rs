@@ -91,8 +91,8 @@ impl ExpertKernel {
         }
     }
 
-    /// The cost of `tokens[e]` tokens for expert `e` of the device. Operations and bytes are those of [`super::grouped_mlp`]:
-    /// what is useful, not what padding adds.
+    /// The cost of `tokens[e]` tokens for expert `e` of the device. Operations and bytes are those of
+    /// [`super::grouped_mlp`]: what is useful, not what padding adds.
     pub(super) fn cost(&self, mlp: &GroupedMlp, tokens: &[u32], flop: u64, bytes: u64) -> Cost {
         if let Some(table) = &self.table {
             let rows: u64 = tokens.iter().map(|n| u64::from(*n)).sum();
@@ -112,8 +112,8 @@ impl ExpertKernel {
         let (hidden, inner) = (mlp.hidden as f64, mlp.intermediate as f64);
         let element_bytes = [self.activation_bytes, mlp.weight_bits / 8.0, 2.0];
         let time = |n: f64, k: f64| {
-            let row = GemmRow { load, n, k, element_bytes, kernel, peaks: self.peaks };
-            GemmForm::new(false, &kernel).time(&self.constants, &row)
+            let row = GemmRow { load, n, k, element_bytes, peaks: self.peaks };
+            GemmForm::cold(kernel).time(&self.constants, &row)
         };
         let up = time(mlp.matrices.saturating_sub(1) as f64 * inner, hidden);
         let down = time(hidden, inner);
@@ -145,7 +145,10 @@ impl ExpertKernel {
         bytes: u64,
     ) -> Cost {
         let load = MoeLoad::of(tokens.iter().copied());
-        let load = MoeLoad { tokens: load.rows / mlp.choices.max(1.0), ..load };
+        let load = match mlp.everywhere {
+            [entered, pairs] if entered > 0.0 => MoeLoad { tokens: entered, off: (pairs - load.rows).max(0.0), ..load },
+            _ => MoeLoad { tokens: load.rows / mlp.choices.max(1.0), ..load },
+        };
         self.sized(load.tokens);
         let shape = MoeShape {
             hidden: mlp.hidden as f64,

@@ -22,15 +22,15 @@ pub(super) fn output_bits(activation_bits: f64) -> f64 {
     activation_bits.max(16.0)
 }
 
-/// Rounding `elements` inputs to narrower ones before a product: a kernel that reads and writes them. Nothing where they stay as they
-/// are.
+/// Rounding `elements` inputs to narrower ones before a product: a kernel that reads and writes them. Nothing where
+/// they stay as they are.
 pub(super) fn rounding(engine: &Engine, elements: f64, from_bits: f64, to_bits: f64) -> Cost {
     let bytes = if to_bits < from_bits { elements * (from_bits + to_bits) / 8.0 } else { 0.0 };
     elementwise(engine, bytes)
 }
 
-/// 2 m n k operations; every operand moved once. Nothing to do (m = 0) costs nothing. Where inputs are rounded before products, that is a
-/// kernel before this one, unless a calibrated kernel has it in its time.
+/// 2 m n k operations; every operand moved once. Nothing to do (m = 0) costs nothing. Where inputs are rounded before
+/// products, that is a kernel before this one, unless a calibrated kernel has it in its time.
 pub fn gemm(engine: &Engine, g: Gemm) -> Cost {
     if g.m == 0 {
         return Cost::default();
@@ -48,8 +48,8 @@ pub fn gemm(engine: &Engine, g: Gemm) -> Cost {
     }
 }
 
-/// The same as a grouped GEMM: each of the `m` rows takes one of several matrices of this shape, of which `matrices` are
-/// read; a mean where it is not known which.
+/// The same as a grouped GEMM: each of the `m` rows takes one of several matrices of this shape, of which `matrices`
+/// are read; a mean where it is not known which.
 pub fn grouped_gemm(engine: &Engine, g: Gemm, matrices: f64) -> Cost {
     if g.m == 0 {
         return Cost::default();

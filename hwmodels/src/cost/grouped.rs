@@ -20,6 +20,10 @@ pub struct GroupedMlp {
     pub activation_bits: f64,
     /// Experts of this device that a token with any selects, in the mean; calibrated kernels choose tiles by tokens.
     pub choices: f64,
+    /// Tokens that come to the device, and their selections of whatever expert, where all tokens come to every device:
+    /// calibrated kernels choose tiles by them, and some passes move them all. Zeros where only tokens for the device's
+    /// experts come.
+    pub everywhere: [f64; 2],
 }
 
 /// What a list of experts asks for: sums over tokens and over experts that have any.
@@ -43,8 +47,8 @@ struct Load {
 ///
 /// Where the engine has a calibrated kernel, its form gives the time.
 ///
-/// Factorised matrices take four kernels: hidden to the ranks of gate and up, those to the product, the product to a rank,
-/// that to the result. What is between two factors goes out and in as activations.
+/// Factorised matrices take four kernels: hidden to the ranks of gate and up, those to the product, the product to a
+/// rank, that to the result. What is between two factors goes out and in as activations.
 pub fn grouped_mlp(engine: &Engine, mlp: &GroupedMlp, tokens: &[u32]) -> Cost {
     let (mut rows, mut active) = (0u64, 0u64);
     for &t in tokens {

@@ -5,8 +5,8 @@ use super::{AttentionBatch, AttentionKind, AttentionShape, AttentionWork, Cost, 
 use crate::calibrate::profile::KernelForm;
 use crate::calibrate::profile::TimeTable;
 use crate::form::{
-    self, AttentionClass, AttentionForm, AttentionHeads, AttentionKernel, AttentionRow, GemmKernel, GemmLoad, GemmRow,
-    Peaks, StreamForm, StreamRow, StreamedForm, StreamedRow,
+    self, AttentionClass, AttentionForm, AttentionHeads, AttentionKernel, AttentionRow, GemmForm, GemmKernel, GemmLoad,
+    GemmRow, Peaks, StreamForm, StreamRow, StreamedForm, StreamedRow,
 };
 use std::sync::Arc;
 
@@ -47,9 +47,9 @@ enum Dense {
 }
 
 impl DenseKernel {
-    /// For operands of `bits` a weight and activation, of which `input_bytes` enter: kernels of 8-bit weights take activations that
-    /// were quantised for them. `constants` are those of a form that was fitted `warm` or not; runs have other kernels between two
-    /// calls and are cold. `None` for a form of something else.
+    /// For operands of `bits` a weight and activation, of which `input_bytes` enter: kernels of 8-bit weights take
+    /// activations that were quantised for them. `constants` are those of a form that was fitted `warm` or not; runs
+    /// have other kernels between two calls and are cold. `None` for a form of something else.
     pub fn new(bits: [f64; 2], input_bytes: f64, form: &KernelForm, constants: Vec<f64>, peaks: Peaks) -> Option<Self> {
         let form = match form {
             KernelForm::Gemm { kernel, .. } => Dense::Tiled(*kernel),
@@ -81,8 +81,8 @@ impl DenseKernel {
                 Dense::Tiled(kernel) => {
                     let out_bytes = super::gemm::output_bits(g.activation_bits) / 8.0;
                     let element_bytes = [self.input_bytes, weight_bytes, out_bytes];
-                    let row = GemmRow { load: GemmLoad::even(1.0, m), n, k, element_bytes, kernel, peaks: self.peaks };
-                    let t = form::GemmForm::new(false, &kernel).time(&self.constants, &row);
+                    let row = GemmRow { load: GemmLoad::even(1.0, m), n, k, element_bytes, peaks: self.peaks };
+                    let t = GemmForm::cold(kernel).time(&self.constants, &row);
                     (t.fixed_s, t.seconds, [t.compute_s, t.memory_s])
                 }
                 Dense::Streamed { few } => {
@@ -203,8 +203,15 @@ impl Kernels {
         self.decode.is_some() || self.prefill.is_some()
     }
 
-    /// Attention of sequences that decode (one new token each) or not, if there is a kernel for them; nothing to do is never
-    /// asked for.
+    /// Whether latent keys and values of several new tokens' sequences are expanded to those of every head before
+    /// attention: all that are cached, by a product of its own. A roofline takes them so, and so does every kernel that
+    /// does not take them as cached.
+    pub fn expands_latent(&self) -> bool {
+        self.prefill.as_ref().is_none_or(|k| k.expanded)
+    }
+
+    /// Attention of sequences that decode (one new token each) or not, if there is a kernel for them; nothing to do is
+    /// never asked for.
     pub(super) fn attention(
         &self,
         decode: bool,
@@ -216,7 +223,8 @@ impl Kernels {
         (work.query_tokens > 0).then(|| kernel.cost(shape, work, sequences))
     }
 
-    /// Attention of prompts and of sequences that decode in one call, if there is a kernel that was measured so and a batch of both.
+    /// Attention of prompts and of sequences that decode in one call, if there is a kernel that was measured so and a
+    /// batch of both.
     pub(super) fn mixed_attention(&self, shape: &AttentionShape, batch: &AttentionBatch) -> Option<Cost> {
         let kernel = self.prefill.as_ref().filter(|k| k.mixed)?;
         (batch.decode.query_tokens > 0 && batch.prefill.query_tokens > 0).then(|| {
@@ -243,8 +251,9 @@ mod tests {
     fn a_kernel_that_packs_heads_takes_latent_keys_as_cached() {
         let peaks = Peaks { flop_per_s: 1e15, bytes_per_s: 1e12, units: 100.0, l2_bytes: 1e7 };
         let kernel = AttentionKernel { tile: 64, pack: true, split: false, causal: true, converts: false };
-        let expanded = |pack| CoreKernel::new(AttentionKernel { pack, ..kernel }, Vec::new(), peaks, true).expanded;
-        assert_eq!([expanded(true), expanded(false)], [false, true]);
+        let prefill = |pack| Some(CoreKernel::new(AttentionKernel { pack, ..kernel }, Vec::new(), peaks, true));
+        let expands = |prefill| Kernels { prefill, ..Kernels::default() }.expands_latent();
+        assert_eq!([expands(prefill(true)), expands(prefill(false)), expands(None)], [false, true, true]);
     }
 
     #[test]

@@ -9,8 +9,8 @@ type Key = [u64; 4];
 /// Slots; a power of two.
 const SLOTS: usize = 1 << 12;
 
-/// A table with one place for each shape; a shape that falls on another's place takes it. What comes out is what would be
-/// computed, so that a run does not depend on what was asked before.
+/// A table with one place for each shape; a shape that falls on another's place takes it. What comes out is what would
+/// be computed, so that a run does not depend on what was asked before.
 #[derive(Debug)]
 pub(super) struct Memo {
     slots: Mutex<Vec<(Key, Cost)>>,

@@ -67,8 +67,8 @@ impl Cost {
         Self::measured(launch_s, compute_s.max(memory_s), [compute_s, memory_s], flop, bytes)
     }
 
-    /// A kernel whose time comes from a calibrated form: `body_s` beside the launch, bound by the larger of what compute and
-    /// memory alone would take.
+    /// A kernel whose time comes from a calibrated form: `body_s` beside the launch, bound by the larger of what
+    /// compute and memory alone would take.
     pub fn measured(launch_s: f64, body_s: f64, [compute_s, memory_s]: [f64; 2], flop: u64, bytes: u64) -> Self {
         let compute = compute_s > memory_s;
         Self {
@@ -90,8 +90,8 @@ impl Cost {
         Self { peak_s: self.flop as f64 / flop_per_s, ..self }
     }
 
-    /// Bytes that come from a memory of `bytes_per_s`: all of them, unless the kernel is faster than that memory. The rest
-    /// then came from a cache.
+    /// Bytes that come from a memory of `bytes_per_s`: all of them, unless the kernel is faster than that memory. The
+    /// rest then came from a cache.
     pub fn drawn(&self, bytes_per_s: f64) -> u64 {
         let most = (self.compute_bound_s + self.memory_bound_s) * bytes_per_s;
         if self.bytes as f64 > most { most as u64 } else { self.bytes }

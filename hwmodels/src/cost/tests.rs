@@ -1,5 +1,8 @@
 use super::*;
 use crate::Hardware;
+use crate::calibrate::data::moe::widths;
+use crate::calibrate::profile::{Kernel, KernelForm, Profile};
+use crate::form::{FusedMoeForm, MoeLoad, MoeRow, MoeShape, Peaks, Tiling};
 use proptest::prelude::*;
 
 fn h100() -> Engine {
@@ -54,6 +57,7 @@ fn experts_by_hand() {
         weight_bits: 8.0,
         activation_bits: 8.0,
         choices: 1.0,
+        everywhere: [0.0; 2],
     };
     let c = grouped_mlp(&h100(), &mlp, &[5, 0, 3, 0]);
     let matrix = 7168 * 2048u64;
@@ -107,7 +111,8 @@ fn attention_by_hand() {
     assert_eq!(shape.kv_bytes_per_token(), 1152.0);
     assert_eq!((c.flop, c.bytes), (4000 * 128 * 1088 * 2, 4004 * 1152 + 4 * 128 * 1088 * 2));
     close(c.compute_s, c.flop as f64 / (989.4e12 * 0.75));
-    // One chunk of four tokens instead: 320 multiply-adds a pair and head, expanded keys and values of 640 bytes a head.
+    // One chunk of four tokens instead: 320 multiply-adds a pair and head, expanded keys and values of 640 bytes a
+    // head.
     let chunk = attention(&h100(), &shape, &AttentionBatch { prefill: work, ..AttentionBatch::default() });
     assert_eq!(chunk.flop, 4000 * 128 * 320 * 2);
     assert_eq!(chunk.bytes, 4000 * 128 * 640 + 4 * 1152 + 4 * 128 * 320 * 2);
@@ -160,6 +165,7 @@ fn engines_take_the_precision_they_have() {
         weight_bits: 16.0,
         activation_bits: 16.0,
         choices: 1.0,
+        everywhere: [0.0; 2],
     };
     let time = |e: &Engine, t| grouped_mlp(e, &mlp, &[t; 8]).time_s();
     let gpu = Engine::gpu(&duplex);
@@ -173,7 +179,7 @@ proptest! {
         tokens in prop::collection::vec(0u32..5000, 1..40), at in 0usize..40, more in 1u32..5000, bits in 4.0..16.0f64,
     ) {
         let engine = h100();
-        let mlp = GroupedMlp { hidden: 2880, intermediate: 2880, rank: 0, matrices: 3, weight_bits: bits, activation_bits: 16.0, choices: 1.0 };
+        let mlp = GroupedMlp { hidden: 2880, intermediate: 2880, rank: 0, matrices: 3, weight_bits: bits, activation_bits: 16.0, choices: 1.0, everywhere: [0.0; 2] };
         let before = grouped_mlp(&engine, &mlp, &tokens).time_s();
         let mut larger = tokens.clone();
         larger[at % tokens.len()] += more;
@@ -204,7 +210,8 @@ proptest! {
     }
 }
 
-/// Inputs rounded to 8 bits: the product runs at the 8-bit peak behind a kernel that rounds; weights that are wider are left alone.
+/// Inputs rounded to 8 bits: the product runs at the 8-bit peak behind a kernel that rounds; weights that are wider are
+/// left alone.
 #[test]
 fn rounded_inputs_run_at_their_own_peak() {
     let engine = h100().with_gemm_input(Some(8.0));
@@ -224,7 +231,48 @@ fn rounded_inputs_run_at_their_own_peak() {
         weight_bits: 8.0,
         activation_bits: 16.0,
         choices: 1.0,
+        everywhere: [0.0; 2],
     };
     let (wide, narrow) = (grouped_mlp(&h100(), &mlp, &[4096; 8]), grouped_mlp(&engine, &mlp, &[4096; 8]));
     assert!((narrow.compute_s / wide.compute_s - 0.5).abs() < 1e-3 && narrow.launch_s == 1.5 * wide.launch_s);
+}
+
+/// Where all tokens come to every device, a fused kernel's tile follows all their selections, and its passes move them
+/// all: as the form says of the same load.
+#[test]
+fn tokens_that_come_everywhere_pass_through_the_kernel() {
+    let profile = Profile::load("b200-sxm").unwrap();
+    let rows = |k: &&Kernel| matches!(k.form(), KernelForm::FusedMoe { tiling: Tiling::Rows, .. });
+    let kernel = profile.kernels.iter().find(rows).unwrap();
+    let peaks = Peaks { flop_per_s: 9e15, bytes_per_s: 8e12, units: 148.0, l2_bytes: 126e6 };
+    let mut engine = Engine::gpu(&Hardware::load("b200-8").unwrap().device);
+    engine.kernels.experts = Some(ExpertKernel::new(kernel, peaks).unwrap());
+    let [weight_bytes, activation_bytes] = widths(&kernel.precision).unwrap();
+    let form = FusedMoeForm { tiling: Tiling::Rows };
+    // 16 of 128 experts with 8 of 1024 selections each; all experts' selections are 8 times as many.
+    let counts = [8u32; 16];
+    for (everywhere, off, tokens) in [([0.0; 2], 0.0, 128.0), ([128.0, 1024.0], 896.0, 128.0)] {
+        let mlp = GroupedMlp {
+            hidden: 4096,
+            intermediate: 2048,
+            rank: 0,
+            matrices: 3,
+            weight_bits: 8.0 * weight_bytes,
+            activation_bits: 16.0,
+            choices: 1.0,
+            everywhere,
+        };
+        let load = MoeLoad { off, tokens, ..MoeLoad::of(counts) };
+        let shape = MoeShape {
+            hidden: 4096.0,
+            intermediate: 2048.0,
+            first: 2.0,
+            experts: 16.0,
+            weight_bytes,
+            activation_bytes,
+            tuned: false,
+        };
+        let wanted = form.time(&kernel.values().unwrap(), &MoeRow { load, shape, peaks }).seconds();
+        close(grouped_mlp(&engine, &mlp, &counts).time_s(), wanted);
+    }
 }

@@ -226,11 +226,13 @@ impl Gpu {
     fn launch(&self, name: &str, grid: u32, block: u32, shared: u32, p: &Params) -> Result<()> {
         let f = self.kernel(name)?;
         let config = LaunchConfig { grid_dim: (grid, 1, 1), block_dim: (block, 1, 1), shared_mem_bytes: shared };
-        // SAFETY: the kernel takes just these parameters, and its addresses are those of memories of the sizes that it asks for.
+        // SAFETY: the kernel takes just these parameters, and its addresses are those of memories of the sizes that it
+        // asks for.
         unsafe { self.stream.launch_builder(&f).arg(p).launch(config) }.map(drop).map_err(failed)
     }
 
-    /// Buffers of a layer that its kernels write, sized for `p`, whose addresses are set; they live as long as what is returned.
+    /// Buffers of a layer that its kernels write, sized for `p`, whose addresses are set; they live as long as what is
+    /// returned.
     ///
     /// # Errors
     /// There is not enough memory, or too many experts.
@@ -311,8 +313,8 @@ impl Gpu {
         self.launch("moe_combine", p.tokens as u32, 256, 0, p)
     }
 
-    /// Launches one of the kernels that move bytes: `grid` blocks of 512 threads with these 64-bit arguments, and perhaps one of
-    /// 32 bits behind them.
+    /// Launches one of the kernels that move bytes: `grid` blocks of 512 threads with these 64-bit arguments, and
+    /// perhaps one of 32 bits behind them.
     ///
     /// # Errors
     /// The driver failed.

@@ -1,8 +1,9 @@
-//! The layer's CUDA kernels (`hwmodels/cuda`): their source, their cubins, what they are called with, and a device that runs them.
+//! The layer's CUDA kernels (`hwmodels/cuda`): their source, their cubins, what they are called with, and a device that
+//! runs them.
 //!
-//! Neither the driver nor the compiler (NVRTC) is linked: both are looked for when a device is asked for. With NVRTC the source is
-//! compiled for the device at hand; where it is not found, or makes what an older driver cannot load, cubins that are inside the
-//! binary serve, for sm_80, sm_90a and sm_100 and what runs their code.
+//! Neither the driver nor the compiler (NVRTC) is linked: both are looked for when a device is asked for. With NVRTC
+//! the source is compiled for the device at hand; where it is not found, or makes what an older driver cannot load,
+//! cubins that are inside the binary serve, for sm_80, sm_90a and sm_100 and what runs their code.
 
 mod device;
 mod params;

@@ -1,5 +1,5 @@
-//! Attention over cached keys and values: decode, prefill, a chunk behind a cached prefix, and mixes of them; multi-head,
-//! grouped-query, latent (MLA), sparse.
+//! Attention over cached keys and values: decode, prefill, a chunk behind a cached prefix, and mixes of them;
+//! multi-head, grouped-query, latent (MLA), sparse.
 //!
 //! `t = t0 + t_seq sequences + copy + t_i + norm(q, [(waves - 1) t_i + U t_key, memory]) (+ t_split) (+ t_window)`.
 //!
@@ -21,11 +21,12 @@
 //! are plain in measured chunks: 128, 256, 512, 1 024 items on 188 processors cost 1, 2, 3, 6 of them; so are blocks: 2
 //! to 64 keys cost alike.
 //!
-//! Under a window, or in chunks, a tile walks the window and its own rows; how wide that is follows from the (query, key) pairs.
+//! Under a window, or in chunks, a tile walks the window and its own rows; how wide that is follows from the (query,
+//! key) pairs.
 //!
 //! Left out: the kernels' own rules for the number of splits, paging, decode of very uneven lengths beyond the bounds.
 
-use super::{Constant, Form, Peaks, four_starts, largest, norm, norm4};
+use super::{Constant, Form, Peaks, constant_within as constant, four_starts, largest, norm, norm4};
 
 /// Ways to split keys and values.
 const SPLITS: [u64; 14] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128];
@@ -33,7 +34,8 @@ const SPLITS: [u64; 14] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128];
 const BLOCK: u64 = 64;
 /// Query rows that tiles are padded to, as tensor cores take them.
 const ROWS: u64 = 16;
-/// Width of a head's key and value together that constants of an item are given at.
+/// Elements of a head's key and value together for which `t_width` and `t_row` are given: a unit, 128 of each as in
+/// most models.
 const WIDTH: f64 = 256.0;
 /// Tiles of a class that are told apart; beyond, neighbours count as the longest among them.
 const MOST_TILES: u64 = 1 << 12;
@@ -139,7 +141,7 @@ pub struct AttentionAmounts {
     resident_bytes: f64,
     /// Sequences of the batch with at least one new token.
     sequences: f64,
-    /// Whether a window hides keys of any.
+    /// Whether any sequence has keys that none of its queries sees, behind a window or chunk.
     cut: bool,
     /// Operations that the result needs.
     flop: f64,
@@ -158,12 +160,13 @@ pub struct AttentionRow {
     pub peaks: Peaks,
     /// Whether the call before was on the same data.
     repeated: bool,
+    unique_keys: Option<f64>,
     work: AttentionAmounts,
 }
 
 impl AttentionRow {
-    /// A call. `unique_keys` are those read from memory, where queries share some of what they see (sparse attention); all
-    /// keys of all sequences unless told.
+    /// A call. `unique_keys` are those read from memory, where queries share some of what they see (sparse attention);
+    /// all keys of all sequences unless told.
     pub fn new(
         classes: Vec<AttentionClass>,
         heads: AttentionHeads,
@@ -172,7 +175,17 @@ impl AttentionRow {
         peaks: Peaks,
     ) -> Self {
         let work = AttentionAmounts::of(&classes, &heads, kernel, unique_keys, peaks.units);
-        Self { classes, heads, kernel, peaks, repeated: false, work }
+        Self { classes, heads, kernel, peaks, repeated: false, unique_keys, work }
+    }
+
+    /// The same call of another kernel, of heads as this one takes them.
+    #[must_use]
+    pub fn under(self, kernel: AttentionKernel) -> Self {
+        if kernel == self.kernel {
+            return self;
+        }
+        let other = Self::new(self.classes, self.heads, kernel, self.unique_keys, self.peaks);
+        Self { repeated: self.repeated, ..other }
     }
 
     /// The call as benchmarks time it, again and again on the same data.
@@ -252,7 +265,7 @@ impl AttentionAmounts {
         }
         sums.items.sort_by(|a, b| b[1].total_cmp(&a[1]));
         let blocks = sums.items.first().map_or(0.0, |longest| longest[1] / BLOCK as f64);
-        // More splits than blocks serve nothing.
+        // Walks are of whole blocks: parts of half a block or less serve nothing.
         let sensible = |s: &&u64| blocks > 0.0 && (**s == 1 || kernel.split && (**s as f64) < 2.0 * blocks);
         let shared = if kernel.pack { 1.0 } else { group as f64 };
         Self {
@@ -279,8 +292,8 @@ fn whole(keys: f64) -> f64 {
 }
 
 /// Waves of items, and the keys that the busiest processor walks at least: an even share of all (with half of what the
-/// lengths of causal tiles differ by, where they take turns and nothing evens them out), and for every length as many items in
-/// turn as are that long. `items` are (number, keys), longest first.
+/// lengths of causal tiles differ by, where they take turns and nothing evens them out), and for every length as many
+/// items in turn as are that long. `items` are (number, keys), longest first.
 fn schedule(items: &[[f64; 2]], split: u64, tail: f64, units: f64) -> [f64; 2] {
     let split = split as f64;
     let (mut number, mut work, mut longest) = (0.0f64, 0.0, 0.0f64);
@@ -311,11 +324,6 @@ pub struct AttentionTime {
     pub seconds: f64,
 }
 
-const fn constant(name: &'static str, about: &'static str, unit: &'static str, at: [f64; 4]) -> Constant {
-    let [start, low, high, spread] = at;
-    Constant { name, about, unit, bounds: [low, high], start, spread }
-}
-
 const CONSTANTS: [Constant; 15] = [
     constant("t0", "launch", "s", [1e-5, 5e-7, 6e-5, 2.0]),
     constant("t_item", "of a work item, whatever it is", "s", [1e-6, 5e-8, 2e-5, 2.0]),
@@ -333,7 +341,12 @@ const CONSTANTS: [Constant; 15] = [
     constant("t_width", "of a work item, for a key and a value of 128 elements each", "s", [3e-7, 1e-9, 1e-5, 2.0]),
     constant("t_row", "of a query row of a work item, for a key and a value of 128", "s", [1e-8, 1e-10, 1e-6, 2.0]),
     constant("t_seq", "of a sequence", "s", [5e-9, 1e-10, 1e-7, 2.0]),
-    constant("t_window", "of a call whose window hides keys", "s", [1e-6, 1e-8, 2e-5, 2.0]),
+    constant(
+        "t_window",
+        "of a call with keys that no query sees, behind a window or chunk",
+        "s",
+        [1e-6, 1e-8, 2e-5, 2.0],
+    ),
     constant("w_exp", "elements of width that take as long as the softmax of a key", "", [64.0, 1.0, 1024.0, 1.0]),
     constant("m_copy", "bytes moved for a byte of keys and values that is copied first", "", [1.0, 0.01, 40.0, 1.0]),
     constant("psi", "share of the L2 that keeps keys and values between repeated calls", "", [0.8, 0.2, 2.0, 0.5]),

@@ -5,15 +5,15 @@
 //! * its bandwidth protocol (Simple): the same with `a_s`, `l_s`, `e_s`;
 //! * sums inside the switch: `a_l + a_s + S (1 + 1/n) / (0.85 e_s link)`; all-reduces of floats among more than two.
 //!
-//! `t = (Σ t_i^-8)^(-1/8)`: the least, rounded off where two are alike. `wire` is `S (n-1)/n`, twice that for all-reduce: what a
-//! device sends; for the latency protocols of all-to-all `S/n`, the message of one pair, since pairs run in parallel and
-//! the protocol is chosen by their size. `steps` are those of a ring, n - 1, twice that for all-reduce; `local` is the copy of a
-//! device's own part, `S/n`, all of `S` for all-reduce. (NCCL's public sources: protocols, rings, NVLS and its efficiency of 0.85
-//! on Hopper.)
+//! `t = (Σ t_i^-8)^(-1/8)`: the least, rounded off where two are alike. `wire` is `S (n-1)/n`, twice that for
+//! all-reduce: what a device sends; for the latency protocols of all-to-all `S/n`, the message of one pair, since pairs
+//! run in parallel and the protocol is chosen by their size. `steps` are those of a ring, n - 1, twice that for
+//! all-reduce; `local` is the copy of a device's own part, `S/n`, all of `S` for all-reduce. (NCCL's public sources:
+//! protocols, rings, NVLS and its efficiency of 0.85 on Hopper.)
 //!
 //! Left out: trees, several nodes, numbers of channels that change with n, CUDA graphs.
 
-use super::{Constant, Form, four_starts};
+use super::{Constant, Form, constant, four_starts};
 
 /// What a device can send at best, from its data sheet.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -71,11 +71,6 @@ impl CollectiveRow {
 /// The form of one operation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CollectiveForm;
-
-const fn constant(name: &'static str, about: &'static str, unit: &'static str, at: [f64; 3]) -> Constant {
-    let [start, low, high] = at;
-    Constant { name, about, unit, bounds: [low, high], start, spread: 2.0 }
-}
 
 const CONSTANTS: [Constant; 7] = [
     constant("a_l", "launch with a latency protocol", "s", [5e-6, 1e-6, 3e-5]),

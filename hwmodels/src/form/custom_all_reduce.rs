@@ -1,9 +1,12 @@
-//! The all-reduce that inference engines run in place of NCCL's where messages are small: devices read each other's buffers.
+//! The all-reduce that inference engines run in place of NCCL's where messages are small: devices read each other's
+//! buffers.
 //!
 //! Of two ways to sum `S` bytes over `n` devices the kernel takes about the faster:
 //! * one shot: every device reads all buffers and sums them, `a_1 + l (n - 1) + r (1 - exp(-x)) + S (n - 1) / (e_1
-//!   link)`, where `r` is what it takes until reads stream at full rate, and `x` what is read over 64 KiB;
-//! * two shots: every device sums a part, then reads the others' sums, `a_2 + 2 l (n - 1) + 2 S (n - 1) / n / (e_2 link)`.
+//!   link)`, where `r` are the seconds that reads lose until they stream at full rate, and `x` is `S (n - 1)` divided
+//!   by 64 KiB;
+//! * two shots: every device sums a part, then reads the others' sums, `a_2 + 2 l (n - 1) + 2 S (n - 1) / n / (e_2
+//!   link)`.
 //!
 //! `t = (t_1^-8 + t_2^-8)^(-1/8)`: the least, rounded off where both are alike. (The public kernels of vLLM, SGLang and
 //! TensorRT-LLM.)
@@ -12,11 +15,13 @@
 
 use super::{CollectiveRow, Constant, Form, constant, four_starts};
 
-/// The form of an engine's own all-reduce: seconds a call over message bytes and devices, by the formula of this module.
+/// The form of an engine's own all-reduce: seconds a call over message bytes and devices, by the formula of this
+/// module.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CustomAllReduceForm;
 
-/// Bytes read from others over which reads come to their full rate.
+/// Bytes read from others over which reads come to their full rate: the scale at which `r` is fitted, a choice of the
+/// form and no figure of a device.
 const FILL_BYTES: f64 = 65536.0;
 
 const CONSTANTS: [Constant; 6] = [

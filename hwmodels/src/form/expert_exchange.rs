@@ -1,11 +1,14 @@
-//! Dispatch and combine of tokens among experts: DeepEP's kernels for low latency and for throughput, CANN's fused ones.
+//! Dispatch and combine of tokens among experts: DeepEP's kernels for low latency and for throughput, CANN's fused
+//! ones.
 //!
-//! What a device sends and receives comes from routing; [`LowLatencyRow::uniform`] and [`NormalRow::uniform`] are the counts that
-//! uniform routing would give, which is what the public benchmarks draw. With known routing the busiest device counts.
+//! What a device sends and receives comes from routing; [`LowLatencyRow::uniform`] and [`NormalRow::uniform`] are the
+//! counts that uniform routing would give, which is what the public benchmarks draw. With known routing the busiest
+//! device counts.
 //!
-//! Left out: skew between devices, receive hooks and overlap, routing limited to groups of nodes (count the groups allowed).
+//! Left out: skew between devices, receive hooks and overlap, routing limited to groups of nodes (count the groups
+//! allowed).
 
-use super::{Constant, Form, LinkPeaks, four_starts, largest, norm};
+use super::{Constant, Form, LinkPeaks, constant_within as constant, four_starts, largest, norm};
 
 /// What is sent of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +50,8 @@ pub struct Exchange {
     pub hidden: f64,
 }
 
-/// Expected number of `units` (equal parts of `experts`) that hold at least one of `k` different experts drawn uniformly:
-/// `units (1 - Π (experts - experts / units - i) / (experts - i))`, i < k.
+/// Expected number of `units` (equal parts of `experts`) that hold at least one of `k` different experts drawn
+/// uniformly: `units (1 - Π (experts - experts / units - i) / (experts - i))`, i < k.
 pub fn distinct(units: f64, experts: u32, k: u32) -> f64 {
     let all = f64::from(experts);
     let (others, mut miss) = (all - all / units, 1.0);
@@ -100,11 +103,6 @@ impl LowLatencyRow {
 /// every expert are sent to all devices, whoever selected it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LowLatencyForm;
-
-const fn constant(name: &'static str, about: &'static str, unit: &'static str, at: [f64; 4]) -> Constant {
-    let [start, low, high, spread] = at;
-    Constant { name, about, unit, bounds: [low, high], start, spread }
-}
 
 const LOW_LATENCY: [Constant; 7] = [
     constant("t0", "launch and barrier inside a node", "s", [1.3e-5, 2e-6, 6e-5, 2.0]),
@@ -192,8 +190,9 @@ impl NormalRow {
 /// The kernels for throughput: `t = t0 (one node) or t_r + t_n log2 nodes, + W (1 + s_a / (1 + W / s_t))` with
 /// `W = norm(q, [NIC, link, copies])`: a pipeline that must fill, so that bandwidth saturates with size.
 ///
-/// `wide`, what is left of the NIC's rate beyond four nodes, is a property of the cluster that was measured (0.5): another
-/// cluster should take 1. Constants of transmit and notify together are the ones to use: their split is unstable.
+/// `wide`, what is left of the NIC's rate beyond four nodes, is a property of the cluster that was measured (0.5):
+/// another cluster should take 1. Constants of transmit and notify together are the ones to use: their split is
+/// unstable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NormalForm;
 
@@ -264,8 +263,8 @@ impl Form for NormalForm {
     }
 }
 
-/// A call of CANN's fused dispatch or combine: vector cores write a message a (token, expert) into the peer's memory, with no
-/// de-duplication (the size of its buffers says so; CloudMatrix384, arXiv 2506.12708, section 4.2.1).
+/// A call of CANN's fused dispatch or combine: vector cores write a message a (token, expert) into the peer's memory,
+/// with no de-duplication (the size of its buffers says so; CloudMatrix384, arXiv 2506.12708, section 4.2.1).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FusedExchangeRow {
     /// Devices.
@@ -278,8 +277,8 @@ pub struct FusedExchangeRow {
     pub peaks: LinkPeaks,
 }
 
-/// CANN's fused kernels: `t = t0 + c log2 devices + messages that leave / link`. All wait for the slowest of all, and the largest
-/// of n independent delays grows with ln n.
+/// CANN's fused kernels: `t = t0 + c log2 devices + messages that leave / link`. All wait for the slowest of all, and
+/// the largest of n independent delays grows with ln n.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FusedExchangeForm;
 

@@ -1,11 +1,11 @@
 //! A fused MoE layer on one device: permutation, two grouped GEMMs with the activation between, weighted sum.
 //!
-//! `t = t0 + gemm(gated x intermediate, hidden) + gemm(hidden, intermediate) + row passes`. Each grouped GEMM is a list of
-//! tiles of `b` rows by `bn` columns over the activated experts, dealt to the device's processors: a tile costs its `b`
-//! rows as far as the kernel computes padding (`phi`), never less than `m0` rows; every K loop has a prologue of `k0`;
-//! the last wave is worth `q` tiles a processor. Compute, weights and the walk over groups overlap as far as `p` says. Rows
-//! of large batches are gathered from all over memory (`gam`). Row passes (align, gather, activation, scatter, sum) move each
-//! row a few times; pairs of other ranks pass through some of them too (`a_off`).
+//! `t = t0 + gemm(gated x intermediate, hidden) + gemm(hidden, intermediate) + row passes`. Each grouped GEMM is a list
+//! of tiles of `b` rows by `bn` columns over the activated experts, dealt to the device's processors: a tile costs its
+//! `b` rows as far as the kernel computes padding (`phi`), never less than `m0` rows; every K loop has a prologue of
+//! `k0`; the last wave is worth `q` tiles a processor. Compute, weights and the walk over groups overlap as far as `p`
+//! says. Rows of large batches are gathered from all over memory (`gam`). Row passes (align, gather, activation,
+//! scatter, sum) move each row a few times; pairs of other ranks pass through some of them too (`a_off`).
 //!
 //! The structure is that of the public kernels: vLLM's and SGLang's Triton `fused_moe` (padding of each expert to
 //! `BLOCK_SIZE_M`, one launch a GEMM, `moe_align_block_size`, `moe_sum`), CUTLASS's grouped GEMM as TensorRT-LLM and
@@ -16,6 +16,11 @@ use super::{Constant, Form, Peaks, largest, norm};
 
 /// Rows of a tile that kernels choose among.
 pub const TILES: [f64; 5] = [16.0, 32.0, 64.0, 128.0, 256.0];
+/// Rows of the lowest tile of Marlin (`moe_block_size` of vLLM's `fused_marlin_moe`: 8, 16, 32, 48 or 64).
+const LEAST_BLOCK: u32 = 8;
+/// Part of a block that the mean of rows an expert may fill: Marlin takes the first block that the mean fills less than
+/// this (the same file: `M * topk / E / block_size_m < 0.9`).
+const FILLED: f64 = 0.9;
 /// Bytes of gathered rows from which scatter is felt.
 const SCATTER_BYTES: f64 = 256e6;
 /// Least rows that a tile costs where a family has no constant for it.
@@ -31,14 +36,16 @@ pub enum Tiling {
     Fixed64,
     /// 16 by 32 up to as many tokens as experts, 64 by 64 above: Triton's default without a tuned table.
     Switch,
-    /// By tokens: 16 rows up to 32, 32 up to 96, 64 up to 512, then 128; 64 columns up to 64 tokens, then 128: the default
-    /// of newer vLLM.
+    /// By tokens: 16 rows up to 32, 32 up to 96, 64 up to 512, then 128; 64 columns up to 64 tokens, then 128: the
+    /// default of newer vLLM.
     Tokens,
     /// The power of two at or above all tokens' choices over the experts of the device, whoever's experts they are,
     /// from 16 to 128, by 128 columns: OpenAI's Triton kernels of 4-bit weights (`matmul_ogs`), and those that
     /// TensorRT-LLM generates, as FlashInfer selects them.
     Rows,
-    /// Of 8, 16, 32 and 64 rows the least of which the same mean fills less than nine tenths, by 128 columns: Marlin.
+    /// The least of 8, 16, 32 and 64 rows of which all tokens' choices over the experts of the device, whoever's
+    /// experts they are, fill less than nine tenths, by 128 columns: Marlin. (The block of 48 rows, which Marlin has
+    /// too, is left out.)
     Blocks,
 }
 
@@ -55,13 +62,16 @@ pub struct MoeLoad {
     pub rows: f64,
     /// Row tiles, by tile height.
     pub tiles: [f64; 5],
+    /// Row tiles of [`LEAST_BLOCK`] rows.
+    pub least_blocks: f64,
 }
 
 impl MoeLoad {
     /// Sums over the tokens of each expert on the device.
     pub fn of(counts: impl IntoIterator<Item = u32>) -> Self {
-        let (mut active, mut rows, mut tiles) = (0u64, 0u64, [0u64; 5]);
+        let (mut active, mut rows, mut tiles, mut least_blocks) = (0u64, 0u64, [0u64; 5], 0u64);
         for n in counts {
+            least_blocks += u64::from(n.div_ceil(LEAST_BLOCK));
             active += u64::from(n > 0);
             rows += u64::from(n);
             // Heights are powers of two from 16.
@@ -70,7 +80,8 @@ impl MoeLoad {
             }
         }
         let float = |x: u64| x as i64 as f64;
-        Self { tokens: float(rows), off: 0.0, active: float(active), rows: float(rows), tiles: tiles.map(float) }
+        let (rows, tiles, least_blocks) = (float(rows), tiles.map(float), float(least_blocks));
+        Self { tokens: rows, off: 0.0, active: float(active), rows, tiles, least_blocks }
     }
 }
 
@@ -229,12 +240,12 @@ impl FusedMoeForm {
             Tiling::Switch if tokens <= shape.experts => one(0, 32.0),
             Tiling::Switch => one(2, 64.0),
             Tiling::Rows => one((0..3).find(|j| each <= TILES[*j]).unwrap_or(3), 128.0),
-            // With so few rows each almost every expert is one tile of 8.
-            Tiling::Blocks if each < 0.9 * 8.0 => {
-                ([Tile { height: 8.0, tiles: load.active, columns: 128.0, small: true }; 5], 1)
+            Tiling::Blocks if each < FILLED * f64::from(LEAST_BLOCK) => {
+                let height = f64::from(LEAST_BLOCK);
+                ([Tile { height, tiles: load.least_blocks, columns: 128.0, small: true }; 5], 1)
             }
             Tiling::Blocks => {
-                let (options, n) = one((0..2).find(|j| each < 0.9 * TILES[*j]).unwrap_or(2), 128.0);
+                let (options, n) = one((0..2).find(|j| each < FILLED * TILES[*j]).unwrap_or(2), 128.0);
                 (options.map(|t| Tile { small: false, ..t }), n)
             }
             Tiling::Tokens => {
@@ -307,7 +318,8 @@ impl FusedMoeForm {
 }
 
 impl MoeTime {
-    /// The term that binds: of the fixed time, the row passes, and what compute or memory alone would take of the GEMMs.
+    /// The term that binds: of the fixed time, the row passes, and what compute or memory alone would take of the
+    /// GEMMs.
     pub fn bound(&self) -> &'static str {
         largest([
             (self.memory_s, "memory"),

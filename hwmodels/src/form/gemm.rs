@@ -9,15 +9,15 @@
 //! A family whose inputs come in 16 bits (`rounds`) rounds them before the product: passes over `a_q` times what is
 //! read and written, in which a row costs as if it were `k_q` elements longer.
 //!
-//! The structure is that of the public kernels: DeepGEMM (tiles of 64 or 128 rows, two of them with multicast;
-//! columns in steps of 16; 128 bytes of K a step; the shape with the fewest waves), CUTLASS and cuBLAS (an autotuned or tabled
-//! tile, split K), Triton. The tile that is cheapest in the model stands for their tables, and keeps time monotone in rows,
-//! columns and K; families with a plain rule or a single tile have that instead ([`GemmTiling`]).
+//! The structure is that of the public kernels: DeepGEMM (tiles of 64 or 128 rows, two of them with multicast; columns
+//! in steps of 16; 128 bytes of K a step; the shape with the fewest waves), CUTLASS and cuBLAS (an autotuned or tabled
+//! tile, split K), Triton. The tile that is cheapest in the model stands for their tables, and keeps time monotone in
+//! rows, columns and K; families with a plain rule or a single tile have that instead ([`GemmTiling`]).
 //!
 //! Left out: the cost of offsets and alignment of contiguous groups, scales inside the main loop, power throttling of
 //! very large GEMMs, operand panels read again when they exceed the L2, gaps between kernels.
 
-use super::{Constant, Form, Peaks, TILES, four_starts, largest, norm, norm4};
+use super::{Constant, Form, Peaks, TILES, constant_within as constant, four_starts, largest, norm, norm4};
 
 /// Columns of a tile.
 const COLUMNS: [f64; 11] = [16.0, 32.0, 48.0, 64.0, 80.0, 96.0, 112.0, 128.0, 160.0, 192.0, 256.0];
@@ -68,11 +68,11 @@ pub enum GemmTiling {
     /// The fastest for the product: an autotuner, or a table that comes near one.
     #[default]
     Best,
-    /// By rows: 64 by 64 up to 64 rows, 64 by 128 up to 128, then 128 by 128: CUTLASS's FP8 products in vLLM and
-    /// SGLang on Hopper.
+    /// By rows: 64 by 64 up to 64 rows, 64 by 128 up to 128, then 128 by 128: CUTLASS's FP8 products in vLLM (the
+    /// configurations of `scaled_mm_sm90_fp8_dispatch.cuh`) and SGLang on Hopper.
     Rows,
-    /// 128 by 256 always: a processor's half of the pair's tile in the NVFP4 product of TensorRT-LLM on Blackwell,
-    /// whose time is the same up to 512 rows.
+    /// 128 by 256 always: a processor's half of the pair's tile in the NVFP4 product of TensorRT-LLM on Blackwell, as
+    /// far as times say: in aiconfigurator's table of B200 they are the same up to 512 rows.
     Single,
 }
 
@@ -122,8 +122,6 @@ pub struct GemmRow {
     pub k: f64,
     /// Bytes of an element that enters, of a weight, of an element that leaves.
     pub element_bytes: [f64; 3],
-    /// With which kernel.
-    pub kernel: GemmKernel,
     /// On which device.
     pub peaks: Peaks,
 }
@@ -141,15 +139,13 @@ impl GemmRow {
 }
 
 /// The form of a dense matrix product: seconds a call, by the formula of this module.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GemmForm {
-    /// Whether operands may lie in L2 since the call before: benchmarks that repeat one call without a flush. One constant
-    /// more, the last; without it the others serve a cold call.
+    /// Whether operands may lie in L2 since the call before: benchmarks that repeat one call without a flush. One
+    /// constant more, the last; without it the others serve a cold call.
     pub warm: bool,
-    /// Whether the family may split K: one constant more.
-    pub split_k: bool,
-    /// Whether the family rounds its inputs: two constants more.
-    pub rounds: bool,
+    /// What the family can choose. One that may split K has one constant more, one that rounds its inputs has two.
+    pub kernel: GemmKernel,
 }
 
 /// The time of a call, in parts.
@@ -165,11 +161,6 @@ pub struct GemmTime {
     pub seconds: f64,
 }
 
-const fn constant(name: &'static str, about: &'static str, unit: &'static str, at: [f64; 4]) -> Constant {
-    let [start, low, high, spread] = at;
-    Constant { name, about, unit, bounds: [low, high], start, spread }
-}
-
 const CONSTANTS: [Constant; 6] = [
     constant("t0", "launch, start of the grid, first fill", "s", [3e-6, 2e-7, 3e-5, 2.0]),
     constant("e_c", "fraction of the peak rate inside the main loop", "", [0.8, 0.2, 1.0, 2.0]),
@@ -181,24 +172,30 @@ const CONSTANTS: [Constant; 6] = [
 const SPLIT: [Constant; 1] =
     [constant("t_split", "kernel that adds the sums of a split K", "s", [2e-6, 5e-8, 2e-5, 2.0])];
 const ROUNDS: [Constant; 2] = [
-    constant("a_q", "passes that round inputs over the bytes read and written once", "", [1.0, 0.01, 10.0, 2.0]),
-    constant("k_q", "what a row more costs of them", "elements", [500.0, 10.0, 2e4, 2.0]),
+    constant(
+        "a_q",
+        "bytes that rounding inputs moves over those that are read and written once",
+        "",
+        [1.0, 0.01, 10.0, 2.0],
+    ),
+    constant("k_q", "what a row costs of rounding beside its own elements", "elements", [500.0, 10.0, 2e4, 2.0]),
 ];
 const WARM: [Constant; 1] =
     [constant("k_warm", "rate of L2 over that of memory, where a benchmark repeats itself", "", [2.5, 1.0, 8.0, 2.0])];
 
 impl GemmForm {
-    /// The form for a kernel family.
-    pub fn new(warm: bool, kernel: &GemmKernel) -> Self {
-        Self { warm, split_k: kernel.split_k, rounds: kernel.rounds }
+    /// The form for calls that find none of their operands in L2, as those of a run.
+    pub fn cold(kernel: GemmKernel) -> Self {
+        Self { warm: false, kernel }
     }
 
-    /// The time of a call, in parts; the row's kernel is one that the form is for.
+    /// The time of a call, in parts.
     pub fn time(self, constants: &[f64], row: &GemmRow) -> GemmTime {
         let [t0, e_c, t_tile, e_m, r_sm, q] = [0, 1, 2, 3, 4, 5].map(|i| constants[i]);
         let mut more = constants[6..].iter().copied();
         let mut next = |has: bool| if has { more.next().unwrap_or(0.0) } else { 0.0 };
-        let [t_split, a_q, k_q, k_warm] = [self.split_k, self.rounds, self.rounds, self.warm].map(&mut next);
+        let GemmKernel { split_k, rounds, .. } = self.kernel;
+        let [t_split, a_q, k_q, k_warm] = [split_k, rounds, rounds, self.warm].map(&mut next);
         let GemmRow { load, peaks, .. } = *row;
         let bytes = row.bytes();
         let mut memory = bytes / (peaks.bytes_per_s * e_m);
@@ -207,7 +204,7 @@ impl GemmForm {
             let held = 1.0 / (1.0 + over * over);
             memory *= 1.0 - held + held / k_warm;
         }
-        let compute = if load.rows > 0.0 { tiles([e_c, t_tile, r_sm, t_split], row) } else { 0.0 };
+        let compute = if load.rows > 0.0 { tiles(self.kernel, [e_c, t_tile, r_sm, t_split], row) } else { 0.0 };
         let rounding = a_q * load.rows * (row.k + k_q) * (2.0 + row.element_bytes[0]) / peaks.bytes_per_s;
         let seconds = t0 + norm(q, [compute, memory, 0.0]) + rounding;
         GemmTime { fixed_s: t0, compute_s: compute, memory_s: memory + rounding, seconds }
@@ -215,8 +212,8 @@ impl GemmForm {
 }
 
 /// The tiles of the cheapest shape.
-fn tiles([e_c, t_tile, r_sm, t_split]: [f64; 4], row: &GemmRow) -> f64 {
-    let GemmRow { load, n, k, element_bytes: [a, w, out], kernel, peaks } = *row;
+fn tiles(kernel: GemmKernel, [e_c, t_tile, r_sm, t_split]: [f64; 4], row: &GemmRow) -> f64 {
+    let GemmRow { load, n, k, element_bytes: [a, w, out], peaks } = *row;
     let wide = a.max(w);
     let steps = (k * wide / STEP).ceil();
     let flop_s = 2.0 * (STEP / wide) / (e_c * peaks.flop_per_s / peaks.units);
@@ -256,7 +253,7 @@ impl Form for GemmForm {
 
     fn constants(&self) -> Vec<Constant> {
         let some = |has: bool, constants: &'static [Constant]| if has { constants } else { &[] };
-        let more = [some(self.split_k, &SPLIT), some(self.rounds, &ROUNDS), some(self.warm, &WARM)];
+        let more = [some(self.kernel.split_k, &SPLIT), some(self.kernel.rounds, &ROUNDS), some(self.warm, &WARM)];
         [&CONSTANTS[..], &more.concat()].concat()
     }
 
@@ -287,31 +284,40 @@ impl Form for GemmForm {
 }
 
 /// Two GEMMs one after the other, timed as one: the two grouped GEMMs of experts, cold.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct GemmPairForm;
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GemmPairForm {
+    /// What the family can choose.
+    pub kernel: GemmKernel,
+}
+
+impl GemmPairForm {
+    fn one(self) -> GemmForm {
+        GemmForm::cold(self.kernel)
+    }
+}
 
 impl Form for GemmPairForm {
     type Row = [GemmRow; 2];
     const ROBUST: f64 = GemmForm::ROBUST;
 
     fn constants(&self) -> Vec<Constant> {
-        GemmForm::default().constants()
+        self.one().constants()
     }
 
     fn starts(&self) -> Vec<Vec<f64>> {
-        GemmForm::default().starts()
+        self.one().starts()
     }
 
     fn seconds(&self, constants: &[f64], row: &[GemmRow; 2]) -> f64 {
-        row.iter().map(|r| GemmForm::default().seconds(constants, r)).sum()
+        row.iter().map(|r| self.one().seconds(constants, r)).sum()
     }
 
     fn roofline(&self, row: &[GemmRow; 2]) -> f64 {
-        row.iter().map(|r| GemmForm::default().roofline(r)).sum()
+        row.iter().map(|r| self.one().roofline(r)).sum()
     }
 
     fn bound(&self, constants: &[f64], row: &[GemmRow; 2]) -> &'static str {
-        let [a, b] = row.each_ref().map(|r| GemmForm::default().time(constants, r));
+        let [a, b] = row.each_ref().map(|r| self.one().time(constants, r));
         largest([
             (a.memory_s + b.memory_s, "memory"),
             (a.compute_s + b.compute_s, "compute"),
@@ -324,7 +330,7 @@ impl Form for GemmPairForm {
     }
 
     fn features(&self, row: &[GemmRow; 2]) -> [f64; 5] {
-        GemmForm::default().features(&row[0])
+        self.one().features(&row[0])
     }
 }
 

@@ -1,8 +1,8 @@
 //! Forms: the time of a kernel as a function of its work, the device's peaks and a few constants that are fitted to
 //! measurements ([`crate::calibrate`]).
 //!
-//! A form follows how such kernels work; its constants are efficiencies relative to the peaks, widths and fixed times, so
-//! that a device without measurements can borrow another's. Times are f64 seconds.
+//! A form follows how such kernels work; its constants are efficiencies relative to the peaks, widths and fixed times,
+//! so that a device without measurements can borrow another's. Times are f64 seconds.
 
 mod attention;
 mod collective;
@@ -82,7 +82,14 @@ pub trait Form: Sync {
 /// A constant that starts at the first of three numbers and lies between the others, known to about a factor of e^2.
 const fn constant(name: &'static str, about: &'static str, unit: &'static str, at: [f64; 3]) -> Constant {
     let [start, low, high] = at;
-    Constant { name, about, unit, bounds: [low, high], start, spread: 2.0 }
+    constant_within(name, about, unit, [start, low, high, 2.0])
+}
+
+/// A constant that starts at the first of four numbers and lies between the next two; the last is the spread of the
+/// prior.
+const fn constant_within(name: &'static str, about: &'static str, unit: &'static str, at: [f64; 4]) -> Constant {
+    let [start, low, high, spread] = at;
+    Constant { name, about, unit, bounds: [low, high], start, spread }
 }
 
 /// The name of the largest term, the first among equals.

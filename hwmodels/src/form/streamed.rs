@@ -1,15 +1,15 @@
 //! Products on a host's processors: a dense one, or the two of a layer of experts.
 //!
-//! `t = t0 + sum of norm(p, [compute, memory]) + passes`. An expert with at most `few` rows has its weights streamed through the
-//! registers; one with more has them repacked for a product that is blocked for the caches, which costs as much as `m_g` rows. So for
-//! every product of `n` columns and depth `k`
+//! `t = t0 + sum of norm(p, [compute, memory]) + passes`. An expert with at most `few` rows has its weights streamed
+//! through the registers; one with more has them repacked for a product that is blocked for the caches, which costs as
+//! much as `m_g` rows. So for every product of `n` columns and depth `k`
 //!
 //! `compute = 2 n (k + k0) / peak ((rows_few + m_s experts_few) / e_s + (rows_many + m_g experts_many) / e_g)`,
 //! `memory = n (k bytes_of_a_weight + s0) experts / (e_m bandwidth)`.
 //!
-//! `k0` is what sums that lie across a vector cost at the end, in elements of K; `s0` what it costs that every row of weights is a
-//! stream of its own, which the processor recognises anew, in bytes. Row passes gather rows, lay out what lies between the products,
-//! and add up results.
+//! `k0` is what sums that lie across a vector cost at the end, in elements of K; `s0` what it costs that every row of
+//! weights is a stream of its own, which the processor recognises anew, in bytes. Row passes gather rows, lay out what
+//! lies between the products, and add up results.
 //!
 //! The structure is that of [`crate::kernel::cpu`], whose `few` is [`crate::kernel::cpu::few`].
 //!

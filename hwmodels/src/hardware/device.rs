@@ -16,8 +16,9 @@ pub struct Device {
     pub peak: Peak,
     /// Processors that run a tile of a kernel each (streaming multiprocessors, AI cores); calibrated costs need it.
     pub units: Option<Sourced<u32>>,
-    /// Calibrated costs of its kernels: a profile's name (see `moesim list profiles`) or a file that `moesim calibrate fit`
-    /// wrote, relative to the experiment. Kernels that it lacks keep the roofline with the fractions of `achievable`.
+    /// Calibrated costs of its kernels: a profile's name (see `moesim list profiles`) or a file that `moesim calibrate
+    /// fit` wrote, relative to the experiment. Kernels that it lacks keep the roofline with the fractions of
+    /// `achievable`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
     /// Last-level cache.

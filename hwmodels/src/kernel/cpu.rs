@@ -1,10 +1,11 @@
 //! The layer on the host's processors.
 //!
-//! Rows are gathered by expert. An expert with at most [`few`] rows streams its weights: each matrix row is read once, as it is
-//! stored, and multiplied with all of the expert's rows in registers (`cpu/stream.rs`), so that memory's bandwidth is the limit.
-//! One with more takes the crate `gemm` tile by tile; narrow weights are widened into an f32 tile that stays in the L2 cache, and
-//! are so read once too (`cpu/tile.rs`). Tasks are blocks of columns of one expert, dealt to rayon's threads; each writes a part
-//! of its own, so that results are the same bits on any number of threads.
+//! Rows are gathered by expert. An expert with at most [`few`] rows streams its weights: each matrix row is read once,
+//! as it is stored, and multiplied with all of the expert's rows in registers (`cpu/stream.rs`), so that memory's
+//! bandwidth is the limit. One with more takes the crate `gemm` tile by tile; narrow weights are widened into an f32
+//! tile that stays in the L2 cache, and are so read once too (`cpu/tile.rs`). Tasks are blocks of columns of one
+//! expert, dealt to rayon's threads; each writes a part of its own, so that results are the same bits on any number of
+//! threads.
 
 mod plain;
 mod simd;
@@ -20,8 +21,9 @@ use super::{Expert, Layer, Matrix};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Most rows of an expert whose weights are streamed, by the bytes of a weight. Measured on a Xeon with AVX-512: blocked products of FP32
-/// are as fast from some 50 rows on; narrow weights, which have to be widened before they are packed, streamed faster by a tenth at 80.
+/// Most rows of an expert whose weights are streamed, by the bytes of a weight. Measured on a Xeon with AVX-512:
+/// blocked products of FP32 are as fast from some 50 rows on; narrow weights, which have to be widened before they are
+/// packed, streamed faster by a tenth at 80.
 pub const fn few(weight_bytes: usize) -> usize {
     if weight_bytes == 4 { 48 } else { 80 }
 }

@@ -6,13 +6,13 @@
 //!
 //! # The layer
 //!
-//! Tokens `x` are `T x H`, row major. Each token has `k` places: an expert's number, or [`MISSING`], and a weight; a routing
-//! trace holds just these, and a gate makes them:
+//! Tokens `x` are `T x H`, row major. Each token has `k` places: an expert's number, or [`MISSING`], and a weight; a
+//! routing trace holds just these, and a gate makes them:
 //!
-//! 1. *gate*: `logit[t, e] = sum_h x[t, h] g[e, h]`; the `k` largest of a token, the lower number first among equals; their
-//!    weights are the softmax over all experts, and are divided by their sum where [`Gate::renormalise`] says so;
-//! 2. *permutation*: (token, place) pairs are sorted by expert with a counting sort, stable, so that an expert's rows are in
-//!    the order of their tokens ([`route::Sorted`]); missing places have no row, an expert may have none;
+//! 1. *gate*: `logit[t, e] = sum_h x[t, h] g[e, h]`; the `k` largest of a token, the lower number first among equals;
+//!    their weights are the softmax over all experts, and are divided by their sum where [`Gate::renormalise`] says so;
+//! 2. *permutation*: (token, place) pairs are sorted by expert with a counting sort, stable, so that an expert's rows
+//!    are in the order of their tokens ([`route::Sorted`]); missing places have no row, an expert may have none;
 //! 3. *experts*: for each row `r` of expert `e` with token `t`: `a = W1[e] x[t]` (`2 I` long: first the `I` of the gate
 //!    matrix, then the `I` of the up matrix), `h[i] = silu(a[i]) a[I + i]`, `silu(z) = z / (1 + exp(-z))`,
 //!    `y[r] = W2[e] h` (`H` long);
@@ -21,16 +21,16 @@
 //!
 //! # Numbers
 //!
-//! Weights are FP32, BF16, INT8 or FP8 (E4M3, without infinities, largest value 448); the 8-bit ones have an f32 scale a row
-//! of the matrix, `w = value scale`. The reference widens each weight exactly and computes in f64. The CPU kernel takes x and h
-//! in f32 and accumulates in f32. The CUDA kernel takes x in BF16, widens FP8 to BF16 (whatever the device), rounds h and y to
-//! BF16, and accumulates in f32.
+//! Weights are FP32, BF16, INT8 or FP8 (E4M3, without infinities, largest value 448); the 8-bit ones have an f32 scale
+//! a row of the matrix, `w = value scale`. The reference widens each weight exactly and computes in f64. The CPU kernel
+//! takes x and h in f32 and accumulates in f32. The CUDA kernel takes x in BF16, widens FP8 to BF16 (whatever the
+//! device), rounds h and y to BF16, and accumulates in f32.
 //!
 //! # Tolerances
 //!
-//! An output may be off by [`Tolerance`]: a part of the norm of its row's terms. For f32 the error of a sum of n terms is at
-//! most about `n 2^-24` of the sum of magnitudes and mostly `sqrt(n) 2^-24`; with h and y rounded to BF16 a term is off by up to
-//! `2^-8` of itself twice. The CUDA kernel's reference is given x as BF16.
+//! An output may be off by [`Tolerance`]: a part of the norm of its row's terms. For f32 the error of a sum of n terms
+//! is at most about `n 2^-24` of the sum of magnitudes and mostly `sqrt(n) 2^-24`; with h and y rounded to BF16 a term
+//! is off by up to `2^-8` of itself twice. The CUDA kernel's reference is given x as BF16.
 
 pub mod cpu;
 pub mod number;

@@ -102,8 +102,9 @@ impl Sorted {
     }
 }
 
-/// Selections in which expert `e` has `counts[e]` tokens, at most all: pairs are listed by expert, and the p-th goes to token
-/// `p mod T`, so that no token has an expert twice. Tokens that get fewer than `top_k` have missing places; weights are `1 / k`.
+/// Selections in which expert `e` has `counts[e]` tokens, at most all: pairs are listed by expert, and the p-th goes to
+/// token `p mod T`, so that no token has an expert twice. Tokens that get fewer than `top_k` have missing places;
+/// weights are `1 / k`.
 ///
 /// Panics on more pairs than places, or an expert with more tokens than there are.
 pub fn deal(tokens: usize, top_k: usize, counts: &[u32]) -> (Vec<u16>, Vec<f32>) {

@@ -58,8 +58,8 @@ fn experts(list: &[(usize, [Stored; 2])]) -> Vec<Expert<'_>> {
 impl Case {
     /// Experts, the last `idle` of which no token selects; every seventh place is missing.
     fn new(kind: u64, seed: u64, [hidden, inner, tokens, n, idle, top_k, shared]: [usize; 7]) -> Self {
-        // Errors are measured by a row of outputs. A row of few numbers, or of few inner ones, may cancel altogether, so that nothing is
-        // negative there.
+        // Errors are measured by a row of outputs. A row of few numbers, or of few inner ones, may cancel altogether,
+        // so that nothing is negative there.
         let signed = hidden >= 4 && inner >= 8;
         let expert = |e: usize| {
             let inner = if e < n { inner } else { inner / 2 + 1 };
@@ -106,8 +106,8 @@ impl Case {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
-    /// Ragged shapes around the widths of vectors and tiles, every kind of weight, empty experts, shared experts, missing places,
-    /// buffers that another shape used before.
+    /// Ragged shapes around the widths of vectors and tiles, every kind of weight, empty experts, shared experts,
+    /// missing places, buffers that another shape used before.
     #[test]
     fn the_fast_kernel_is_the_reference(
         kind in 0u64..4, seed in 0u64..1_000_000, hidden in 1usize..150, inner in 1usize..150, tokens in 1usize..40,

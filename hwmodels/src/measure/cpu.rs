@@ -1,7 +1,7 @@
 //! This machine's processors as a [`Bench`].
 //!
-//! All weights come from one large block of numbers that begin random, each call's from where the last one's ended, round and round, so that
-//! no call finds its weights in a cache that the block exceeds several times.
+//! All weights come from one large block of numbers that begin random, each call's from where the last one's ended,
+//! round and round, so that no call finds its weights in a cache that the block exceeds several times.
 
 use super::{Bench, Facts, Point, Precision, Work, host};
 use crate::kernel::cpu::{self, Cpu};
@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 const TIMES_LLC: u64 = 4;
 /// Calls of a point, as good as always at most.
 const CALLS: usize = 512;
-/// Between batches of short calls: ten of them take a tenth of a second, longer than memory that comes back from a hypervisor was seen
-/// to slow every call of a sample.
+/// Between batches of short calls: ten of them take a tenth of a second, longer than memory that comes back from a
+/// hypervisor was seen to slow every call of a sample.
 const PAUSE: Duration = Duration::from_millis(10);
 /// Whole 32-bit words that a piece of the block begins at: a page.
 const STEP: usize = 1024;
@@ -59,7 +59,8 @@ impl Processors {
             Diag::run(format!("{size} bytes of memory for weights are not to be had"))
                 .cure("ask for less with --memory")
         })?;
-        // Either half: a BF16 from 2^-8 to 1.5 times that, of either sign, and no byte that E4M3 has no number for, so that every reading of it is a fair number.
+        // Either half: a BF16 from 2^-8 to 1.5 times that, of either sign, and no byte that E4M3 has no number for, so
+        // that every reading of it is a fair number.
         let purpose = purpose_key("measure-weights");
         let word = |i: usize| f32::from_bits((draw(0, purpose, 0, i as u64) as u32 & 0x803f_803f) | 0x3b80_3b80);
         block.resize(words, 0.0);
@@ -102,8 +103,8 @@ impl Processors {
         piece
     }
 
-    /// Reads a word of every page that the next calls take their weights from: pages that the system or a hypervisor took away as cold
-    /// come back now, not while a call is timed.
+    /// Reads a word of every page that the next calls take their weights from: pages that the system or a hypervisor
+    /// took away as cold come back now, not while a call is timed.
     fn touch(&self, bytes: usize) {
         let words = (CALLS * bytes.div_ceil(4).next_multiple_of(STEP)).min(self.block.len());
         let (from, to) = (self.at.min(self.block.len()), (self.at + words).min(self.block.len()));

@@ -1,7 +1,8 @@
 //! A CUDA device as a [`Bench`].
 //!
-//! As with processors, all weights come from one large block, each call's from where the last one's ended; it is several times
-//! the L2. Times are the device's own, between two events, but for copies to and from the host, which are waited for.
+//! As with processors, all weights come from one large block, each call's from where the last one's ended; it is
+//! several times the L2. Times are the device's own, between two events, but for copies to and from the host, which are
+//! waited for.
 
 use super::{Bench, Facts, Point, Precision, Work, host};
 use crate::cuda::{DeviceMemory, Gpu, HostBytes, Params};
@@ -40,8 +41,8 @@ pub struct Cuda {
 }
 
 impl Cuda {
-    /// Device `ordinal` with a block of `bytes` or several times the L2, whichever is more, at most half of what is free. The
-    /// kernels are compared with the reference first.
+    /// Device `ordinal` with a block of `bytes` or several times the L2, whichever is more, at most half of what is
+    /// free. The kernels are compared with the reference first.
     ///
     /// # Errors
     /// No driver, no device, a device that fails, or kernels that are wrong on it.

@@ -50,15 +50,16 @@ pub fn memory_bytes() -> [u64; 2] {
     [all, kib("MemAvailable").unwrap_or(all / 2)]
 }
 
-/// Seconds of processor time that others than this process have taken since the machine started, the hypervisor's included; 0 where
-/// it is not told. Counted in hundredths of a second.
+/// Seconds of processor time that others than this process have taken since the machine started, the hypervisor's
+/// included; 0 where it is not told. Counted in hundredths of a second.
 pub fn others_s() -> f64 {
     let (all, own) = (text("/proc/stat"), text("/proc/self/stat"));
     let numbers = |line: &str| line.split_whitespace().filter_map(|w| w.parse::<u64>().ok()).collect::<Vec<_>>();
     // user, nice, system, idle, iowait, irq, softirq, steal; guests are in the first two.
     let all = numbers(all.lines().next().unwrap_or_default());
     let busy: u64 = [0, 1, 2, 5, 6, 7].iter().filter_map(|i| all.get(*i)).sum();
-    // Behind the name in brackets, which may have anything in it, come the state and ten fields, then user and system time.
+    // Behind the name in brackets, which may have anything in it, come the state and ten fields, then user and system
+    // time.
     let own: u64 = own
         .rsplit_once(')')
         .map_or(0, |(_, rest)| rest.split_whitespace().skip(11).take(2).filter_map(|w| w.parse::<u64>().ok()).sum());

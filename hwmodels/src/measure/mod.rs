@@ -52,7 +52,8 @@ pub struct Facts {
 /// A device that kernels are timed on.
 ///
 /// * [`Bench::prepare`] makes whatever the calls of one point share, and says why it cannot be done here, if so;
-/// * [`Bench::once`] makes one call and gives its seconds; calls take other weights in turn, so that no cache holds them;
+/// * [`Bench::once`] makes one call and gives its seconds; calls take other weights in turn, so that no cache holds
+///   them;
 /// * an error ends the measuring; rows that were written stay.
 pub trait Bench {
     /// What is known of it.

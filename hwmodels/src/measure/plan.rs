@@ -60,9 +60,9 @@ pub struct Point {
     pub pass: u32,
 }
 
-/// All points, in the order in which they are measured: limits of the device first; then layers and products in an order that is
-/// shuffled, the same every time, so that whatever part a time budget allows is a fair one. Every fourth is measured again, long
-/// after it was first. Limits are measured again at the end.
+/// All points, in the order in which they are measured: limits of the device first; then layers and products in an
+/// order that is shuffled, the same every time, so that whatever part a time budget allows is a fair one. Every fourth
+/// is measured again, long after it was first. Limits are measured again at the end.
 pub fn plan(o: &Options) -> Vec<Point> {
     let mut limits = vec![Work::Launch];
     for bytes in &o.streams {

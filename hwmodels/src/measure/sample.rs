@@ -32,12 +32,13 @@ const FAR: f64 = 5.0;
 pub struct Sample {
     /// Median seconds.
     pub median_s: f64,
-    /// A 95 % interval of the median, by order statistics; with fewer than six repetitions all of them, which is less sure.
+    /// A 95 % interval of the median, by order statistics; with fewer than six repetitions all of them, which is less
+    /// sure.
     pub interval_s: [f64; 2],
     /// Repetitions.
     pub repeats: usize,
-    /// Of these, further than five robust standard deviations (1.4826 times the median distance) from the median. They are
-    /// kept: a median minds them little.
+    /// Of these, further than five robust standard deviations (1.4826 times the median distance) from the median. They
+    /// are kept: a median minds them little.
     pub outliers: usize,
     /// The part of the processors' time that others took meanwhile.
     pub others: f64,
@@ -56,8 +57,8 @@ pub enum SampleOutcome {
     Stopped,
 }
 
-/// Times a point's work; `stop` is asked between calls. Where others disturb the processors, up to four times, with a wait in
-/// between; the least disturbed sample is taken.
+/// Times a point's work; `stop` is asked between calls. Where others disturb the processors, up to four times, with a
+/// wait in between; the least disturbed sample is taken.
 ///
 /// # Errors
 /// The device failed.
@@ -143,8 +144,8 @@ fn middle(sorted: &[f64]) -> f64 {
     (sorted[(n - 1) / 2] + sorted[n / 2]) / 2.0
 }
 
-/// How many of n sorted values lie outside a 95 % interval of the median on either side: the most for which a binomial of n
-/// fair draws is below or above with a probability of at most 2.5 % each.
+/// How many of n sorted values lie outside a 95 % interval of the median on either side: the most for which a binomial
+/// of n fair draws is below or above with a probability of at most 2.5 % each.
 fn ranks(n: usize) -> usize {
     let mut probability = 1.0;
     for _ in 0..n {

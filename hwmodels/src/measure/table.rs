@@ -42,6 +42,8 @@ pub const COLUMNS: [&str; 29] = [
 ];
 /// Columns from the first to the pass: what a row is of.
 const KEYS: usize = 18;
+/// What rows say of the kernel's version.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// A file that is gone on with is small.
 const MAX_BYTES: u64 = 256 << 20;
 
@@ -103,7 +105,7 @@ impl MeasuredRow {
         set("what", point.work.name().into());
         set("device", facts.device.clone());
         set("kernel_source", facts.family.into());
-        set("version", env!("CARGO_PKG_VERSION").into());
+        set("version", VERSION.into());
         set("pass", point.pass.to_string());
         let mut product = |precision: &str, size: &[usize; 3]| {
             set("precision", precision.into());
@@ -139,8 +141,8 @@ impl MeasuredRow {
         Self(row)
     }
 
-    /// The point of a layer of experts, a dense product or a norm; `None` for other rows. However tokens were spread, they
-    /// come back as those of a trace.
+    /// The point of a layer of experts, a dense product or a norm; `None` for other rows. However tokens were spread,
+    /// they come back as those of a trace.
     pub fn point(&self) -> Option<Point> {
         let whole = |column: &str| self.text(column).parse::<usize>().ok();
         let precision = || Precision::ALL.iter().find(|p| p.2 == self.text("precision")).map(|p| p.0);
@@ -207,7 +209,8 @@ pub struct Log {
 }
 
 impl Log {
-    /// Starts a file; with `resume` an existing one of the same columns is gone on with, without a last line that was cut off.
+    /// Starts a file; with `resume` an existing one of the same columns is gone on with, without a last line that was
+    /// cut off.
     ///
     /// # Errors
     /// A file that exists without `resume`, is not of these columns, or cannot be written.
@@ -245,9 +248,13 @@ impl Log {
         self.rows.iter().any(|r| r.same(&key) && r.is_quiet())
     }
 
-    /// Undisturbed rows of a device and kernel that are of a layer of experts, a dense product or a norm.
+    /// Undisturbed rows of a device and of this version's kernel that are of a layer of experts, a dense product or a
+    /// norm.
     pub fn works(&self, facts: &Facts) -> impl Iterator<Item = (Point, &MeasuredRow)> {
-        let own = |r: &&MeasuredRow| r.text("device") == facts.device && r.text("kernel_source") == facts.family;
+        let own = |r: &&MeasuredRow| {
+            let of = [("device", &facts.device[..]), ("kernel_source", facts.family), ("version", VERSION)];
+            of.iter().all(|(column, text)| r.text(column) == *text)
+        };
         self.rows.iter().filter(own).filter(|r| r.is_quiet()).filter_map(|r| Some((r.point()?, r)))
     }
 
@@ -327,6 +334,25 @@ mod tests {
         }
         std::fs::write(&path, "a,b\n1,2\n").unwrap();
         assert!(Log::open(&path, true).unwrap_err().to_string().contains("not a table of measurements"));
+    }
+
+    /// A row of an older version counts neither as measured nor as what is known.
+    #[test]
+    fn another_versions_times_are_not_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m.csv");
+        let is_work = |p: &Point| MeasuredRow::new(&facts(), p, &SAMPLE).point().is_some();
+        let points: Vec<Point> = plan(&options()).into_iter().filter(is_work).take(2).collect();
+        let mut log = Log::open(&path, false).unwrap();
+        for (i, p) in points.iter().enumerate() {
+            let mut row = MeasuredRow::new(&facts(), p, &SAMPLE);
+            if i == 1 {
+                row.0[COLUMNS.iter().position(|c| *c == "version").unwrap()] = "0.0.1".into();
+            }
+            log.push(row).unwrap();
+        }
+        assert_eq!(log.works(&facts()).count(), 1);
+        assert_eq!([log.has(&facts(), &points[0]), log.has(&facts(), &points[1])], [true, false]);
     }
 
     proptest! {

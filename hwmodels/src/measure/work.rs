@@ -79,8 +79,8 @@ impl fmt::Display for Skew {
 }
 
 impl Skew {
-    /// Tokens of each of `experts`, of which `active` have some, so that `tokens` tokens fill all their places: at least one each,
-    /// at most every token. `active` is brought into what is possible, from `top_k` to all places.
+    /// Tokens of each of `experts`, of which `active` have some, so that `tokens` tokens fill all their places: at
+    /// least one each, at most every token. `active` is brought into what is possible, from `top_k` to all places.
     pub fn counts(self, tokens: usize, shape: &MeasuredShape, active: usize) -> Vec<u32> {
         let pairs = tokens * shape.top_k;
         let active = active.clamp(shape.top_k, shape.experts).min(pairs);
@@ -242,8 +242,8 @@ mod tests {
     fn spreads_by_hand() {
         let shape = MeasuredShape { hidden: 1, intermediate: 1, experts: 4, top_k: 2 };
         assert_eq!(Skew::Balanced.counts(4, &shape, 3), [3, 3, 2, 0]);
-        // Shares 1, 1/4, 1/9 of five beside the three that each has: 3.67, 0.92, 0.41; one more for the first two, of whom
-        // the first has every token then.
+        // Shares 1, 1/4, 1/9 of five beside the three that each has: 3.67, 0.92, 0.41; one more for the first two, of
+        // whom the first has every token then.
         assert_eq!(Skew::Zipf(2.0).counts(4, &shape, 3), [4, 2, 2, 0]);
     }
 }

@@ -53,7 +53,8 @@ impl Bottleneck {
         &self.topology
     }
 
-    /// Bounds the phase of `transfers`, whose devices exist; `link_bytes`, one entry a link, has each link's bytes added.
+    /// Bounds the phase of `transfers`, whose devices exist; `link_bytes`, one entry a link, has each link's bytes
+    /// added.
     pub fn phase(&mut self, transfers: &[Transfer], mut link_bytes: Option<&mut [u64]>) -> Phase {
         // Where the transfers touch most links anyway, looking at all of them is cheaper than remembering which.
         let few = self.bytes.len() > 4 * transfers.len();

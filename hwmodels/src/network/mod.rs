@@ -2,8 +2,8 @@
 //!
 //! Three fidelities: [`Bottleneck`] is the fastest, a lower bound, exact when a most loaded link never idles during the
 //! phase; [`Flow`] shares links max-min fairly, event by event; in [`Reserve`] a transfer has all links of its path to
-//! itself. What holds for transfers that start together: neither of the two is below the bound, and no transfer ends before
-//! its bytes over its slowest link and its latency. Which of the two is longer depends on the transfers.
+//! itself. What holds for transfers that start together: neither of the two is below the bound, and no transfer ends
+//! before its bytes over its slowest link and its latency. Which of the two is longer depends on the transfers.
 
 mod bottleneck;
 mod collective;
@@ -23,8 +23,8 @@ use crate::topology::Topology;
 use moesim_core::Picos;
 use std::sync::Arc;
 
-/// How long transfers take, in one fidelity. Devices of transfers are below [`Topology::devices`]; `link_bytes`, if given,
-/// has an entry a link, to which the link's bytes are added.
+/// How long transfers take, in one fidelity. Devices of transfers are below [`Topology::devices`]; `link_bytes`, if
+/// given, has an entry a link, to which the link's bytes are added.
 pub trait TransferModel: Send + std::fmt::Debug {
     /// The topology that transfers run on.
     fn topology(&self) -> &Arc<Topology>;

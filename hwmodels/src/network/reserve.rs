@@ -1,11 +1,12 @@
 //! Circuits: a transfer holds all links of its path for its whole duration.
 //!
-//! A transfer takes all links of its path at once or none, holds them for bytes / bandwidth of the slowest + path latency
-//! (rounded up to the picosecond), and gives them back at its end. Those that wait are served by (priority, the highest
-//! first; start; place in the list). With backfill one goes ahead of earlier ones if all its links are free; head-of-line,
-//! it goes ahead of none with which it shares a link. A link that stands for several (a trunk, planes striped evenly) is
-//! held as one, which such fabrics do not do: this is for single links, as between dies. The locks of the wafer-scale study's simulator are of this kind
-//! (arXiv 2510.05497, released simulator: a lock for each edge of the mesh).
+//! A transfer takes all links of its path at once or none, holds them for bytes / bandwidth of the slowest + path
+//! latency (rounded up to the picosecond), and gives them back at its end. Those that wait are served by (priority, the
+//! highest first; start; place in the list). With backfill one goes ahead of earlier ones if all its links are free;
+//! head-of-line, it goes ahead of none with which it shares a link. A link that stands for several (a trunk, planes
+//! striped evenly) is held as one, which such fabrics do not do: this is for single links, as between dies. The locks
+//! of the wafer-scale study's simulator are of this kind (arXiv 2510.05497, released simulator: a lock for each edge of
+//! the mesh).
 
 use super::lines::Lines;
 use super::tree::Tree;
@@ -37,8 +38,8 @@ pub struct Reserve {
     held: Vec<bool>,
     /// By link, head-of-line: how many of its transfers, from the first on, have started.
     passed: Vec<u32>,
-    /// By link, backfill: ranks of the transfers that wait until it is free. Each waits for one link, which is held; where
-    /// that is released and another is not, it waits for the other.
+    /// By link, backfill: ranks of the transfers that wait until it is free. Each waits for one link, which is held;
+    /// where that is released and another is not, it waits for the other.
     waiting: Vec<BinaryHeap<Reverse<u32>>>,
     state: Vec<State>,
     duration: Vec<u64>,
@@ -49,7 +50,8 @@ pub struct Reserve {
     by_rank: Vec<u32>,
     by_start: Vec<u32>,
     released: Vec<u32>,
-    /// Ranks of transfers that may be able to start now, each with the released link that it waits for; [`NONE`] without.
+    /// Ranks of transfers that may be able to start now, each with the released link that it waits for; [`NONE`]
+    /// without.
     candidates: BinaryHeap<Reverse<(u32, u32)>>,
     ends: Vec<u64>,
 }
@@ -166,7 +168,8 @@ impl Reserve {
         self.running.clear(count);
     }
 
-    /// Whether a transfer that waits may start; with backfill, if not, it waits for the first of its links that is held.
+    /// Whether a transfer that waits may start; with backfill, if not, it waits for the first of its links that is
+    /// held.
     fn may_start(&mut self, i: u32) -> bool {
         let held = self.lines.path(i).iter().copied().find(|&l| self.held[l as usize]);
         if let (Some(l), true) = (held, self.backfill) {

@@ -20,9 +20,9 @@ pub struct Facts {
     pub mean_hops: f64,
     /// Least and largest latency of a path, in seconds.
     pub latency_s: (f64, f64),
-    /// Bytes per second each way between the first and the second half of the devices by number, every device of one half
-    /// sending as much to every device of the other, over the paths as routed and at achievable bandwidths. Zero with one
-    /// device.
+    /// Bytes per second each way between the first and the second half of the devices by number, every device of one
+    /// half sending as much to every device of the other, over the paths as routed and at achievable bandwidths. Zero
+    /// with one device.
     pub bisection_per_s: f64,
     /// The link that limits it.
     pub bisection_link: Option<u32>,

@@ -1,5 +1,5 @@
-//! Every device joined to every other; with more dimensions, to every other along each of them. Routing: the direct link of
-//! each dimension in which the devices differ, in the order of the dimensions.
+//! Every device joined to every other; with more dimensions, to every other along each of them. Routing: the direct
+//! link of each dimension in which the devices differ, in the order of the dimensions.
 
 use super::wiring::{LinkKind, Wiring};
 use super::{LinkSpec, MAX_LINKS, Plan, check_dims, limit};

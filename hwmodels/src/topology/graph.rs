@@ -47,8 +47,8 @@ pub(super) fn plan(devices: u32, edges: &[Edge]) -> Result<Plan> {
     Ok(Plan { wiring, devices: n, devices_per_node: n, route: Box::new(route) })
 }
 
-/// The link by which each vertex is first reached from `src` over links that `works`, in rounds of one link more and in the
-/// order of their ids; ends when all of the first `devices` vertices are.
+/// The link by which each vertex is first reached from `src` over links that `works`, in rounds of one link more and in
+/// the order of their ids; ends when all of the first `devices` vertices are.
 pub(super) fn breadth_first(
     graph: &DiGraph<Vertex, ()>,
     devices: usize,

@@ -1,7 +1,8 @@
 //! Topologies: a directed graph of devices, switches and links, and a path for every pair of devices.
 //!
-//! [`TopologySpec`] says how devices are joined. One file per kind builds the graph and states its routing rule; [`Topology::build`] walks the rule once
-//! for every pair and keeps the paths in compressed rows, so that asking for a path is an index.
+//! [`TopologySpec`] says how devices are joined. One file per kind builds the graph and states its routing rule;
+//! [`Topology::build`] walks the rule once for every pair and keeps the paths in compressed rows, so that asking for a
+//! path is an index.
 
 mod facts;
 mod failed;

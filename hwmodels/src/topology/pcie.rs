@@ -1,5 +1,5 @@
-//! Devices behind PCIe switches under one root complex. Routing: up to the switch, over the root complex where the other
-//! device is behind another switch, and down (peer to peer).
+//! Devices behind PCIe switches under one root complex. Routing: up to the switch, over the root complex where the
+//! other device is behind another switch, and down (peer to peer).
 
 use super::wiring::{LinkKind, Wiring};
 use super::{LinkSpec, Plan};

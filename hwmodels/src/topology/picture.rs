@@ -1,5 +1,5 @@
-//! A topology drawn as SVG: meshes and tori as grids, rings and full meshes as circles, switched fabrics in tiers. Of what
-//! is large, the first node is drawn in detail and the others as boxes.
+//! A topology drawn as SVG: meshes and tori as grids, rings and full meshes as circles, switched fabrics in tiers. Of
+//! what is large, the first node is drawn in detail and the others as boxes.
 
 use super::facts::rate;
 use super::{LinkKind, Topology, TopologySpec, Vertex};
@@ -112,7 +112,8 @@ fn turn(n: usize) -> (f64, f64) {
     (cos, sin)
 }
 
-/// Devices in a row; switches above by their distance from devices, those inside nodes below where there are others too.
+/// Devices in a row; switches above by their distance from devices, those inside nodes below where there are others
+/// too.
 fn tiers(t: &Topology) -> Layout {
     let (n, vertices) = (t.devices(), t.graph().node_count());
     let per_node = n / t.nodes();

@@ -1,9 +1,9 @@
-//! Planes of switches, as in CloudMatrix384 (arXiv 2506.12708, section 3.3) and NVL72. Routing: up to the node's level-1
-//! switch, over level 2 where the other device is in another node, and down, all in one plane.
+//! Planes of switches, as in CloudMatrix384 (arXiv 2506.12708, section 3.3) and NVL72. Routing: up to the node's
+//! level-1 switch, over level 2 where the other device is in another node, and down, all in one plane.
 //!
-//! Striped evenly, planes carry the same bytes and are built as one with the sum of the bandwidths; the level-2 switches of
-//! a plane, over which its bytes are spread evenly, are always built as one. Bytes of a link are those of all the links
-//! that it stands for.
+//! Striped evenly, planes carry the same bytes and are built as one with the sum of the bandwidths; the level-2
+//! switches of a plane, over which its bytes are spread evenly, are always built as one. Bytes of a link are those of
+//! all the links that it stands for.
 
 use super::wiring::{LinkKind, Wiring};
 use super::{LinkSpec, Striping};

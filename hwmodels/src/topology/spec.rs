@@ -56,16 +56,18 @@ pub enum TopologySpec {
         /// The link from one device to its neighbour.
         link: LinkSpec,
     },
-    /// A mesh of any number of dimensions whose rows are closed to rings (two dimensions: a 2D torus). The first dimension
-    /// counts fastest: device = c0 + d0 * (c1 + d1 * c2 ...). Routing is in dimension order, each the shorter way round.
+    /// A mesh of any number of dimensions whose rows are closed to rings (two dimensions: a 2D torus). The first
+    /// dimension counts fastest: device = c0 + d0 * (c1 + d1 * c2 ...). Routing is in dimension order, each the shorter
+    /// way round.
     Torus {
         /// Devices along each dimension, as in `[16, 16]`.
         dims: Vec<u32>,
         /// The link from one device to its neighbour.
         link: LinkSpec,
     },
-    /// A full mesh along every dimension (UB-Mesh, arXiv 2503.20377): each device has a direct link to every device that
-    /// differs in one coordinate. Devices count as in a torus. Routing is in dimension order, one link a dimension.
+    /// A full mesh along every dimension (UB-Mesh, arXiv 2503.20377): each device has a direct link to every device
+    /// that differs in one coordinate. Devices count as in a torus. Routing is in dimension order, one link a
+    /// dimension.
     FullMeshNd {
         /// Devices along each dimension, as in `[8, 8, 4]`.
         dims: Vec<u32>,
@@ -84,13 +86,15 @@ pub enum TopologySpec {
         /// A switch's link to or from the root complex.
         uplink: LinkSpec,
     },
-    /// Planes of switches: every device has a link into each plane; a plane has one level-1 switch a node, and above these
-    /// level-2 switches. Device = node * devices_per_node + i. Planes are alike, and so is what is above a level-1 switch.
+    /// Planes of switches: every device has a link into each plane; a plane has one level-1 switch a node, and above
+    /// these level-2 switches. Device = node * devices_per_node + i. Planes are alike, and so is what is above a
+    /// level-1 switch.
     ///
     /// With `striping = "even"` a transfer's bytes are spread evenly over all planes and over the level-2 switches, so
     /// that each carries the same: the planes are then one network with the sum of their bandwidths, which is how they
-    /// are built here. With `striping = "pair"` planes are built one by one and the transfers from one device to another
-    /// keep to plane (source + destination) modulo planes; inside a plane they are spread over the level-2 switches.
+    /// are built here. With `striping = "pair"` planes are built one by one and the transfers from one device to
+    /// another keep to plane (source + destination) modulo planes; inside a plane they are spread over the level-2
+    /// switches.
     Planes {
         /// Number of nodes.
         nodes: u32,

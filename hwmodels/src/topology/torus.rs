@@ -1,5 +1,5 @@
-//! Rings: one, or one along every row of every dimension of a grid. Routing: dimension order, the shorter way round; where
-//! both ways are as long, upwards from even coordinates and downwards from odd ones, which loads both alike.
+//! Rings: one, or one along every row of every dimension of a grid. Routing: dimension order, the shorter way round;
+//! where both ways are as long, upwards from even coordinates and downwards from odd ones, which loads both alike.
 
 use super::wiring::{LinkKind, Wiring};
 use super::{LinkSpec, Plan, check_dims};

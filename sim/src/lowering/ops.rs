@@ -7,10 +7,13 @@ use crate::network::Network;
 use crate::routing::{LayerRouting, SlotMap};
 use moesim_hwmodels::cost::{Cost, Engine, GroupedMlp, grouped_mlp, grouped_mlp_sized};
 
-/// An expert that runs alone has each of its tokens once, however many experts of a group a token selects in the mean.
+/// An expert that runs alone has each of its tokens once, however many experts of a group a token selects in the mean, and takes no
+/// other tokens.
 fn alone(mlp: GroupedMlp, counts: &[u32]) -> GroupedMlp {
-    let several = counts.iter().filter(|n| **n > 0).nth(1).is_some();
-    GroupedMlp { choices: if several { mlp.choices } else { 1.0 }, ..mlp }
+    match counts.iter().filter(|n| **n > 0).nth(1) {
+        Some(_) => mlp,
+        None => GroupedMlp { choices: 1.0, everywhere: [0.0; 2], ..mlp },
+    }
 }
 
 /// One layer's part of the graph, after its gate.
@@ -95,7 +98,8 @@ impl Ops<'_> {
 
     /// The cost on `engine` of `counts[i]` tokens for the expert in the i-th of `slots`, as one grouped GEMM.
     pub fn expert_cost(&self, engine: &Engine, slots: Slots, counts: &[u32]) -> Cost {
-        let mlp = alone(self.plan.experts(self.moe_layer), counts);
+        let mlp = GroupedMlp { everywhere: self.tokens_everywhere(), ..self.plan.experts(self.moe_layer) };
+        let mlp = alone(mlp, counts);
         match self.plan.expert_widths(self.moe_layer) {
             None => grouped_mlp(engine, &mlp, counts),
             Some(widths) => {
@@ -103,6 +107,16 @@ impl Ops<'_> {
                 grouped_mlp_sized(engine, &mlp, counts.iter().enumerate().map(|(i, &n)| (n, width(i))))
             }
         }
+    }
+
+    /// Tokens that come to every device, and their selections; zeros where devices get those for their own experts alone.
+    fn tokens_everywhere(&self) -> [f64; 2] {
+        let tokens: u64 = match self.plan.ranks.replicated() {
+            true => self.tokens[0],
+            false if self.network.everywhere() => self.tokens.iter().sum(),
+            false => 0,
+        };
+        [tokens as f64, tokens as f64 * f64::from(self.plan.moe(self.moe_layer).top_k)]
     }
 
     /// Appends a copy of `bytes` from host memory to `device`.
@@ -229,9 +243,12 @@ mod tests {
             weight_bits: 16.0,
             activation_bits: 16.0,
             choices: 2.5,
+            everywhere: [0.0; 2],
         };
         for (counts, choices) in [(&[7u32][..], 1.0), (&[0, 7, 0], 1.0), (&[1, 7], 2.5), (&[], 1.0)] {
-            assert_eq!(alone(mlp, counts).choices, choices, "{counts:?}");
+            let everywhere = if choices > 1.0 { [9.0, 18.0] } else { [0.0; 2] };
+            let found = alone(GroupedMlp { everywhere: [9.0, 18.0], ..mlp }, counts);
+            assert_eq!((found.choices, found.everywhere), (choices, everywhere), "{counts:?}");
         }
     }
 }

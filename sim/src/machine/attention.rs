@@ -117,8 +117,11 @@ impl Plan {
                 // go to keys and values: by the same weights, in as many operations.
                 let latent = project(rank + rope, hidden).then(project(heads * nope, rank));
                 let out = project(heads * value, rank).then(project(hidden, heads * value));
-                // Those of earlier chunks are expanded again.
-                let cached = batch.prefill.kv_tokens_read - batch.prefill.kv_tokens_written;
+                // Latent vectors of earlier chunks are expanded again for a kernel that does not take them as they are cached.
+                let cached = match gpu.kernels.expands_latent() {
+                    true => batch.prefill.kv_tokens_read - batch.prefill.kv_tokens_written,
+                    false => 0,
+                };
                 let again = project_of(cached, heads * (nope + value), rank);
                 let before = queries.then(latent).then(again);
                 (before, AttentionKind::Latent { heads, rank, rope, nope, value }, out)
@@ -130,9 +133,6 @@ impl Plan {
         before.then(cost::attention(gpu, &shape, batch)).then(after)
     }
 
-    /// What engines run between the projections and core attention, each a kernel of its own: the rotary embedding, which reads and
-    /// writes queries and keys, and the copy of new keys and values into their blocks of the cache. (vLLM 0.19 times the former by
-    /// itself, at 2.4 us for few tokens on an RTX PRO 6000; core attention is timed without the latter.)
     /// Norms of queries and keys, which read and write both; engines run one kernel for both.
     fn qk_normed(&self, norm: QkNorm, kind: AttentionKind, tokens: u64) -> Cost {
         match (norm, kind) {
@@ -150,6 +150,9 @@ impl Plan {
         if self.classes[class].attention.qk_norm == QkNorm::Layer { 8 * tokens } else { 0 }
     }
 
+    /// What engines run between the projections and core attention, each a kernel of its own: the rotary embedding, which reads and
+    /// writes queries and keys, and the copy of new keys and values into their blocks of the cache. (vLLM 0.19 times the rotary
+    /// embedding by itself, at 2.4 us for few tokens on an RTX PRO 6000; core attention is timed without the copy.)
     fn rotated(&self, kind: AttentionKind, tokens: u64) -> Cost {
         if self.habits.fused.contains(&Fused::RotaryCache) {
             return Cost::default();
@@ -185,6 +188,8 @@ fn activated(experts: u64, k: u64, tokens: u64) -> f64 {
 mod tests {
     use super::*;
     use crate::machine::{Deployment, Machine};
+    use moesim_hwmodels::cost::CoreKernel;
+    use moesim_hwmodels::form::{AttentionForm, AttentionKernel, Form, Peaks};
     use moesim_hwmodels::hardware::Hardware;
     use moesim_traces::Model;
 
@@ -276,5 +281,18 @@ mod tests {
         let chunk = 64 * weights + 100 * heads * (nope + v) * rank + pairs * heads * (nope + rope + v);
         assert_eq!(cost(100, 64).flop, 2 * chunk);
         assert_eq!(cost(100, 1).flop, 2 * (weights + 101 * heads * (2 * rank + rope)));
+        // A calibrated kernel that takes latent vectors as they are cached expands none again, one that does not expands all.
+        let peaks = Peaks { flop_per_s: 989e12, bytes_per_s: 3.35e12, units: 132.0, l2_bytes: 50e6 };
+        let calibrated = |pack: bool| {
+            let kernel = AttentionKernel { tile: 64, pack, split: false, causal: true, converts: false };
+            let constants = AttentionForm.constants().iter().map(|c| c.start).collect();
+            let mut p = p.clone();
+            p.machine.gpu.kernels.prefill = Some(CoreKernel::new(kernel, constants, peaks, true));
+            let mut b = AttentionDemand::default();
+            b.add(&p.attention_work(0, 100, 64), true);
+            p.attention_cost(0, 64, &b.view()).flop
+        };
+        assert_eq!(calibrated(false), 2 * chunk);
+        assert_eq!(calibrated(true), 2 * (64 * weights + pairs * heads * (2 * rank + rope)));
     }
 }

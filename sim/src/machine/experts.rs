@@ -50,6 +50,7 @@ impl Plan {
             weight_bits: self.model.precision.experts,
             activation_bits: self.model.precision.activation,
             choices: choices(moe.top_k, self.ranks.ep),
+            everywhere: [0.0; 2],
         }
     }
 

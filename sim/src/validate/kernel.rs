@@ -60,10 +60,9 @@ impl KernelCall {
             n: self.n,
             k: self.k,
             element_bytes: [self.bits[1] / 8.0, self.bits[0] / 8.0, 2.0],
-            kernel: *choices,
             peaks,
         };
-        let seconds = GemmForm::new(false, choices).time(&kernel.values()?, &row).seconds;
+        let seconds = GemmForm::cold(*choices).time(&kernel.values()?, &row).seconds;
         Ok(KernelTime {
             seconds,
             utilisation_percent: 100.0 * row.flop() / seconds / peaks.flop_per_s,

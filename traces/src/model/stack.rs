@@ -144,6 +144,11 @@ impl AttentionSpec {
                 check("v_dim", v_dim, HEADS)?;
             }
         }
+        if self.qk_norm != QkNorm::None && matches!(self.heads, Heads::Mla { .. }) {
+            return Err(Diag::input("norms of queries and keys of latent attention (MLA) cannot be expressed")
+                .place(format!("{at}.qk_norm"))
+                .cure("set it to \"none\", or give gqa heads"));
+        }
         if self.experts > 0 {
             if matches!(self.heads, Heads::Mla { .. }) {
                 return Err(Diag::input("experts of latent attention (MLA) cannot be expressed")

@@ -235,6 +235,10 @@ fn stacks_follow_each_other_and_attention_may_have_experts() {
     }
     let latent = set("deepseek-v3", &["decoder.attention.experts=4", "decoder.attention.top_k=1"]);
     assert!(latent.unwrap_err().to_string().contains("latent"));
+    for norm in ["head", "layer"] {
+        let text = set("deepseek-v3", &[&format!("decoder.attention.qk_norm={norm}")]).unwrap_err().to_string();
+        assert!(text.starts_with("m.toml: decoder.attention.qk_norm: norms of queries and keys of latent"), "{text}");
+    }
     // Eight queries and outputs of 2048 x 2048, two of them at work, and the gate.
     let a = &Model::load("jetmoe-8b").unwrap().decoder[0].attention;
     let (matrix, gate) = (2048 * 2048, 8 * 2048);

@@ -5,8 +5,8 @@ use crate::diag::{Diag, Result};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 
-/// The right to write an output, held while its command runs: a lock on a hidden file beside it, which the system takes back when
-/// the process ends, however it ends. Without `force` an output that exists is refused.
+/// The right to write an output, held while its command runs: a lock on a hidden file beside it, which the system takes
+/// back when the process ends, however it ends. Without `force` an output that exists is refused.
 #[derive(Debug)]
 pub struct Claim {
     lock: Option<(File, PathBuf)>,
@@ -16,7 +16,8 @@ impl Claim {
     /// Claims a file.
     ///
     /// # Errors
-    /// Wrong input: a file that exists and `force` is not given, no place for a file. A failure: another process writes it.
+    /// Wrong input: a file that exists and `force` is not given, no place for a file. A failure: another process writes
+    /// it.
     pub fn file(target: &Path, force: bool) -> Result<Self> {
         let (target, folder) = file::check(target)?;
         let refuse = || match target.symlink_metadata().is_ok() && !force {
@@ -29,19 +30,20 @@ impl Claim {
         Ok(claim)
     }
 
-    /// Claims a folder. With `force`, one that moesim wrote is written anew; its `marker` is the file that only moesim writes,
-    /// by which a folder without a manifest is known for one of an earlier version.
+    /// Claims a folder. With `force`, one that moesim wrote is written anew; its `marker` is the file that only moesim
+    /// writes, by which a folder without a manifest is known for one of an earlier version.
     ///
     /// # Errors
-    /// Wrong input: a folder that is not empty and `force` is not given, one that nothing says moesim's files of, no place for a
-    /// folder. A failure: another process writes it.
+    /// Wrong input: a folder that is not empty and `force` is not given, one that nothing says moesim's files of, no
+    /// place for a folder. A failure: another process writes it.
     pub fn folder(target: &Path, marker: &str, force: bool) -> Result<Self> {
         let (target, parent, name) = parts(target, "folder")?;
         let refuse = || check_folder(&target, marker, force);
         refuse()?;
         create_folders(&parent)?;
         let claim = Self::lock(&target, &parent, false)?;
-        // Where names cannot be exchanged in one step, a process that was ended between two leaves the old folder aside.
+        // Where names cannot be exchanged in one step, a process that was ended between two leaves the old folder
+        // aside.
         let aside = parent.join(format!(".{}.old", name.to_string_lossy()));
         if claim.lock.is_some() && target.symlink_metadata().is_err() && aside.is_dir() {
             fs::rename(&aside, &target).map_err(|e| Diag::cannot_write(&target, &e))?;
@@ -50,8 +52,8 @@ impl Claim {
         Ok(claim)
     }
 
-    /// Claims a folder that several processes write at a time, each its own part; [`Claim::folder`] waits for none of them and is
-    /// refused meanwhile.
+    /// Claims a folder that several processes write at a time, each its own part; [`Claim::folder`] waits for none of
+    /// them and is refused meanwhile.
     ///
     /// # Errors
     /// A failure: a process writes all of it.

@@ -23,8 +23,8 @@ pub struct AtomicDir {
 }
 
 impl AtomicDir {
-    /// Starts the folder. One that exists is replaced at the end but for the user's files ([`super::Claim`] refuses it);
-    /// `marker` is a file that only moesim writes.
+    /// Starts the folder. One that exists is replaced at the end but for the user's files ([`super::Claim`] refuses
+    /// it); `marker` is a file that only moesim writes.
     ///
     /// # Errors
     /// Wrong input: something else of that name, or a folder that moesim wrote without a manifest.
@@ -47,12 +47,13 @@ impl AtomicDir {
     pub fn path(&self) -> &Path {
         &self.partial
     }
-    /// Gives the folder its final name. What was there before goes, but for files that moesim did not write or that were changed
-    /// since: they stay under their names, and a new file of such a name gets another one. Returns a sentence for each of these.
+    /// Gives the folder its final name. What was there before goes, but for files that moesim did not write or that
+    /// were changed since: they stay under their names, and a new file of such a name gets another one. Returns a
+    /// sentence for each of these.
     ///
     /// # Errors
-    /// Something that cannot be read or written, or a folder of that name that came to be meanwhile: either the old folder is
-    /// there, or the new one, whole.
+    /// Something that cannot be read or written, or a folder of that name that came to be meanwhile: either the old
+    /// folder is there, or the new one, whole.
     pub fn commit(mut self) -> Result<Vec<String>> {
         let mut own = walk(&self.partial).map_err(|e| Diag::cannot_read(&self.partial, &e))?;
         let old = match self.replaces {
@@ -86,8 +87,8 @@ impl AtomicDir {
         Ok(notes)
     }
 
-    /// Puts what the user has in the old folder into the new one too, by links: until names are exchanged both are whole. `own` are
-    /// the new files.
+    /// Puts what the user has in the old folder into the new one too, by links: until names are exchanged both are
+    /// whole. `own` are the new files.
     fn keep(&self, own: &mut [PathBuf]) -> Result<Old> {
         let manifest = Manifest::read(&self.target)?.unwrap_or_default();
         let known: Vec<PathBuf> = walk(&self.target).map_err(|e| Diag::cannot_read(&self.target, &e))?;
@@ -162,7 +163,8 @@ impl Drop for AtomicDir {
     }
 }
 
-/// Exchanges the names of two folders; where the system cannot, in two steps between which [`super::Claim`] finds the old one aside.
+/// Exchanges the names of two folders; where the system cannot, in two steps between which [`super::Claim`] finds the
+/// old one aside.
 fn exchange(new: &Path, target: &Path) -> std::io::Result<()> {
     match rename::exchange(new, target) {
         Err(e) if e.kind() != ErrorKind::NotFound => {

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 /// A longer manifest is not one of ours.
 const MAX_BYTES: u64 = 64 << 20;
 
-/// Names of the files that were written into a folder, with the hashes of their content: what has another content is the user's.
+/// Names of the files that were written into a folder, with the hashes of their content: what has another content is
+/// the user's.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
@@ -76,8 +77,8 @@ impl Manifest {
             }
     }
 
-    /// The name itself if `dir` has no such file of the user's, else one beside it: `sweep.csv` as `sweep.new.csv`, or with the
-    /// first number that is free.
+    /// The name itself if `dir` has no such file of the user's, else one beside it: `sweep.csv` as `sweep.new.csv`, or
+    /// with the first number that is free.
     pub fn free_name(&self, dir: &Path, name: &str) -> String {
         let (stem, end) = name.rsplit_once('.').map_or((name, String::new()), |(s, e)| (s, format!(".{e}")));
         let numbered = (2..).map(|n| format!("{stem}.new{n}{end}"));
@@ -86,8 +87,8 @@ impl Manifest {
         names.find(free).unwrap_or_default()
     }
 
-    /// Removes the files of `dir` that are as they were written, and folders that are empty then; the manifest stays with files of the
-    /// user's.
+    /// Removes the files of `dir` that are as they were written, and folders that are empty then; the manifest stays
+    /// with files of the user's.
     ///
     /// # Errors
     /// A file that cannot be removed.

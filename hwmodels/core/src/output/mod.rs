@@ -1,8 +1,8 @@
 //! Files and folders that appear complete or not at all, and never in the place of what the user wants to keep.
 //!
-//! A command that writes holds a [`Claim`] on its output from before it begins: one writer at a time, and nothing that exists is
-//! replaced unless the user asked for it. The output itself is an [`AtomicFile`] or an [`AtomicDir`]; the latter leaves a
-//! [`Manifest`] of its files, by which a later run tells its own from the user's.
+//! A command that writes holds a [`Claim`] on its output from before it begins: one writer at a time, and nothing that
+//! exists is replaced unless the user asked for it. The output itself is an [`AtomicFile`] or an [`AtomicDir`]; the
+//! latter leaves a [`Manifest`] of its files, by which a later run tells its own from the user's.
 
 mod claim;
 mod dir;

@@ -5,8 +5,8 @@ use super::{Group, Label, MeasurementTable, group};
 use crate::form::FusedExchangeRow;
 use moesim_core::Result;
 
-/// Reads a file into groups by device and operation (`fused_dispatch`, `fused_combine`). The link's rate is that which a device
-/// writes to others at. Folds of leave-out are numbers of devices; sizes too.
+/// Reads a file into groups by device and operation (`fused_dispatch`, `fused_combine`). The link's rate is that which
+/// a device writes to others at. Folds of leave-out are numbers of devices; sizes too.
 ///
 /// # Errors
 /// A column that is lacking, a field that is no sensible number, an operation that is not known.

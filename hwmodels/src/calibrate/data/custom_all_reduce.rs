@@ -5,14 +5,16 @@ use super::{Group, Label, MeasurementTable, group};
 use crate::form::{CollectiveOp, CollectiveRow};
 use moesim_core::Result;
 
-/// Bytes below which engines run kernels of their own; from there on they and these tables have NCCL's.
+/// Bytes below which engines run kernels of their own: the default of `max_size` in vLLM's `CustomAllreduce`, which
+/// takes less than that. From there on engines run NCCL.
 const MOST_BYTES: f64 = 8.0 * 1024.0 * 1024.0;
-/// How many times the slower of its neighbours in size a disturbed row takes.
+/// How many times the slower of its neighbours in size a disturbed row takes, or more: a choice, not a figure of the
+/// tables.
 const SPIKE: f64 = 1.3;
 
-/// Reads a file into groups by kernel family; the file does not name its `device`. `message_size` counts elements. Launched by
-/// the host instead of in a CUDA graph is a family of its own (`..._eager`). Folds of leave-out and cells are numbers
-/// of devices. A row that takes far longer than both of its neighbours in size is left out and named.
+/// Reads a file into groups by kernel family; the file does not name its `device`. `message_size` counts elements.
+/// Launched by the host instead of in a CUDA graph is a family of its own (`..._eager`). Folds of leave-out and cells
+/// are numbers of devices. A row that takes far longer than both of its neighbours in size is left out and named.
 ///
 /// # Errors
 /// A column that is lacking, a field that is no sensible number, a type that is not known.
@@ -53,21 +55,23 @@ pub fn read(table: &MeasurementTable, device: &str, links: LinksOf) -> Result<Ve
 }
 
 /// Leaves out, by name, every row that takes [`SPIKE`] times the slower of its neighbours in size among as many
-/// devices, or more. The smallest size has one neighbour; the largest stays.
+/// devices, or more; of several rows of a neighbour's size the slowest counts. The smallest size has one neighbour; the
+/// largest stays.
 fn drop_spikes(group: &mut Group<CollectiveRow>) {
-    let mut order: Vec<usize> = (0..group.rows.len()).collect();
-    order.sort_by(|a, b| {
-        let key = |i: usize| (group.rows[i].devices, group.size[i]);
-        key(*a).partial_cmp(&key(*b)).unwrap_or(std::cmp::Ordering::Equal)
-    });
     let devices = |i: usize| group.rows[i].devices;
-    let spike = |at: &usize| {
-        let near = |n: Option<usize>| n.and_then(|n| order.get(n)).filter(|n| devices(**n) == devices(order[*at]));
-        let time = |i: &usize| group.seconds[*i];
-        let (before, after) = (near(at.checked_sub(1)).map_or(0.0, time), near(Some(at + 1)).map(time));
-        after.is_some_and(|after| group.seconds[order[*at]] >= SPIKE * after.max(before))
-    };
-    let spikes: Vec<usize> = (0..order.len()).filter(spike).map(|at| order[at]).collect();
+    let by_size =
+        |a: &usize, b: &usize| devices(*a).total_cmp(&devices(*b)).then(group.size[*a].total_cmp(&group.size[*b]));
+    let mut order: Vec<usize> = (0..group.rows.len()).collect();
+    order.sort_by(by_size);
+    let sizes: Vec<&[usize]> = order.chunk_by(|a, b| by_size(a, b).is_eq()).collect();
+    let mut spikes: Vec<usize> = Vec::new();
+    for (at, own) in sizes.iter().enumerate() {
+        let near = |n: Option<usize>| n.and_then(|n| sizes.get(n)).filter(|n| devices(n[0]) == devices(own[0]));
+        let slowest = |near: &&[usize]| near.iter().map(|i| group.seconds[*i]).fold(0.0, f64::max);
+        let (before, after) = (near(at.checked_sub(1)).map_or(0.0, slowest), near(Some(at + 1)).map(slowest));
+        let Some(after) = after else { continue };
+        spikes.extend(own.iter().filter(|i| group.seconds[**i] >= SPIKE * after.max(before)));
+    }
     let name =
         |i: &usize| format!("{} bytes on {} devices, {:.1} us", group.size[*i], devices(*i), group.seconds[*i] * 1e6);
     let names: Vec<String> = spikes.iter().map(name).collect();

@@ -11,7 +11,6 @@ const OPS: [(&str, ExchangeOp); 2] = [("dispatch", ExchangeOp::Dispatch), ("comb
 
 /// Columns that both tables have.
 struct Columns {
-    one_node: bool,
     device: usize,
     version: Option<usize>,
     nodes: usize,
@@ -24,12 +23,10 @@ struct Columns {
 impl Columns {
     fn of(table: &MeasurementTable) -> Result<Self> {
         let c = |name: &str| table.column(name);
-        let nodes = c("node_num")?;
         Ok(Self {
-            one_node: (0..table.rows()).all(|row| table.text(row, nodes) == "1"),
             device: c("device")?,
             version: table.find("version"),
-            nodes,
+            nodes: c("node_num")?,
             hidden: c("hidden_size")?,
             tokens: c("num_token")?,
             top_k: c("num_topk")?,
@@ -38,6 +35,10 @@ impl Columns {
     }
 
     fn exchange(&self, table: &MeasurementTable, row: usize, links: LinksOf) -> Result<Exchange> {
+        if table.text(row, self.device).is_empty() {
+            let d = table.wrong(row, self.device, "names no device".into());
+            return Err(d.cure("write what was measured, as in NVIDIA H100"));
+        }
         let whole = |column, most| table.whole(row, column, [1, most]);
         let (nodes, experts) = (whole(self.nodes, 1 << 10)?, whole(self.experts, 1 << 14)?);
         let top_k = whole(self.top_k, 256)?;
@@ -60,8 +61,8 @@ impl Columns {
         })
     }
 
-    /// Adds a row: cells are numbers of nodes, folds of leave-out too; in a table of one node folds are width, choices
-    /// and experts. Sizes are tokens a device.
+    /// Adds a row: cells are numbers of nodes, folds of leave-out a number of nodes with a model's width, choices and
+    /// experts. Sizes are tokens a device.
     fn push<R: Clone>(
         &self,
         table: &MeasurementTable,
@@ -73,15 +74,15 @@ impl Columns {
         let cell = format!("{} nodes", x.nodes);
         let version = self.version.map_or("", |v| table.text(row, v));
         let Exchange { hidden, top_k, experts, .. } = x;
-        let model = format!("hidden {hidden} top-{top_k} of {experts}");
-        let label = Label { shape: if self.one_node { &model } else { &cell }, cell: &cell, size: x.tokens, version };
+        let shape = format!("{cell}, hidden {hidden} top-{top_k} of {experts}");
+        let label = Label { shape: &shape, cell: &cell, size: x.tokens, version };
         group(out, table.text(row, self.device), family, "fp8").push(one, seconds, &label);
     }
 }
 
 /// Reads a low-latency table: families `low_latency_dispatch` and `low_latency_combine`. `num_token` is a device's.
-/// Where the table prints a bandwidth, its messages are those that time times bandwidth gives: some benchmarks mask
-/// selections.
+/// Where the table prints a bandwidth, in GB/s of 10^9 bytes, messages are those that time times bandwidth gives: some
+/// benchmarks mask selections. An empty field is no bandwidth.
 ///
 /// # Errors
 /// A column that is lacking, a field that is no sensible number.
@@ -98,7 +99,7 @@ pub fn read_low_latency(table: &MeasurementTable, links: LinksOf) -> Result<Vec<
         for ((name, op), (time, rate)) in OPS.into_iter().zip(times) {
             let seconds = table.micros(row, time)?;
             let all = x.tokens * f64::from(x.top_k);
-            let sent = match rate {
+            let sent = match rate.filter(|rate| !table.text(row, *rate).is_empty()) {
                 Some(rate) => table.number(row, rate, [0.0, 1e6])? * 1e9 * seconds / op.message(x.hidden),
                 None => all,
             };
@@ -112,7 +113,8 @@ pub fn read_low_latency(table: &MeasurementTable, links: LinksOf) -> Result<Vec<
 /// Which part of a throughput kernel is fitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// Transmission alone. At eight nodes it is faster than the NIC can send: some of the transfer hides in the notification.
+    /// Transmission alone. At eight nodes it is faster than the NIC can send: some of the transfer hides in the
+    /// notification.
     Transmit,
     /// Notification and transmission.
     Whole,

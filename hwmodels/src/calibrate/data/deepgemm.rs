@@ -2,7 +2,7 @@
 
 use super::moe::{PeaksOf, widths};
 use super::{Group, Label, MeasurementTable, group};
-use crate::form::{GemmKernel, GemmLoad, GemmRow};
+use crate::form::{GemmLoad, GemmRow};
 use moesim_core::Result;
 
 /// Reads a file into groups by precision; the file does not name its `device`. `m_per_group` rows in each of `groups`;
@@ -10,7 +10,7 @@ use moesim_core::Result;
 ///
 /// # Errors
 /// A column that is lacking, a field that is no sensible number, a kind or precision that is not known.
-pub fn read(table: &MeasurementTable, device: &str, kernel: GemmKernel, peaks: PeaksOf) -> Result<Vec<Group<GemmRow>>> {
+pub fn read(table: &MeasurementTable, device: &str, peaks: PeaksOf) -> Result<Vec<Group<GemmRow>>> {
     const KINDS: [&str; 3] = ["dense", "grouped_contiguous", "grouped_masked"];
     let [kind, groups, m, n, k, tflops] = {
         let c = ["kind", "groups", "m_per_group", "n", "k", "tflops"];
@@ -41,7 +41,7 @@ pub fn read(table: &MeasurementTable, device: &str, kernel: GemmKernel, peaks: P
         let rate = table.number(row, tflops, [1e-6, 1e6])? * 1e12;
         let load = GemmLoad::even(groups, m);
         let element_bytes = [activation, weight, 2.0];
-        let gemm = GemmRow { load, n, k, element_bytes, kernel, peaks: peaks(device, name)? };
+        let gemm = GemmRow { load, n, k, element_bytes, peaks: peaks(device, name)? };
         let label = Label { shape: &format!("n {n} k {k}"), cell, size: m, version: "" };
         group(&mut out, device, "gemm", name).push(gemm, gemm.flop() / rate, &label);
     }

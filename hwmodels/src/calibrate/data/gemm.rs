@@ -5,8 +5,8 @@ use super::{Group, Label, MeasurementTable, group};
 use crate::form::{GemmKernel, GemmLoad, GemmRow, GemmTiling};
 use moesim_core::Result;
 
-/// Reads a file into groups by kernel family and precision; the file does not name its `device`. Folds of leave-out are (n, k),
-/// cells numbers of rows.
+/// Reads a file into groups by kernel family and precision; the file does not name its `device`. Folds of leave-out are
+/// (n, k), cells numbers of rows.
 ///
 /// # Errors
 /// A column that is lacking, a field that is no sensible number, a precision that is not known.
@@ -25,12 +25,11 @@ pub fn read(table: &MeasurementTable, device: &str, peaks: PeaksOf) -> Result<Ve
         let (m, n, k) = (whole(m)?, whole(n)?, whole(k)?);
         let seconds = table.number(row, latency, [1e-6, 1e7])? * 1e-3;
         let name = table.text(row, family);
-        let kernel = GemmRow {
+        let product = GemmRow {
             load: GemmLoad::even(1.0, m),
             n,
             k,
             element_bytes: [activation, weight, 2.0],
-            kernel: kernel(device, name, precision, activation < 2.0),
             peaks: peaks(device, precision)?,
         };
         let cell = if m <= 64.0 {
@@ -42,16 +41,19 @@ pub fn read(table: &MeasurementTable, device: &str, peaks: PeaksOf) -> Result<Ve
         };
         let shape = format!("n {n} k {k}");
         let label = Label { shape: &shape, cell, size: m, version: version.map_or("", |v| table.text(row, v)) };
-        group(&mut out, device, name, precision).push(kernel, seconds, &label);
+        group(&mut out, device, name, precision).push(product, seconds, &label);
     }
     Ok(out)
 }
 
-/// What a family can choose: facts of the public kernels. cuBLAS has any tile and splits K. DeepGEMM, which
-/// TensorRT-LLM too runs for block scales, has tiles of 64 rows and more and never splits; so have CUTLASS and the
-/// CuTe DSL, by a rule of rows on Hopper. On Blackwell all but cuBLAS have 128 rows and more, as its matrix units do.
-fn kernel(device: &str, family: &str, precision: &str, rounds: bool) -> GemmKernel {
+/// What a family of a device can choose in a precision: facts of the public kernels. cuBLAS has any tile and splits K.
+/// DeepGEMM, which TensorRT-LLM too runs for block scales, has tiles of 64 rows and more and never splits; so have
+/// CUTLASS and the CuTe DSL, by a rule of rows on Hopper. On Blackwell all but cuBLAS have 128 rows and more, as its
+/// matrix units do. Kernels with narrower activations than 16 bits round them themselves.
+pub fn kernel([device, family, precision]: [&str; 3]) -> GemmKernel {
+    let device = device.to_uppercase();
     let blackwell = device.contains("B200") || device.contains("B300");
+    let rounds = widths(precision).is_some_and(|w| w[1] < 2.0);
     let persistent = family.contains("deepgemm") || precision == "fp8_block";
     let cutlass = ["Cutlass", "scaled_mm", "cutedsl", "CuteDsl"].iter().any(|f| family.contains(f));
     let kernel = match family {

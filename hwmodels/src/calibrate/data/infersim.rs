@@ -1,5 +1,5 @@
-//! Where InferSim keeps its tables: `bench_data/KERNEL/PHASE/DEVICE/SHAPE.csv`, as in `mha/decode/h800/16-1-256.csv`, and
-//! `gemm/DEVICE/data.csv`. The folders say what the file's name does not.
+//! Where InferSim keeps its tables: `bench_data/KERNEL/PHASE/DEVICE/SHAPE.csv`, as in `mha/decode/h800/16-1-256.csv`,
+//! and `gemm/DEVICE/data.csv`. The folders say what the file's name does not.
 
 use std::path::Path;
 

@@ -73,8 +73,8 @@ fn named(table: &MeasurementTable) -> Result<(&'static str, Kind, Vec<u64>, Stri
     if sound { Ok((family, kind, numbers, text.to_string())) } else { Err(wrong()) }
 }
 
-/// Reads a file; it does not name its `device`. Folds of leave-out are lengths of keys; cells are the heads; sizes are new
-/// tokens in all.
+/// Reads a file; it does not name its `device`. Folds of leave-out are lengths of keys; cells are the heads; sizes are
+/// new tokens in all.
 ///
 /// # Errors
 /// A name that says no kernel, a column that is lacking, a field that is no sensible number, a type that is not known.

@@ -2,7 +2,7 @@
 
 use super::moe::PeaksOf;
 use super::{Group, Label, MeasurementTable, group};
-use crate::form::{GemmKernel, GemmLoad, GemmRow};
+use crate::form::{GemmLoad, GemmRow};
 use moesim_core::Result;
 
 /// What the mfu of H800's tables is a fraction of, InferSim's own figure; of other devices it is their peak.
@@ -32,7 +32,7 @@ fn dense(table: &MeasurementTable, device: &str, peaks: PeaksOf) -> Result<Vec<G
         let whole = |column| table.whole(row, column, [1, 1 << 24]).map(|v| v as f64);
         let (m, n, k) = (whole(m)?, whole(n)?, whole(k)?);
         let load = GemmLoad::even(1.0, m);
-        let gemm = GemmRow { load, n, k, element_bytes: ELEMENT_BYTES, kernel: GemmKernel::WIDE, peaks };
+        let gemm = GemmRow { load, n, k, element_bytes: ELEMENT_BYTES, peaks };
         let cell = if m <= 64.0 {
             "to 64 rows"
         } else if m <= 512.0 {
@@ -47,10 +47,10 @@ fn dense(table: &MeasurementTable, device: &str, peaks: PeaksOf) -> Result<Vec<G
 
 /// Two GEMMs a row: up and gate as one, and down.
 ///
-/// `tokens_per_expert` is nominal: the benchmark draws the rows of a group as whole part of nominal times a number from 0.7 to
-/// 1.3, which the tokens that its mfu implies say too (a nominal 1 leaves half of the experts without rows). The rows here
-/// are the quantiles of that draw: of the nominal number in decode with eight groups or more, else, where chance weighs more,
-/// of the tokens that the mfu implies, which is a fraction of the device's peak.
+/// `tokens_per_expert` is nominal: the benchmark draws the rows of a group as whole part of nominal times a number from
+/// 0.7 to 1.3, which the tokens that its mfu implies say too (a nominal 1 leaves half of the experts without rows). The
+/// rows here are the quantiles of that draw: of the nominal number in decode with eight groups or more, else, where
+/// chance weighs more, of the tokens that the mfu implies, which is a fraction of the device's peak.
 fn grouped(table: &MeasurementTable, device: &str, peaks: PeaksOf) -> Result<Vec<Group<GemmRow>>> {
     let c = |name: &str| table.column(name);
     let (experts, hidden, width) = (c("num_local_experts")?, c("hidden_size")?, c("intermediate_size")?);
@@ -83,7 +83,7 @@ fn grouped(table: &MeasurementTable, device: &str, peaks: PeaksOf) -> Result<Vec
                 let problem = format!("{experts} experts share {tokens:.2} tokens");
                 return Err(table.wrong(row, mfu, problem).cure("leave out rows in which no expert computes"));
             }
-            let gemm = GemmRow { load, n, k, element_bytes: ELEMENT_BYTES, kernel: GemmKernel::WIDE, peaks };
+            let gemm = GemmRow { load, n, k, element_bytes: ELEMENT_BYTES, peaks };
             push(&mut out, device, "gemm_grouped", gemm, seconds, if decode { "decode" } else { "prefill" });
         }
     }

@@ -2,7 +2,7 @@
 
 use super::moe::{PeaksOf, widths};
 use super::{Group, Label, MeasurementTable, group};
-use crate::form::{GemmKernel, GemmLoad, GemmRow, StreamRow};
+use crate::form::{GemmLoad, GemmRow, StreamRow};
 use moesim_core::{Diag, Result};
 
 /// What the tables leave out: the model that was served, on one device.
@@ -82,7 +82,7 @@ pub fn read_dense(table: &MeasurementTable, served: &Served, peaks: PeaksOf) -> 
         };
         let m = table.whole(row, rows, [1, 1 << 24])? as f64;
         let load = GemmLoad::even(1.0, m);
-        let gemm = GemmRow { load, n, k, element_bytes, kernel: GemmKernel::CUBLAS, peaks };
+        let gemm = GemmRow { load, n, k, element_bytes, peaks };
         let label = Label { shape: name, cell: name, size: m, version: "" };
         let group = group(&mut out, served.device, "gemm_dense", served.precision);
         group.push(gemm, table.micros(row, time)?, &label);
@@ -99,9 +99,9 @@ fn unknown(table: &MeasurementTable, row: usize, layer: usize) -> Diag {
     table.wrong(row, layer, problem).cure(format!("write one of {known}, or leave it out"))
 }
 
-/// Reads what `dense` tables say of streaming layers: a family each, by name. Bytes a token: the embedding reads and writes a
-/// row; a norm reads and writes a row and its residual; norms of queries and keys and rotary embeddings read and write
-/// those. GEMMs and the sampler, whose bytes the table does not say, are passed over. One fold, one cell.
+/// Reads what `dense` tables say of streaming layers: a family each, by name. Bytes a token: the embedding reads and
+/// writes a row; a norm reads and writes a row and its residual; norms of queries and keys and rotary embeddings read
+/// and write those. GEMMs and the sampler, whose bytes the table does not say, are passed over. One fold, one cell.
 ///
 /// # Errors
 /// A column that is lacking, a field that is no sensible number, a layer that is not known, no streaming layer at all.
@@ -132,8 +132,8 @@ pub fn read_streams(table: &MeasurementTable, served: &Served, peaks: PeaksOf) -
     Ok(out)
 }
 
-/// Reads `moe` tables: a call is both grouped GEMMs of the activated experts, which share the selections evenly, cold. Folds
-/// of leave-out and cells are numbers of activated experts.
+/// Reads `moe` tables: a call is both grouped GEMMs of the activated experts, which share the selections evenly, cold.
+/// Folds of leave-out and cells are numbers of activated experts.
 ///
 /// # Errors
 /// A column that is lacking, a field that is no sensible number, more experts than selections.
@@ -151,7 +151,7 @@ pub fn read_moe(table: &MeasurementTable, served: &Served, peaks: PeaksOf) -> Re
             return Err(table.wrong(row, active, problem).cure("activate no more experts than tokens select"));
         }
         let load = GemmLoad::even(experts, m * top_k / experts);
-        let gemm = |n, k| GemmRow { load, n, k, element_bytes, kernel: GemmKernel::TRITON, peaks };
+        let gemm = |n, k| GemmRow { load, n, k, element_bytes, peaks };
         let pair = [gemm(2.0 * width, served.hidden), gemm(served.hidden, width)];
         let name = format!("{experts} experts");
         let label = Label { shape: &name, cell: &name, size: m, version: "" };

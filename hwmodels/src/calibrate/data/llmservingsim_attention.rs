@@ -6,10 +6,10 @@ use super::{Group, Label, MeasurementTable, group};
 use crate::form::{AttentionClass, AttentionHeads, AttentionKernel, AttentionRow};
 use moesim_core::Result;
 
-/// Reads a file: one chunk of a prompt behind a cached prefix, and sequences that decode, either of which may be absent.
-/// Batches that only decode are a family of their own (`attention_decode`: query heads packed, keys split); the others run in
-/// the prefill kernel (`attention_varlen`: neither). Folds of leave-out are lengths of the decoding sequences; cells say what
-/// is in a batch.
+/// Reads a file: one chunk of a prompt behind a cached prefix, and sequences that decode, either of which may be
+/// absent. Batches that only decode are a family of their own (`attention_decode`: query heads packed, keys split); the
+/// others run in the prefill kernel (`attention_varlen`: neither). Folds of leave-out are lengths of the decoding
+/// sequences; cells say what is in a batch.
 ///
 /// # Errors
 /// A column that is lacking, a field that is no sensible number, a batch without tokens.

@@ -1,6 +1,6 @@
 //! Latent attention (MLA) of DeepSeek-V3's heads with aiconfigurator's columns: prompts and decode.
 
-use super::attention::bytes;
+use super::attention::precision;
 use super::moe::PeaksOf;
 use super::{Group, Label, MeasurementTable, group};
 use crate::form::{AttentionClass, AttentionHeads, AttentionKernel, AttentionRow};
@@ -16,8 +16,8 @@ const ABSORBED: &str = "flash_attention";
 
 /// Reads a file into groups by framework and kernel, precision, and phase; the file does not name its `device`.
 /// Families are called `decode` or `prefill`, the framework, and what the file says. `num_heads` are those on the
-/// device (`num_heads tp_size` is 64 throughout, and times go with `num_heads`). Decode is absorbed: one KV head of 576
-/// elements, the first 512 of them its values. Folds of leave-out are heads; cells are the phases.
+/// device: their product with `tp_size` is 64 throughout, and times go with `num_heads`. Decode is absorbed: one KV
+/// head of 576 elements, the first 512 of them its values. Folds of leave-out are heads; cells are the phases.
 ///
 /// # Errors
 /// A column that is lacking, a field that is no sensible number, a phase or a type that is not known.
@@ -37,12 +37,7 @@ pub fn read(table: &MeasurementTable, device: &str, peaks: PeaksOf) -> Result<Ve
                 return Err(table.wrong(row, phase, problem).cure("write context or generation"));
             }
         };
-        let (query_bytes, kv_element) = (bytes(table, row, queries)?, bytes(table, row, cache)?);
-        let precision = match (query_bytes > 1.0, kv_element > 1.0) {
-            (true, false) => "fp8_wo",
-            (false, false) => "fp8",
-            _ => "bfloat16",
-        };
+        let ([query_bytes, kv_element], precision) = precision(table, row, [queries, cache])?;
         let whole = |column, least, most| table.whole(row, column, [least, most]);
         let query = whole(heads, 1, 1 << 14)?;
         let (sequences, tokens) = (whole(batch, 1, 1 << 20)?, whole(new, 1, 1 << 24)?);

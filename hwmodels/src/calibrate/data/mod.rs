@@ -1,8 +1,8 @@
 //! Measurements: rows of CSV files, plain or gzip, by schema.
 //!
 //! A schema says which columns a file has and what its rows ask of which form. Columns of another name are mapped
-//! (`their=ours`). What a file declares is believed only as far as it is plausible: every row is checked, and what is wrong
-//! names file, line and column.
+//! (`their=ours`). What a file declares is believed only as far as it is plausible: every row is checked, and what is
+//! wrong names file, line and column.
 
 mod attention;
 pub mod cann;
@@ -23,15 +23,16 @@ mod outlier;
 pub mod own;
 mod slow;
 
-pub use attention::read as read_attention;
+pub use attention::{heads as attention_heads, read as read_attention};
 pub use custom_all_reduce::read as read_custom_all_reduce;
-pub use gemm::read as read_gemm;
+pub use gemm::{kernel as gemm_kernel, read as read_gemm};
 pub use measurement_table::MeasurementTable;
 pub use mla::read as read_mla;
 pub use moe::{read as read_moe, tiling};
 pub use outlier::drop_outliers;
 pub use slow::SLOW_THROUGHOUT;
 
+use moesim_core::{Diag, Result};
 use std::collections::BTreeMap;
 
 /// The schemas by name, with what they hold.
@@ -92,7 +93,8 @@ pub const SCHEMAS: &[(&str, &str)] = &[
     ("nccl", "aiconfigurator's: device, op_name, nccl_dtype, num_gpus, message_size (elements), latency (ms)"),
     (
         "deepep-low-latency",
-        "aiconfigurator's: device, node_num, hidden_size, num_token, num_topk, num_experts, dispatch_avg_t_us, combine_avg_t_us",
+        "aiconfigurator's: device, node_num, hidden_size, num_token, num_topk, num_experts, dispatch_avg_t_us, combine_avg_t_us, and \
+         optionally dispatch_bandwidth_gbps and combine_bandwidth_gbps (GB/s, which say how many of the selections were sent)",
     ),
     (
         "deepep-normal",
@@ -133,7 +135,8 @@ pub struct Group<R> {
 impl<R: PartialEq> Group<R> {
     /// Notes how far times of the same work are from each other, where some was measured twice: no form can be nearer.
     pub fn note_spread(&mut self) {
-        // Different work of one shape, cell and size is that of a few numbers of active experts: what is more is not looked at.
+        // Different work of one shape, cell and size is that of a few numbers of active experts: what is more is not
+        // looked at.
         const DIFFERENT: usize = 64;
         let mut seen = BTreeMap::<(u32, u32, u64), Vec<usize>>::new();
         let mut off = Vec::new();
@@ -244,6 +247,37 @@ pub fn join<R: Clone>(files: impl IntoIterator<Item = Vec<Group<R>>>) -> Vec<Gro
         }
     }
     all
+}
+
+/// Notes what a reader left out of a family in a precision: at that family, else at the others of its framework, whose
+/// names begin with the same word, else at all of the table.
+///
+/// # Errors
+/// Nothing is left of the table.
+fn note_left_out<R>(
+    groups: &mut [Group<R>],
+    table: &MeasurementTable,
+    [family, precision]: [&str; 2],
+    what: &str,
+) -> Result<()> {
+    let far = |g: &Group<R>| {
+        let name = g.family.strip_prefix("decode ").unwrap_or(&g.family);
+        let of = [name.split(' ').next(), name.split('_').next()];
+        match [Some(family), family.split('_').next()] {
+            _ if g.precision != precision => 2,
+            own if own[0] == of[0] => 0,
+            own if own[1] == of[1] => 1,
+            _ => 2,
+        }
+    };
+    let Some(nearest) = groups.iter().map(far).min() else {
+        return Err(Diag::input(format!("has no row that can be fitted; {family}: {what}"))
+            .file(table.path())
+            .cure("give a table with other rows"));
+    };
+    let note = if nearest == 0 { what.to_string() } else { format!("{family}: {what}") };
+    groups.iter_mut().filter(|g| far(g) == nearest).for_each(|g| g.notes.push(note.clone()));
+    Ok(())
 }
 
 /// Index of `name` in `names`, added if new. Lists are short.

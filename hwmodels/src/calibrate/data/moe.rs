@@ -1,7 +1,7 @@
 //! Fused-MoE tables with aiconfigurator's columns.
 
 use super::slow::leave_out_slow;
-use super::{Group, Label, MeasurementTable, group};
+use super::{Group, Label, MeasurementTable, group, note_left_out};
 use crate::calibrate::load::{Global, Power};
 use crate::form::{MoeLoad, MoeRow, MoeShape, Peaks, Tiling};
 use moesim_core::Result;
@@ -38,19 +38,19 @@ pub fn tiling(family: &str, version: &str, precision: &str) -> Tiling {
     match family.split(' ').next().unwrap_or(family) {
         "sglang_fused_moe_triton" if precision == "fp8_block" => Tiling::Fixed64,
         "sglang_fused_moe_triton" | "vllm_fused_moe" => Tiling::Switch,
-        // Rules by tokens came after 0.14 and are in 0.24.
         f if f.contains("oaitriton") => Tiling::Rows,
         // TensorRT-LLM runs the same kernels for these weights on Hopper, and those that it generates on Blackwell.
         f if f.contains("flashinfer_trtllm") || f == "moe_torch_flow" && precision.contains("mxfp4") => Tiling::Rows,
         f if f.contains("marlin") => Tiling::Blocks,
+        // Rules by tokens came after vLLM 0.14 and are in 0.24.
         f if f.contains("triton") && !version.starts_with("0.1") => Tiling::Tokens,
         f if f.contains("triton") => Tiling::Switch,
         _ => Tiling::Best,
     }
 }
 
-/// (Experts on the device, intermediate width) for which vLLM or SGLang ship a tuned table in 16 bits, as far as looked up:
-/// the pairs that public configurations name (`fused_moe/configs`, `E=...,N=...,device_name=...`). Incomplete.
+/// (Experts on the device, intermediate width) for which vLLM or SGLang ship a tuned table in 16 bits, as far as looked
+/// up: the pairs that public configurations name (`fused_moe/configs`, `E=...,N=...,device_name=...`). Incomplete.
 pub fn tuned_shapes(device: &str, precision: &str, tiling: Tiling) -> &'static [[u64; 2]] {
     if !matches!(tiling, Tiling::Switch | Tiling::Tokens) || widths(precision).is_none_or(|w| w[0] < 2.0) {
         &[]
@@ -77,10 +77,11 @@ pub fn tuned_shapes(device: &str, precision: &str, tiling: Tiling) -> &'static [
     }
 }
 
-/// The series whose loads are [`Global::filled`]: all of SGLang before 0.5.14; from then on those whose own times say so: with
-/// every token on every rank, two ranks of balanced experts cost half of one and the row passes (at most 0.73 of one in the
-/// public tables); filled, they cost as much as one (models of eight experts, whose rows may be older than they say).
-/// **An assumption** about SGLang's benchmark, which is not published; other families are taken as stated.
+/// The series whose loads are [`Global::filled`]: all of SGLang before 0.5.14; from then on those whose own times say
+/// so: with every token on every rank, two ranks of balanced experts cost half of one and the row passes (at most 0.73
+/// of one in the public tables); filled, they cost as much as one (models of eight experts, whose rows may be older
+/// than they say). **An assumption** about SGLang's benchmark, which is not published; other families are taken as
+/// stated.
 fn fill(groups: &[Group<MoeRow>], wanted: &mut [(usize, Global, Option<Power>)]) -> Vec<(usize, String)> {
     /// Series: its group, and hidden, intermediate, first matrices, experts, k.
     type Series = (usize, [u64; 5]);
@@ -143,10 +144,12 @@ const BY_GROUPS: [u64; 4] = [256, 8, 7168, 2048];
 /// TensorRT-LLM's fused NVFP4 kernels for small batches.
 const MIN_LATENCY: &str = "moe_torch_flow_min_latency";
 
-/// Whether a family routes this model by groups of experts, which is half of the stated experts on one rank, and 5 to
-/// 12 times the stated load on the first of several: SGLang and vLLM do so in `fp8_block`, and with TensorRT-LLM's
-/// generated kernels in `nvfp4` too, where all stated weights would need 1.6 times the bandwidth of memory. vLLM 0.19
-/// does not in `nvfp4`. TensorRT-LLM's kernels for small batches route every model so, by the same measure.
+/// Whether a family routes this model (experts, top-k, width, inner width) by groups of experts, so that its times are
+/// those of half of the stated experts on one rank, and of 5 to 12 times the stated load on the first of several.
+/// SGLang and vLLM do so in `fp8_block`, and in `nvfp4` with TensorRT-LLM's generated kernels, where all stated weights
+/// would need 1.6 times the bandwidth of memory; not so vLLM 0.19, whose name for these kernels ends in
+/// `flashinfer_trtllm_moe_fp4`. TensorRT-LLM's kernels for small batches route every model by groups, by the same
+/// measure.
 fn by_groups(family: &str, precision: &str, model: [u64; 4]) -> bool {
     let engine = family.starts_with("sglang") || family.starts_with("vllm");
     let newer = family.contains("flashinfer_trtllm") && !family.contains("flashinfer_trtllm_moe_fp4");
@@ -176,10 +179,10 @@ fn power(distribution: &str) -> std::result::Result<Option<Power>, ()> {
     thousandths.map(|t| Some(Power(t))).ok_or(())
 }
 
-/// Reads a file into groups by device, kernel family and precision. Tensor parallelism in an expert (`moe_tp_size`) divides its
-/// inner width. A framework's older versions are families of their own, with the version in the name; a family that is called
-/// `nongated` has two matrices an expert. What is left out is in the notes: loads that are not as stated, and series that are far
-/// slower than another kernel's.
+/// Reads a file into groups by device, kernel family and precision. Tensor parallelism in an expert (`moe_tp_size`)
+/// divides its inner width. A framework's older versions are families of their own, with the version in the name; a
+/// family that is called `nongated` has two matrices an expert. What is left out is in the notes: loads that are not as
+/// stated, and series that are far slower than another kernel's.
 ///
 /// # Errors
 /// A column that is lacking, a field that is no sensible number, a distribution or precision that is not known.
@@ -295,15 +298,11 @@ pub fn read(table: &MeasurementTable, peaks: PeaksOf) -> Result<Vec<Group<MoeRow
     }
     leave_out_slow(&mut groups);
     let [e, k, h, i] = BY_GROUPS;
-    let why = "routed by groups of experts, loads not as stated; left out";
-    for group in &mut groups {
-        let name = group.family.split(' ').next().unwrap_or_default();
-        if grouped.contains(&[name, &group.precision]) {
-            group.notes.push(format!("hidden {h} intermediate {i} experts {e} top-{k}: {why}"));
-        }
-        if grouped.contains(&[MIN_LATENCY, &group.precision]) {
-            group.notes.push(format!("{MIN_LATENCY}: {why}"));
-        }
+    for names in grouped {
+        let model = format!("hidden {h} intermediate {i} experts {e} top-{k}: ");
+        let which = if names[0] == MIN_LATENCY { "" } else { &model };
+        let what = format!("{which}routed by groups of experts, loads not as stated; left out");
+        note_left_out(&mut groups, table, names, &what)?;
     }
     Ok(groups)
 }

@@ -7,9 +7,9 @@ use moesim_core::Result;
 /// Peaks of a device's links: as the file names it.
 pub type LinksOf<'a> = &'a dyn Fn(&str) -> Result<LinkPeaks>;
 
-/// Reads a file into groups by device and operation; `message_size` counts elements of the whole buffer and
-/// latency is in milliseconds. The family is the operation (`all_gather`, ...), the precision `any`: bytes alone count, but
-/// for sums in the switch, which floats alone take. Folds of leave-out and cells are numbers of devices; sizes are bytes.
+/// Reads a file into groups by device and operation; `message_size` counts elements of the whole buffer and latency is
+/// in milliseconds. The family is the operation (`all_gather`, ...), the precision `any`: bytes alone count, but for
+/// sums in the switch, which floats alone take. Folds of leave-out and cells are numbers of devices; sizes are bytes.
 ///
 /// # Errors
 /// A column that is lacking, a field that is no sensible number, an operation or type that is not known.

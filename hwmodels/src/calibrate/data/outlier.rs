@@ -12,11 +12,11 @@ const LEAST: f64 = 1e-4;
 
 /// Drops measurements of decode that went wrong, and says which in the group's notes.
 ///
-/// A series is one set of heads at one batch size, by length of keys. A row's deviation is `ln t` minus the interpolation
-/// between its neighbours, linear in `ln length`; at the short end, by how much it exceeds the next longer row, which it may not;
-/// at the long end none. The standard deviation is 1.4826 times the median distance from the median, over all rows once. The
-/// row that deviates most goes if it is off by more than 20 of them, and its neighbours are judged anew. Rows of more than
-/// one class are passed over.
+/// A series is one set of heads at one batch size, by length of keys. A row's deviation is `ln t` minus the
+/// interpolation between its neighbours, linear in `ln length`; at the short end, by how much it exceeds the next
+/// longer row, which it may not; at the long end none. The standard deviation is 1.4826 times the median distance from
+/// the median, over all rows once. The row that deviates most goes if it is off by more than 20 of them, and its
+/// neighbours are judged anew. Rows of more than one class are passed over.
 pub fn drop_outliers(group: &mut Group<AttentionRow>) {
     type Series = [u64; 4];
     let point = |(i, row): (usize, &AttentionRow)| {

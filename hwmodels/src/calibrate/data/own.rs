@@ -2,7 +2,7 @@
 
 use super::moe::{PeaksOf, widths};
 use super::{Group, Label, MeasurementTable, group};
-use crate::form::{GemmKernel, GemmLoad, GemmRow, MoeLoad, MoeRow, MoeShape, StreamRow, StreamedLoad, StreamedRow};
+use crate::form::{GemmLoad, GemmRow, MoeLoad, MoeRow, MoeShape, StreamRow, StreamedLoad, StreamedRow};
 use crate::kernel::cpu;
 use crate::measure::sample::QUIET;
 use crate::measure::table::counts;
@@ -127,7 +127,6 @@ pub fn read(table: &MeasurementTable, peaks: PeaksOf) -> Result<Own> {
                     n,
                     k,
                     element_bytes: [activation_bytes, weight_bytes, 2.0],
-                    kernel: GemmKernel::CUBLAS,
                     peaks,
                 };
                 group(&mut out.gemms, text(device), text(family), name).push(row, seconds, &label);

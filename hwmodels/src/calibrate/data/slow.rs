@@ -1,4 +1,5 @@
-//! Series of experts' times that are far slower than another kernel's at the same load: a tactic chosen badly, not the kernel.
+//! Series of experts' times that are far slower than another kernel's at the same load: a tactic chosen badly, not the
+//! kernel.
 
 use super::Group;
 use crate::form::MoeRow;
@@ -14,8 +15,9 @@ const TOKENS: std::ops::RangeInclusive<f64> = 32.0..=512.0;
 /// A series: shape and cell.
 type Series = (u32, u32);
 
-/// Leaves out, by name, every series whose median ratio to the fastest other kernel of its device and precision is above two at 32 to
-/// 512 tokens. A family most of whose series are so is slow as a whole: it stays as it is, and says so.
+/// Leaves out, by name, every series whose median ratio to the fastest other kernel of its device and precision is
+/// above two at 32 to 512 tokens. A family most of whose series are so is slow as a whole: it stays as it is, and says
+/// so.
 pub fn leave_out_slow(groups: &mut [Group<MoeRow>]) {
     let found: Vec<(Vec<Series>, usize)> = (0..groups.len()).map(|g| slow(groups, g)).collect();
     for (group, (slow, compared)) in groups.iter_mut().zip(found).filter(|(_, (slow, _))| !slow.is_empty()) {

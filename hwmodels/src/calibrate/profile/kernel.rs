@@ -21,6 +21,10 @@ pub struct Kernel {
     pub op: Op,
     /// Its form, with the choices that constants do not say.
     pub(crate) form: KernelForm,
+    /// Of attention: ranges of query heads a KV head that it is for; all where there are none.
+    pub groups: Vec<[u64; 2]>,
+    /// Of attention: the widths of keys and values that it is for, where they differ; else any.
+    pub widths: Option<[u64; 2]>,
     /// The family, as its data name it.
     pub family: String,
     /// The precision, as its data name it; `any` where bytes alone count.
@@ -85,6 +89,10 @@ struct File {
     causal: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     converts: Option<bool>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    groups: Vec<[u64; 2]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    widths: Option<[u64; 2]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     units: Option<[u64; 2]>,
     versions: Vec<String>,
@@ -107,7 +115,7 @@ fn choices(form: FormName) -> &'static [&'static str] {
         FormName::Gemm => &["warm", "least_tile", "split_k", "tiles", "rounds"],
         FormName::GemmPair => &["least_tile", "split_k"],
         FormName::Streamed => &["few"],
-        FormName::Attention => &["tile", "pack", "split", "causal", "converts"],
+        FormName::Attention => &["tile", "pack", "split", "causal", "converts", "groups", "widths"],
         FormName::Normal => &["units"],
         _ => &[],
     }
@@ -134,6 +142,8 @@ impl TryFrom<File> for Kernel {
             ("split", f.split.is_some()),
             ("causal", f.causal.is_some()),
             ("converts", f.converts.is_some()),
+            ("groups", !f.groups.is_empty()),
+            ("widths", f.widths.is_some()),
             ("units", f.units.is_some()),
         ];
         if let Some((name, _)) = given.iter().find(|(name, given)| *given && !known.contains(name)) {
@@ -143,6 +153,9 @@ impl TryFrom<File> for Kernel {
         if !f.form.ops().contains(&f.op) {
             let ops: Vec<String> = f.form.ops().iter().map(ToString::to_string).collect();
             return Err(format!("unknown variant `{}`, expected one of {}", f.op, one_of(&ops)));
+        }
+        if f.groups.iter().any(|[least, most]| least > most) {
+            return Err("groups are ranges of query heads a KV head, the least first".into());
         }
         fn need<T>(value: Option<T>, name: &str) -> std::result::Result<T, String> {
             value.ok_or_else(|| format!("missing field `{name}`"))
@@ -182,6 +195,8 @@ impl TryFrom<File> for Kernel {
         Ok(Self {
             op: f.op,
             form,
+            groups: f.groups,
+            widths: f.widths,
             family: f.family,
             precision: f.precision,
             versions: f.versions,
@@ -215,6 +230,8 @@ impl From<Kernel> for File {
             split: None,
             causal: None,
             converts: None,
+            groups: k.groups,
+            widths: k.widths,
             units: None,
             versions: k.versions,
             notes: k.notes,
@@ -269,8 +286,8 @@ pub struct Data {
     pub rows: usize,
     /// Shapes fitted.
     pub shapes: usize,
-    /// Least and most of what makes a row large (new tokens, bytes of a collective, devices of a fused exchange): uses outside
-    /// are extrapolations.
+    /// Least and most of what makes a row large (new tokens, bytes of a collective, devices of a fused exchange): uses
+    /// outside are extrapolations.
     pub sizes: [f64; 2],
 }
 
@@ -336,6 +353,13 @@ impl Kernel {
     pub fn form(&self) -> &KernelForm {
         &self.form
     }
+    /// Whether a kernel of attention is for so many query heads and KV heads of a device, with keys and values of these
+    /// widths.
+    pub fn fits_heads(&self, [query, kv]: [u64; 2], widths: [u64; 2]) -> bool {
+        let group = query / kv.max(1);
+        let fits = self.groups.is_empty() || self.groups.iter().any(|[least, most]| (*least..=*most).contains(&group));
+        fits && self.widths.is_none_or(|w| w == widths)
+    }
     /// The constants in the form's order.
     ///
     /// # Errors
@@ -375,8 +399,8 @@ impl KernelForm {
     pub fn constants(&self) -> Vec<Constant> {
         match self {
             Self::FusedMoe { tiling, .. } => FusedMoeForm { tiling: *tiling }.constants(),
-            Self::Gemm { warm, kernel } => GemmForm::new(*warm, kernel).constants(),
-            Self::GemmPair { .. } => GemmPairForm.constants(),
+            Self::Gemm { warm, kernel } => GemmForm { warm: *warm, kernel: *kernel }.constants(),
+            Self::GemmPair { kernel } => GemmPairForm { kernel: *kernel }.constants(),
             Self::Streamed { .. } => StreamedForm.constants(),
             Self::Attention { .. } => AttentionForm.constants(),
             Self::Stream => StreamForm.constants(),

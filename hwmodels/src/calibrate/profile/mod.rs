@@ -53,6 +53,13 @@ pub fn presets() -> &'static [(&'static str, &'static str)] {
     PRESETS
 }
 
+/// Bits of an MXFP4 weight: four, and a quarter of the 8-bit scale that 32 elements share (OCP Microscaling Formats
+/// 1.0). Integers with a scale of 16 bits alone for 64 elements are as wide, and are taken for MXFP4.
+const MXFP4_BITS: f64 = 4.25;
+/// How far from [`MXFP4_BITS`] a width still is MXFP4: less than that of integers with a scale and a zero point for 64
+/// or 128 elements, 4 + 20/64 and 4 + 20/128 bits.
+const MXFP4_REACH: f64 = 0.02;
+
 /// Names of the precision of operands of these bits, the most suitable first.
 fn precisions(weight_bits: f64, activation_bits: f64) -> &'static [&'static str] {
     if weight_bits > 24.5 {
@@ -64,8 +71,7 @@ fn precisions(weight_bits: f64, activation_bits: f64) -> &'static [&'static str]
         &["fp8_block", "fp8"]
     } else if weight_bits > 4.6 {
         &["fp8", "fp8_block", "int8", "w8a8", "fp8_wo", "int8_wo"]
-    } else if activation_bits > 8.5 && weight_bits <= 4.4 {
-        // A scale of 8 bits for 32 elements is a quarter of a bit, one of 16 is half of one.
+    } else if activation_bits > 8.5 && (weight_bits - MXFP4_BITS).abs() < MXFP4_REACH {
         &["w4a16_mxfp4", "mxfp4", "int4_wo", "w4a16", "int4"]
     } else if activation_bits > 8.5 {
         &["int4_wo", "w4a16", "int4", "w4a16_mxfp4", "mxfp4"]
@@ -76,18 +82,20 @@ fn precisions(weight_bits: f64, activation_bits: f64) -> &'static [&'static str]
     }
 }
 
+/// How well a precision suits operands of these bits: 0 for the best, `None` for another precision.
+fn rank(precision: &str, weight_bits: f64, activation_bits: f64) -> Option<usize> {
+    precisions(weight_bits, activation_bits).iter().position(|p| *p == precision)
+}
+
 impl Kernel {
     /// Whether it was fitted in the precision of operands of these bits, or bytes alone count.
     pub fn suits(&self, weight_bits: f64, activation_bits: f64) -> bool {
         self.rank(weight_bits, activation_bits).is_some()
     }
-    /// How well its precision suits operands of these bits: 0 for the best, `None` for another precision. Where bytes alone count, every
-    /// precision suits alike.
+    /// How well the kernel's precision suits operands of these bits: 0 for the best, `None` for another precision.
+    /// Where bytes alone count, every precision suits alike.
     pub fn rank(&self, weight_bits: f64, activation_bits: f64) -> Option<usize> {
-        if self.op.counts_bytes() {
-            return Some(0);
-        }
-        precisions(weight_bits, activation_bits).iter().position(|p| *p == self.precision)
+        if self.op.counts_bytes() { Some(0) } else { rank(&self.precision, weight_bits, activation_bits) }
     }
 }
 
@@ -126,17 +134,13 @@ impl Profile {
         std::io::BufReader::new(file).read_to_string(&mut text).map_err(|e| Diag::cannot_read(path, &e))?;
         Self::read(&text, name_or_path)
     }
-    /// The kernel of an operation, of a family if one is asked for, for operands of these bits: the first in the file, precisions
-    /// in the order in which they suit the bits. Bits of attention are those of keys and values, and of queries. Where bytes
-    /// alone count (collectives, dispatch, combine) any precision will do.
+    /// The kernel of an operation, of a family if one is asked for, for operands of these bits: the first in the file,
+    /// precisions in the order in which they suit the bits. Bits of attention are those of keys and values, and of
+    /// queries. Where bytes alone count (collectives, dispatch, combine) any precision will do.
     pub fn find(&self, op: Op, family: Option<&str>, weight_bits: f64, activation_bits: f64) -> Option<&Kernel> {
-        let mut own = self.kernels.iter().filter(|k| k.op == op && family.is_none_or(|f| k.family == f));
-        if op.counts_bytes() {
-            return own.next();
-        }
-        let own: Vec<&Kernel> = own.collect();
-        let names = precisions(weight_bits, activation_bits).iter();
-        names.filter_map(|name| own.iter().find(|k| k.precision == **name)).next().copied()
+        let own = self.kernels.iter().filter(|k| k.op == op && family.is_none_or(|f| k.family == f));
+        let suited = own.filter_map(|k| Some((k.rank(weight_bits, activation_bits)?, k)));
+        suited.min_by_key(|(rank, _)| *rank).map(|(_, k)| k)
     }
     /// The families of an operation, each once.
     pub fn families(&self, op: Op) -> Vec<&str> {
@@ -150,7 +154,8 @@ impl Profile {
         }
         names
     }
-    /// The table of an operation, of a family that suits, for operands of these bits: the first in the file.
+    /// The table of an operation, of a family that suits, for operands of these bits: the first in the file of the
+    /// precision that suits them best.
     pub fn table(
         &self,
         op: Op,
@@ -158,13 +163,9 @@ impl Profile {
         weight_bits: f64,
         activation_bits: f64,
     ) -> Option<&TimeTable> {
-        let names = precisions(weight_bits, activation_bits);
-        self.tables.iter().find(|t| t.op == op && family(&t.family) && names.contains(&t.precision.as_str()))
-    }
-    /// The fused kernel for experts of these bits a weight and activation, of a family if one is asked for.
-    pub fn expert_kernel(&self, weight_bits: f64, activation_bits: f64, family: Option<&str>) -> Option<&Kernel> {
-        let k = self.find(Op::Experts, family, weight_bits, activation_bits)?;
-        matches!(k.form(), KernelForm::FusedMoe { .. }).then_some(k)
+        let own = self.tables.iter().filter(|t| t.op == op && family(&t.family));
+        let suited = own.filter_map(|t| Some((rank(&t.precision, weight_bits, activation_bits)?, t)));
+        suited.min_by_key(|(rank, _)| *rank).map(|(_, t)| t)
     }
     /// The file.
     ///
@@ -174,5 +175,42 @@ impl Profile {
         let head = "# Fitted by `moesim calibrate fit`. Constants are fractions of the hardware's peaks; `moesim calibrate check` \
                     compares them with measurements.\n";
         Ok(head.to_string() + &config::to_toml(self)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Four bits under 16-bit activations are MXFP4 or integers, by what their scales take: of GPTQ and AWQ one of 16
+    /// bits and a zero point of 4 for 128 or 64 elements, of compressed tensors a scale of 16 bits for 128 or 32.
+    #[test]
+    fn four_bits_are_told_apart_by_their_scales() {
+        let first = |bits| precisions(bits, 16.0)[0];
+        assert_eq!(first(4.0 + 8.0 / 32.0), "w4a16_mxfp4");
+        for bits in [4.0, 4.0 + 20.0 / 128.0, 4.0 + 20.0 / 64.0, 4.0 + 16.0 / 128.0, 4.0 + 16.0 / 32.0] {
+            assert_eq!(first(bits), "int4_wo", "{bits}");
+        }
+    }
+
+    /// A table in the operands' own precision goes before one that only stands in, wherever each is in the file.
+    #[test]
+    fn tables_in_the_best_precision_go_first() {
+        let table = |family: &str, precision: &str| {
+            let data = Data { file: Vec::new(), source: None, rows: 1, shapes: 1, sizes: [1.0, 1.0] };
+            TimeTable::new(Op::Gemm, [family, precision], &[], data, [(vec![1, 1], 1.0, 1e-6)])
+        };
+        let tables = vec![table("a", "int8"), table("b", "fp8_block"), table("c", "fp8"), table("d", "fp8")];
+        let profile = Profile {
+            name: String::new(),
+            device: String::new(),
+            hardware: String::new(),
+            donors: Vec::new(),
+            kernels: Vec::new(),
+            tables,
+        };
+        let found =
+            |family: &dyn Fn(&str) -> bool| profile.table(Op::Gemm, family, 8.0, 8.0).map(|t| t.family.as_str());
+        assert_eq!([found(&|_| true), found(&|f| f < "c"), found(&|f| f > "d")], [Some("c"), Some("b"), None]);
     }
 }

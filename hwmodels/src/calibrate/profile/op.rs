@@ -19,7 +19,8 @@ pub enum Op {
     PrefillAttention,
     /// Latent attention (MLA) of one new token a sequence, projections absorbed.
     LatentDecodeAttention,
-    /// Latent attention of many new tokens, keys and values expanded.
+    /// Latent attention of many new tokens, keys and values expanded to every head's unless the kernel packs heads:
+    /// then they are taken as they are cached.
     LatentPrefillAttention,
     /// Latent attention of one new token a sequence over the keys that an indexer chose.
     SparseDecodeAttention,

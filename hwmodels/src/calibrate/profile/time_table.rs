@@ -26,8 +26,8 @@ pub struct TimeTable {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShapeTimes {
-    /// Of `experts`: width of the model, inner width, matrices of the first GEMM, experts on the device; how many of these a token
-    /// selects is not told apart. Of `gemm`: columns of the weights, inner dimension.
+    /// Of `experts`: width of the model, inner width, matrices of the first GEMM, experts on the device; how many of
+    /// these a token selects is not told apart. Of `gemm`: columns of the weights, inner dimension.
     pub of: Vec<u64>,
     /// Rows that are computed on the device, rising.
     pub rows: Vec<f64>,

@@ -160,7 +160,8 @@ fn nothing_to_do_takes_the_launch_alone() {
     }
 }
 
-/// (Query, key) pairs under a window, counted one by one, and a prompt of a windowed layer that costs less than a full one.
+/// (Query, key) pairs under a window, counted one by one, and a prompt of a windowed layer that costs less than a full
+/// one.
 #[test]
 fn windows_bound_pairs_and_time() {
     for (tokens, keys, window) in [(1, 1, 4), (1, 9, 4), (5, 5, 4), (7, 20, 4), (3, 6, 100), (300, 300, 128)] {

@@ -3,11 +3,11 @@ use proptest::prelude::*;
 
 const H800: Peaks = Peaks { flop_per_s: 1978.9e12, bytes_per_s: 3.35e12, units: 132.0, l2_bytes: 50e6 };
 const RTX: Peaks = Peaks { flop_per_s: 503.8e12, bytes_per_s: 1.597e12, units: 188.0, l2_bytes: 128e6 };
-const COLD: GemmForm = GemmForm { warm: false, split_k: false, rounds: false };
+const COLD: GemmForm = GemmForm { warm: false, kernel: GemmKernel::WIDE };
 const TYPICAL: [f64; 7] = [3.6e-6, 0.8, 5e-7, 0.91, 3.6, 1.8, 1.25];
 
 fn row(load: GemmLoad, [n, k]: [f64; 2]) -> GemmRow {
-    GemmRow { load, n, k, element_bytes: [1.0, 1.0, 2.0], kernel: GemmKernel::WIDE, peaks: H800 }
+    GemmRow { load, n, k, element_bytes: [1.0, 1.0, 2.0], peaks: H800 }
 }
 
 /// Times of the form as written out in another language, apart: same constants, same shapes.
@@ -59,15 +59,8 @@ fn agrees_with_the_form_written_apart() {
         (80.0, 5120.0, 2048.0, 1.3998640827113544e-05),
         (2000.0, 5120.0, 2048.0, 0.00013154537374376952),
     ] {
-        let row = GemmRow {
-            load: GemmLoad::even(1.0, m),
-            n,
-            k,
-            element_bytes: [2.0; 3],
-            kernel: GemmKernel::CUBLAS,
-            peaks: RTX,
-        };
-        near(GemmForm::new(true, &GemmKernel::CUBLAS).seconds(&c, &row), wanted);
+        let row = GemmRow { load: GemmLoad::even(1.0, m), n, k, element_bytes: [2.0; 3], peaks: RTX };
+        near(GemmForm { warm: true, kernel: GemmKernel::CUBLAS }.seconds(&c, &row), wanted);
     }
 }
 
@@ -77,7 +70,7 @@ fn rounding_comes_before_the_product() {
     let kernel = GemmKernel { rounds: true, ..GemmKernel::WIDE };
     let c = [&TYPICAL[..6], &[2.0, 400.0]].concat();
     let row = row(GemmLoad::even(1.0, 1000.0), [4096.0, 7168.0]);
-    let more = GemmForm::new(false, &kernel).seconds(&c, &row) - COLD.seconds(&TYPICAL, &row);
+    let more = GemmForm::cold(kernel).seconds(&c, &row) - COLD.seconds(&TYPICAL, &row);
     assert!((more / (2.0 * 1000.0 * 7568.0 * 3.0 / 3.35e12) - 1.0).abs() < 1e-9, "{more}");
 }
 
@@ -86,9 +79,8 @@ fn rounding_comes_before_the_product() {
 #[test]
 fn a_single_tile_runs_in_whole_waves() {
     let kernel = GemmKernel { tiling: GemmTiling::Single, ..GemmKernel::WIDE };
-    let time = |rows: f64| {
-        COLD.time(&TYPICAL, &GemmRow { kernel, ..row(GemmLoad::even(1.0, rows), [7168.0, 4096.0]) }).compute_s
-    };
+    let time =
+        |rows: f64| GemmForm::cold(kernel).time(&TYPICAL, &row(GemmLoad::even(1.0, rows), [7168.0, 4096.0])).compute_s;
     assert_eq!(time(1.0), time(512.0));
     assert_eq!(time(1024.0), 2.0 * time(512.0));
 }
@@ -141,9 +133,9 @@ proptest! {
         let kernel = GemmKernel { tiling, least_tile: if triton { 16.0 } else { 64.0 }, split_k, rounds };
         // A rule by rows is for dense products.
         let (groups, which) = if tiling == GemmTiling::Best { (groups, which) } else { (groups[..1].to_vec(), which.max(2)) };
-        let form = GemmForm::new(warm, &kernel);
+        let form = GemmForm { warm, kernel };
         let c: Vec<f64> = form.constants().iter().zip(&at).map(|(c, at)| c.bounds[0] + at * (c.bounds[1] - c.bounds[0])).collect();
-        let base = GemmRow { kernel, ..row(GemmLoad::of(groups.clone()), [f64::from(n), f64::from(k)]) };
+        let base = row(GemmLoad::of(groups.clone()), [f64::from(n), f64::from(k)]);
         let mut more = groups;
         let mut row = base;
         match which {

@@ -1,7 +1,7 @@
 //! Loops that the compiler turns into vectors, each for the widest ones that the processor has.
 
-/// Defines a function that runs `$body` under the widest instructions at hand. `$fma` says in it whether these have a fused
-/// multiply and add, without which `mul_add` would be a call.
+/// Defines a function that runs `$body` under the widest instructions at hand. `$fma` says in it whether these have a
+/// fused multiply and add, without which `mul_add` would be a call.
 macro_rules! widest {
     ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),*) $(-> $ret:ty)?, $body:ident) => {
         $(#[$doc])*
@@ -47,7 +47,8 @@ fn fma<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FMA { a.mul_add(b, c) } else { a * b + c }
 }
 
-/// `e^x` to about 1e-7 of itself, without branches: `2^n` times the Taylor series of the rest, which is at most `ln 2 / 2`.
+/// `e^x` to about 1e-7 of itself, without branches: `2^n` times the Taylor series of the rest, which is at most `ln 2 /
+/// 2`.
 #[inline(always)]
 fn exp<const FMA: bool>(x: f32) -> f32 {
     const LOG2_E: f32 = std::f32::consts::LOG2_E;

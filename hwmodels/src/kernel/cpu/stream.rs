@@ -1,7 +1,7 @@
 //! Few rows: weights are read once, as they are stored, and multiplied in registers.
 //!
-//! A strip of a few matrix rows and up to [`MOST`] rows of `x` have a sum of products each in a register; both run along K, so
-//! that nothing is packed. More rows of `x` take several turns over the strips, which then lie in a cache.
+//! A strip of a few matrix rows and up to [`MOST`] rows of `x` have a sum of products each in a register; both run
+//! along K, so that nothing is packed. More rows of `x` take several turns over the strips, which then lie in a cache.
 
 use super::vector::{Plain, Vector};
 use crate::kernel::{Matrix, number};
@@ -89,8 +89,8 @@ fn multiply<W: Stored>(w: &[W], depth: usize, x: &[f32], out: &mut [f32]) {
     strips::<Plain, W, 2>(w, depth, x, out);
 }
 
-/// Strip by strip of `S` matrix rows. Where rows take several turns, the depth is cut, so that the rows of a turn stay in the L1
-/// cache while all strips meet them.
+/// Strip by strip of `S` matrix rows. Where rows take several turns, the depth is cut, so that the rows of a turn stay
+/// in the L1 cache while all strips meet them.
 #[inline(always)]
 fn strips<V: Vector, W: Stored, const S: usize>(w: &[W], depth: usize, x: &[f32], out: &mut [f32]) {
     let columns = w.len() / depth;
@@ -145,8 +145,8 @@ fn sums<V: Vector, W: Stored, const S: usize, const R: usize>(
     assert!(w.len() == S * depth && x.len() == R * depth && begin < end && end <= depth, "sizes");
     let whole = end - (end - begin) % V::LANES;
     let mut acc = [[0.0f32; R]; S];
-    // SAFETY: the processor has the instructions of `V`, which `multiply` has asked; every read ends at or before `whole`
-    // in its row, by the assertion above.
+    // SAFETY: the processor has the instructions of `V`, which `multiply` has asked; every read ends at or before
+    // `whole` in its row, by the assertion above.
     unsafe {
         let mut sums = [[V::zero(); R]; S];
         let mut at = begin;

@@ -84,8 +84,8 @@ fn multiply(x: &[f32], x_step: usize, w: &[f32], w_step: usize, out: &mut [f32],
     }
 }
 
-/// `out = a b^T` of `rows x depth` and `columns x depth` on `threads` threads: the crate's own plain product, which the layer
-/// is compared with.
+/// `out = a b^T` of `rows x depth` and `columns x depth` on `threads` threads: the crate's own plain product, which the
+/// layer is compared with.
 pub fn plain(a: &[f32], b: &[f32], out: &mut [f32], [rows, columns, depth]: [usize; 3], threads: usize) {
     assert!(a.len() == rows * depth && b.len() == columns * depth && out.len() == rows * columns, "sizes");
     let step = |n: usize| n as isize;

@@ -5,8 +5,8 @@ use crate::kernel::number;
 /// As many f32 as the instructions take at once.
 ///
 /// # Safety
-/// Every method is called only where the processor has the instructions, and pointers have [`Vector::LANES`] elements behind
-/// them; they need no alignment.
+/// Every method is called only where the processor has the instructions, and pointers have [`Vector::LANES`] elements
+/// behind them; they need no alignment.
 pub(super) trait Vector: Copy {
     /// How many.
     const LANES: usize;

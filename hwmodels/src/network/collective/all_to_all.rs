@@ -7,8 +7,8 @@ use crate::topology::Topology;
 /// Where what goes to another node changes its place among the devices of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Relay {
-    /// In the sender's node: to the neighbour with the receiver's place, which sends all that it has for that receiver as
-    /// one message (Tutel's 2DH, arXiv 2206.03382; HetuMoE's gather, arXiv 2203.14685).
+    /// In the sender's node: to the neighbour with the receiver's place, which sends all that it has for that receiver
+    /// as one message (Tutel's 2DH, arXiv 2206.03382; HetuMoE's gather, arXiv 2203.14685).
     Sender,
     /// In the receiver's node: to the device with the sender's place, which deals it out inside.
     Receiver,
@@ -20,8 +20,9 @@ impl Collective {
         Self::default().then(1, transfers.iter().copied())
     }
 
-    /// The transfers in two steps, one inside nodes and one between them; what stays in its node goes with the step inside.
-    /// Messages between the same devices in one step are one. Nothing is left out twice: without de-duplication.
+    /// The transfers in two steps, one inside nodes and one between them; what stays in its node goes with the step
+    /// inside. Messages between the same devices in one step are one. Nothing is left out twice: without
+    /// de-duplication.
     pub fn all_to_all_hierarchical(topology: &Topology, transfers: &[Transfer], relay: Relay) -> Self {
         let per_node = (topology.devices() / topology.nodes()) as u32;
         let (mut inside, mut between) = (Vec::new(), Vec::new());

@@ -70,8 +70,8 @@ impl Collective {
         self.steps().map(|(t, times)| u64::from(times) * t.iter().map(|t| t.bytes).sum::<u64>()).sum()
     }
 
-    /// The time of all steps on `network`, and the link that binds in the longest; `link_bytes`, one entry a link, has the
-    /// bytes of all steps added.
+    /// The time of all steps on `network`, and the link that binds in the longest; `link_bytes`, one entry a link, has
+    /// the bytes of all steps added.
     pub fn time(&self, network: &mut dyn TransferModel, effort: Effort, mut link_bytes: Option<&mut [u64]>) -> Phase {
         let (mut whole, mut longest, mut slowed) = (Phase::default(), 0.0, Vec::new());
         for (transfers, times) in self.steps() {

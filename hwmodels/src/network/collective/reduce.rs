@@ -15,8 +15,8 @@ fn steps(devices: &[u32]) -> u32 {
 }
 
 impl Collective {
-    /// All-reduce of `bytes` on every device over a ring: 2 (n - 1) steps with pieces of 1 / n of the bytes (Patarasuk and
-    /// Yuan, Bandwidth optimal all-reduce algorithms, JPDC 2009).
+    /// All-reduce of `bytes` on every device over a ring: 2 (n - 1) steps with pieces of 1 / n of the bytes (Patarasuk
+    /// and Yuan, Bandwidth optimal all-reduce algorithms, JPDC 2009).
     pub fn allreduce_ring(devices: &[u32], bytes: u64) -> Self {
         let piece = bytes.div_ceil(devices.len().max(1) as u64);
         Self::default().then(2 * steps(devices), round(devices, piece))
@@ -33,10 +33,10 @@ impl Collective {
         Self::allgather_ring(devices, bytes)
     }
 
-    /// All-reduce of `bytes` on every device over two binary trees at once, each with half of the bytes in `chunks` chunks
-    /// (Sanders, Speck and Traff, Two-tree algorithms for full bandwidth broadcast, reduction and scan, Parallel Computing
-    /// 2009). What is inside one tree is a leaf of the other (but for one device of an odd number). Chunks follow each
-    /// other up and down: with depth d there are 2 d - 1 + `chunks` steps.
+    /// All-reduce of `bytes` on every device over two binary trees at once, each with half of the bytes in `chunks`
+    /// chunks (Sanders, Speck and Traff, Two-tree algorithms for full bandwidth broadcast, reduction and scan, Parallel
+    /// Computing 2009). What is inside one tree is a leaf of the other (but for one device of an odd number). Chunks
+    /// follow each other up and down: with depth d there are 2 d - 1 + `chunks` steps.
     pub fn allreduce_double_tree(devices: &[u32], bytes: u64, chunks: u32) -> Self {
         let (n, chunks) = (devices.len(), chunks.max(1));
         if n < 2 {
@@ -60,9 +60,10 @@ impl Collective {
         })
     }
 
-    /// All-reduce of `bytes` on every device inside the switch that joins them, as NVLink SHARP does: a device fetches its
-    /// share, reduced on the way from all, and has the switch copy it to all. Sums and copies overlap, so that each link up
-    /// and down carries the bytes once and one share more; two latencies. None where the devices have no switch in common.
+    /// All-reduce of `bytes` on every device inside the switch that joins them, as NVLink SHARP does: a device fetches
+    /// its share, reduced on the way from all, and has the switch copy it to all. Sums and copies overlap, so that each
+    /// link up and down carries the bytes once and one share more; two latencies. None where the devices have no switch
+    /// in common.
     pub fn allreduce_in_switch(topology: &Topology, devices: &[u32], bytes: u64) -> Option<Self> {
         let share = bytes.div_ceil(devices.len().max(1) as u64);
         let mut switches = round(devices, 0).map(|t| match topology.path(t.src as usize, t.dst as usize) {

@@ -1,10 +1,10 @@
 //! Max-min fair sharing, event by event.
 //!
-//! A transfer moves its bytes as a fluid over all links of its path at once, from its start on, and ends one path latency
-//! after its last byte: end = completion of the fluid + latency. Rates are max-min fair in bytes per second whatever the
-//! priority (progressive filling: Bertsekas and Gallager, Data Networks, section 6.5.2): no rate can rise without lowering
-//! one that is no larger. They change only where transfers start or complete. Completions are rounded up to the picosecond,
-//! so that what completes within one is one event.
+//! A transfer moves its bytes as a fluid over all links of its path at once, from its start on, and ends one path
+//! latency after its last byte: end = completion of the fluid + latency. Rates are max-min fair in bytes per second
+//! whatever the priority (progressive filling: Bertsekas and Gallager, Data Networks, section 6.5.2): no rate can rise
+//! without lowering one that is no larger. They change only where transfers start or complete. Completions are rounded
+//! up to the picosecond, so that what completes within one is one event.
 //!
 //! **What is recomputed.** Filling raises all rates together. Below the least rate of the transfers that end, and below
 //! what the ones that start get at least (capacity over transfers on the link, the least along the path), it goes as

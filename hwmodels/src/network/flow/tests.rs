@@ -45,8 +45,8 @@ fn topologies() -> Vec<Arc<Topology>> {
     .collect()
 }
 
-/// Max-min rates of the transfers with these paths, in bytes per picosecond: all rise together, a link that is full stops
-/// those that cross it. Every round looks at everything.
+/// Max-min rates of the transfers with these paths, in bytes per picosecond: all rise together, a link that is full
+/// stops those that cross it. Every round looks at everything.
 fn fair(t: &Topology, paths: &[&[u32]]) -> Vec<f64> {
     let mut rates = vec![None; paths.len()];
     while rates.iter().any(Option::is_none) {
