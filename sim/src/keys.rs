@@ -100,7 +100,7 @@ const BASES: &[Base] = &[
         name: "an engine",
         hardware: "h100-8",
         model: PLAIN,
-        set: "engine = { framework = \"vllm\", host_time = \"50 us\", front_end = \"1 ms\", eager_kernel = \"1 ms\", receive_interval = 4, memory_share = 0.8, fused = [\"rotary-cache\"] }
+        set: "engine = { framework = \"vllm\", host_time = \"50 us\", front_end = \"1 ms\", eager_kernel = \"20 us\", receive_interval = 4, memory_share = 0.8, fused = [\"rotary-cache\"] }
 engine.kernels = { experts = \"vllm_unquantizedfusedmoe*\", gemm = \"torch_flow\", decode_attention = \"decode fa3\", prefill_attention = \"fa3\", all_reduce = \"TRTLLM\" }
 deployment.attention_tp = 2",
     },
@@ -169,7 +169,7 @@ hardware.topology.nic = LINK\nhardware.topology.link = LINK\nhardware.topology.c
     Base { name: "graph", hardware: "mi300x-8", model: PLAIN, set: "hardware.topology = { kind = \"graph\", devices = 4, edges = [{ between = [\"gpu0\", \"gpu1\"], link = LINK }, { between = [\"gpu1\", \"gpu2\"], link = LINK }, { between = [\"gpu2\", \"gpu3\"], link = LINK }, { between = [\"gpu3\", \"gpu0\"], link = LINK }] }\nhardware.failed_links = [\"gpu0>gpu1\"]\nfidelity.network = \"flow\"" },
     Base { name: "full meshes", hardware: "mi300x-8", model: PLAIN, set: "hardware.topology = { kind = \"full-mesh-nd\", dims = [4, 2], links = [LINK, LINK] }" },
     Base { name: "switches of one host", hardware: "mi300x-8", model: PLAIN, set: "hardware.topology = { kind = \"pcie\", switches = 2, devices_per_switch = 2, link = LINK, uplink = UPLINK }" },
-    Base { name: "latent attention", hardware: "h800-8", model: PLAIN, set: "model.decoder.attention.heads = { mla = { heads = 16, q_rank = 128, kv_rank = 128, nope_dim = 64, rope_dim = 32, v_dim = 64 } }
+    Base { name: "latent attention", hardware: "h800-8", model: PLAIN, set: "model.decoder.attention.qk_norm = \"none\"\nmodel.decoder.attention.heads = { mla = { heads = 16, q_rank = 128, kv_rank = 128, nope_dim = 64, rope_dim = 32, v_dim = 64 } }
 deployment.tokens = \"token-follows\"\ndeployment.attention_tp = 8\ndeployment.communication_units = 20" },
     Base { name: "capacities", hardware: "mi300x-8", model: PLAIN, set: "model.decoder.moe.capacity_factor = 0.8\nmodel.decoder.moe.capacity_padding = true\nmodel.decoder.moe.zero_experts = 2
 model.decoder.moe.copy_experts = 1\nmodel.decoder.moe.constant_experts = 1" },

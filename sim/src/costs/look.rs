@@ -153,4 +153,3 @@ impl<'a> Look<'a> {
         format!("profile {name}: {} {} ({error}; data {hash}{donor}{precision}{framework})", k.family, k.precision)
     }
 }
-

@@ -178,12 +178,20 @@ impl Calibrated {
             [Op::DecodeAttention, Op::PrefillAttention]
         };
         let uses = [Use::DecodeAttention, Use::PrefillAttention];
+        let tp = u64::from(look.deployment.attention_tp.max(1));
+        // Some kernels were measured on few heads to a head of keys and values, or on one width.
+        let fits = |k: &Kernel| match model.decoder.first().map(|l| l.attention.heads) {
+            Some(Heads::Gqa { heads, kv_heads, head_dim }) => {
+                k.fits_heads([u64::from(heads) / tp, u64::from(kv_heads).div_ceil(tp)], [u64::from(head_dim); 2])
+            }
+            _ => true,
+        };
         for (op, of, expanded, what) in
             [(ops[0], uses[0], false, "decode attention"), (ops[1], uses[1], latent, "prefill attention")]
         {
             // Keys and values in 8 bits under queries in 16 have kernels of their own.
             let narrow = bits[0] <= 8.5 && bits[1] > 8.5;
-            let own = look.find(&[op], Some(of), bits, |k| (k.precision == "fp8_wo") == narrow)?;
+            let own = look.find(&[op], Some(of), bits, |k| (k.precision == "fp8_wo") == narrow && fits(k))?;
             let found = match own.filter(|f| !f.other_precision) {
                 Some(own) => Some(own),
                 None => look.find(&[op], Some(of), bits, |_| true)?,

@@ -58,10 +58,8 @@ impl Resolved {
 
     /// What the engine does its own way in a layer.
     pub fn habits(&self) -> Habits {
-        let habits = |e: &Framework| Habits {
-            fused: e.fused.value.clone(),
-            rounds_before_gather: e.rounds_before_gather.value,
-        };
+        let habits =
+            |e: &Framework| Habits { fused: e.fused.value.clone(), rounds_before_gather: e.rounds_before_gather.value };
         self.engine.as_ref().map_or_else(Habits::default, habits)
     }
 

@@ -22,7 +22,9 @@ pub(super) fn approximations(s: &Ended) -> Vec<String> {
     if s.engine.is_some_and(|e| !e.graphs) {
         let eager = s.costs.get("all-reduce").is_some_and(|words| words.contains(crate::costs::EAGER));
         let text = match eager && plan.ranks.tp > 1 {
-            true => "without graphs the engine's own all-reduce takes its eager time; other kernels keep theirs in graphs",
+            true => {
+                "without graphs the engine's own all-reduce takes its eager time; other kernels keep theirs in graphs"
+            }
             false => "without graphs kernels keep the times that they take in graphs",
         };
         out.push(text.into());

@@ -80,7 +80,10 @@ fn engine(s: &Ended, e: &Framework) -> Vec<String> {
     let narrow = plan.machine.gpu.input_bits(p.experts, p.activation) < p.activation;
     let gathers = s.network.everywhere() && !plan.ranks.replicated() && plan.deployment.dispatch_bits.is_none();
     if e.rounds_before_gather.value && e.rounds_before_gather.is_user() && !(narrow && gathers) {
-        out.push("engine.rounds_before_gather changes nothing: no tokens are gathered whose products have narrower inputs".into());
+        out.push(
+            "engine.rounds_before_gather changes nothing: no tokens are gathered whose products have narrower inputs"
+                .into(),
+        );
     }
     out
 }

@@ -82,7 +82,8 @@ pub(super) fn run(a: &Args, registry: &Registry, name: &str) -> Result<()> {
     let interval_resumed = drive.interval()[0];
     let mut left: Vec<Apart> = Vec::new();
     for point in &limits {
-        if !interrupted() && !log.has(bench.facts(), point)
+        if !interrupted()
+            && !log.has(bench.facts(), point)
             && let Some(why) = measured(&mut *bench, &mut log, point)?
         {
             let why = format!("limit of the device, {}: {why}", words(&point.work));

@@ -191,13 +191,7 @@ pub(super) fn left_for_time(a: &Args, work: &Work) -> Option<String> {
 
 /// What is left to do when measuring has ended with `rows` of `points`, if their number is known: the hardware file, unless the user
 /// stopped the measurement.
-pub(super) fn finish(
-    a: &Args,
-    summary: &Summary,
-    facts: &Facts,
-    rows: usize,
-    points: Option<usize>,
-) -> Result<()> {
+pub(super) fn finish(a: &Args, summary: &Summary, facts: &Facts, rows: usize, points: Option<usize>) -> Result<()> {
     if interrupted() {
         let of = points.map_or(String::new(), |points| format!(" of {points}"));
         let problem = format!("interrupted with {rows}{of} rows in {}", a.out.display());

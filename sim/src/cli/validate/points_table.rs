@@ -23,7 +23,7 @@ pub(super) fn table(outcomes: &[PointOutcome]) -> String {
     let measured = outcomes.first().map_or(0, |o| o.rounds_measured);
     let _ = writeln!(
         t,
-        "\n{} points, {} simulated, {} of {measured} rounds in the mean (those between the third and the last are left out \
+        "\n{} points, {} simulated, {} of {measured} rounds in the mean (those between the fifth and the last are left out \
          where one more moves the means by 1 % or less); error: simulated over measured, less 1",
         outcomes.len(),
         rounds.len(),

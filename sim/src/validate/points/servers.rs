@@ -9,7 +9,9 @@ const NARROW_CACHE: &str = "2026-04";
 
 /// What stands in for something that servers were started with.
 pub fn stand_in(point: &Point) -> Option<&'static str> {
-    on_marlin(point).then_some("experts by Marlin's kernel for INT4, measured on seven shapes; servers had the one for MXFP4, measured on one")
+    on_marlin(point).then_some(
+        "experts by Marlin's kernel for INT4, measured on seven shapes; servers had the one for MXFP4, measured on one",
+    )
 }
 
 /// Whether MXFP4 experts ran on Marlin (VLLM_MXFP4_USE_MARLIN).
