@@ -239,9 +239,13 @@ fn an_experiment_chooses_what_is_measured() {
     // Nothing is left to do; another goal goes on to the same table.
     let first = p.text("m.csv");
     let said = p.ok(&go(&["--out", "m.csv", "--resume"]));
-    assert!(said.contains("stopped: the interval is at most 5.0 %") && p.text("m.csv") == first, "{said}");
+    assert!(
+        said.contains("stopped: the interval of what can be measured is at most 5.0 %") && p.text("m.csv") == first,
+        "{said}"
+    );
     p.ok(&go(&["--out", "m.csv", "--resume", "--until", "0.01"]));
-    assert!(p.text("m.csv").starts_with(&first), "the table was not gone on with");
+    let more = p.text("m.csv");
+    assert!(more.starts_with(&first) && more.len() > first.len(), "the table was not gone on with");
     // The profile says by how much the experiment moved.
     let mut fit = vec!["calibrate", "fit", "m.csv", "--hardware", "here.toml", "--out", "mine.toml", "--experiment"];
     fit.push("x.toml");
@@ -263,6 +267,9 @@ fn wrong_experiments_to_measure_are_refused() {
         (&["--experiment", "quickstart", "--until", "0"], "--until"),
         (&["--experiment", "quickstart", "--model", "olmoe-1b-7b"], "--model"),
         (&["--set", "seed=1"], "--experiment"),
+        (&["--until", "0.01"], "--experiment"),
+        (&["--experiment", "quickstart", "--time-budget", "0 s"], "--time-budget"),
+        (&["--experiment", "quickstart", "--device", "gpu"], "--device"),
     ] {
         let out = p.command(&[&["calibrate", "measure", "--mock"], args].concat()).output().unwrap();
         let err = String::from_utf8_lossy(&out.stderr).into_owned();

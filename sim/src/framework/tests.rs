@@ -56,3 +56,18 @@ fn constants_come_from_rows_for_calibration_alone() {
         }
     }
 }
+
+#[test]
+fn memory_is_kept_by_the_size_of_the_memory() {
+    let left = |text: &str, gib: u64, devices, dp| {
+        Some(engine(text).unwrap().memory_left(Bytes(gib << 30), devices, dp)?.value)
+    };
+    let sglang = "framework = \"sglang\"";
+    // 9.5 GiB and half a GiB a device below 90 GiB, 12 GiB below 160, 32 GiB above; 4 GiB more with data-parallel attention.
+    for (gib, devices, dp, kept) in [(80, 8, 1, 13.5), (140, 4, 1, 14.0), (180, 8, 1, 32.0), (180, 8, 8, 36.0)] {
+        let found = left(sglang, gib, devices, dp).unwrap();
+        assert!((found - (1.0 - kept / gib as f64)).abs() < 1e-12, "{gib} {devices} {dp}: {found}");
+    }
+    assert_eq!(left("framework = \"sglang\"\nmemory_share = 0.7", 80, 8, 1), Some(0.7));
+    assert_eq!((left("framework = \"vllm\"", 80, 8, 1), left("graphs = true", 80, 8, 1)), (Some(0.9), None));
+}

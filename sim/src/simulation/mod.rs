@@ -338,3 +338,6 @@ fn in_arrivals(d: Diag) -> Diag {
         _ => d,
     }
 }
+
+#[cfg(test)]
+mod tests;

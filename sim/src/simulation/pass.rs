@@ -282,7 +282,8 @@ impl Pass {
     /// stands for all launches, so that those before it stay alone in the executor.
     fn launched(&mut self, cx: &mut Lowering, left: Picos, gate: Option<OpId>) {
         let last = (cx.plan.model.decoder.len() - 1) as u16;
-        let op = cx.graph.op(OpKind::Host, last, NO_DEVICE, Work::fixed(left)).after(gate.as_slice()).id();
+        let op = cx.graph.op(OpKind::Host, last, NO_DEVICE, Work::fixed(left)).after(gate.as_slice());
+        let op = op.hold(cx.plan.machine.host).id();
         for before in self.frontier.iter_mut().flatten() {
             *before = cx.graph.join(last, &[*before, op]);
         }
