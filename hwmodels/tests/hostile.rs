@@ -32,9 +32,9 @@ fn says(e: &Diag, place: &str, what: &str) {
 
 #[test]
 fn structure() {
-    says(&load("fp8 = {", "fp9 = {"), "19:1", "did you mean `fp8`?");
+    says(&load("fp8 = {", "fp9 = {"), "20:1", "did you mean `fp8`?");
     says(&load("kind = \"switch\"", "kind = \"swich\""), "2", "did you mean `switch`?");
-    says(&load("devices = 8", "device = 8"), "28:1", "did you mean `devices`?");
+    says(&load("devices = 8", "device = 8"), "29:1", "did you mean `devices`?");
     says(
         &load(
             "{ value = \"2 us\", origin = \"assumed: one kernel after another inside a CUDA graph\" }",
@@ -72,7 +72,7 @@ fn values() {
 #[test]
 fn topologies() {
     says(&load("devices = 8", "devices = 0"), "topology", "no devices");
-    says(&load("devices = 8", "devices = -8"), "28:1", "-8");
+    says(&load("devices = 8", "devices = -8"), "29:1", "-8");
     says(&load("devices = 8", "devices = 4000000000"), "topology", "65536");
     let base = preset_text("h100-8").unwrap();
     let (head, rest) = base.split_once("[topology]").unwrap();
