@@ -33,7 +33,7 @@ fn says(e: &Diag, place: &str, what: &str) {
 #[test]
 fn structure() {
     says(&load("fp8 = {", "fp9 = {"), "20:1", "did you mean `fp8`?");
-    says(&load("kind = \"switch\"", "kind = \"swich\""), "2", "did you mean `switch`?");
+    says(&load("kind = \"switch\"", "kind = \"swich\""), "30:", "did you mean `switch`?");
     says(&load("devices = 8", "device = 8"), "29:1", "did you mean `devices`?");
     says(
         &load(
