@@ -49,7 +49,7 @@ fn structure() {
         "empty origin",
     );
     says(&load("[device.memory]\ncapacity", "[device.memory]\ncapcity"), "14:1", "did you mean `capacity`?");
-    says(&load("[host]\niteration_overhead", "[host\niteration_overhead"), "37:", "]");
+    says(&load("[host]\niteration_overhead", "[host\niteration_overhead"), "38:", "]");
     says(&load_text("# nothing"), "1:1", "missing field");
 }
 
