@@ -61,8 +61,8 @@ pub fn grouped_gemm(engine: &Engine, g: Gemm, matrices: f64) -> Cost {
     rounding(engine, m * k, g.activation_bits, input).then(product)
 }
 
-/// The gate of `tokens`: scores by a GEMM, then one pass over them (32 bits each) that selects the top k. A gate in 32 bits has a kernel
-/// before the product that widens inputs of 16.
+/// The gate of `tokens`: scores by a GEMM, then one pass over them (32 bits each) that selects the top k. A gate whose
+/// weights are in 32 bits has a kernel before the product that widens inputs of 16.
 pub fn gate(engine: &Engine, tokens: u64, hidden: u64, experts: u64, weight_bits: f64, activation_bits: f64) -> Cost {
     if tokens == 0 {
         return Cost::default();

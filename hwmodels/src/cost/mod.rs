@@ -44,7 +44,7 @@ pub struct Cost {
     /// Seconds that the operations would take at the engine's peak rate in the precision that they run in: what compute
     /// utilisation counts.
     pub peak_s: f64,
-    /// Kernels.
+    /// Number of kernels that this cost is the sum of.
     pub kernels: u32,
     compute_bound_s: f64,
     memory_bound_s: f64,

@@ -38,19 +38,16 @@ impl<'a> Look<'a> {
         self.resolved.profiles.iter().map(|p| &**p)
     }
 
-    /// The kernel for one of `ops` that suits and that the device has a peak rate for, in a precision for these bits of a weight and
-    /// activation, else in any: of the device's own profile before donors', then none that is slow as a whole, then in the precision that
-    /// suits best, then what the engine prefers for this use, then what stands first.
-    ///
-    /// # Errors
-    /// None today.
+    /// The kernel for one of `ops` that suits and that the device has a peak rate for, in a precision for these bits of a
+    /// weight and activation, else in any: of the device's own profile before donors', then none that is slow as a whole,
+    /// then in the precision that suits best, then what the engine prefers for this use, then what stands first.
     pub(super) fn find(
         &self,
         ops: &[Op],
         of: Option<Use>,
         bits: [f64; 2],
         suits: impl Fn(&Kernel) -> bool,
-    ) -> Result<Option<Found<'a>>> {
+    ) -> Option<Found<'a>> {
         let engine = of.zip(self.resolved.engine.as_ref());
         let preferred = |k: &Kernel| engine.map_or(Some(0), |(of, e)| e.suits(of, &k.family));
         let named = engine.is_some_and(|(of, e)| e.asked(of).is_some());
@@ -65,12 +62,12 @@ impl<'a> Look<'a> {
             let slow = k.notes.iter().any(|n| n.contains(data::SLOW_THROUGHOUT));
             (precision.is_none(), *at, slow, precision, preferred(k).unwrap_or(usize::MAX))
         });
-        Ok(best.map(|(_, profile, kernel)| Found {
+        best.map(|(_, profile, kernel)| Found {
             profile,
             kernel,
             other_precision: !kernel.suits(bits[0], bits[1]),
             other_framework: preferred(kernel).is_none(),
-        }))
+        })
     }
 
     /// That some profile has every family which the experiment names.

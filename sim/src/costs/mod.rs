@@ -63,7 +63,7 @@ impl Calibrated {
             // Kernels of another precision are other kernels: a roofline is nearer.
             let operands = look.operands(bits);
             if let Some(found) =
-                look.find(&[Op::Gemm], Some(Use::Gemm), operands, |_| true)?.filter(|f| !f.other_precision)
+                look.find(&[Op::Gemm], Some(Use::Gemm), operands, |_| true).filter(|f| !f.other_precision)
             {
                 let peaks = look.peaks(found.kernel, operands)?;
                 let input = data::moe::input_bytes(&found.kernel.precision).unwrap_or(p.activation / 8.0);
@@ -89,7 +89,7 @@ impl Calibrated {
         out.attention(&look)?;
         // How much of a stream comes from the cache differs from device to device: no donors.
         let norm =
-            look.find(&[Op::Stream], None, [p.activation; 2], |k| k.family == NORM)?.filter(|f| look.own(f.profile));
+            look.find(&[Op::Stream], None, [p.activation; 2], |k| k.family == NORM).filter(|f| look.own(f.profile));
         if let Some(found) = norm {
             let peaks = look.peaks(found.kernel, [p.activation; 2])?;
             out.kernels.stream = Some(StreamKernel::new(found.kernel.values()?, peaks));
@@ -142,7 +142,7 @@ impl Calibrated {
         let bits = look.operands([p.experts, p.activation]);
         let ops = [Op::Experts, Op::GroupedGemm];
         // Experts in a precision that was not measured keep the roofline: their kernels differ too much.
-        let found = look.find(&ops, Some(Use::Experts), bits, |_| true)?.filter(|f| !f.other_precision);
+        let found = look.find(&ops, Some(Use::Experts), bits, |_| true).filter(|f| !f.other_precision);
         match found {
             Some(found) => {
                 let mut kernel = ExpertKernel::new(found.kernel, look.peaks(found.kernel, bits)?)?;
@@ -191,10 +191,10 @@ impl Calibrated {
         {
             // Keys and values in 8 bits under queries in 16 have kernels of their own.
             let narrow = bits[0] <= 8.5 && bits[1] > 8.5;
-            let own = look.find(&[op], Some(of), bits, |k| (k.precision == "fp8_wo") == narrow && fits(k))?;
+            let own = look.find(&[op], Some(of), bits, |k| (k.precision == "fp8_wo") == narrow && fits(k));
             let found = match own.filter(|f| !f.other_precision) {
                 Some(own) => Some(own),
-                None => look.find(&[op], Some(of), bits, |_| true)?,
+                None => look.find(&[op], Some(of), bits, |_| true),
             };
             let Some(found) = found else { continue };
             let KernelForm::Attention { kernel } = found.kernel.form() else { continue };
@@ -226,7 +226,7 @@ impl Calibrated {
             [(ops, forms, ["dispatch", "combine"]), (collectives.0, collectives.1, ["all-reduce", "all-gather"])]
         {
             for (op, what) in ops.into_iter().zip(whats) {
-                let found = look.find(&[op], None, [16.0; 2], |k| forms.contains(&k.form().name()))?;
+                let found = look.find(&[op], None, [16.0; 2], |k| forms.contains(&k.form().name()));
                 // What was measured behind a switch says nothing of a mesh.
                 let Some(found) = found.filter(|f| look.own(f.profile) || switched) else { continue };
                 let form = match found.kernel.form() {
@@ -259,7 +259,7 @@ impl Calibrated {
                     k.form().name() == FormName::CustomAllReduce && launched
                 };
                 let own = match what {
-                    "all-reduce" => look.find(&[op], Some(Use::AllReduce), [16.0; 2], small)?,
+                    "all-reduce" => look.find(&[op], Some(Use::AllReduce), [16.0; 2], small),
                     _ => None,
                 };
                 if let Some(own) = own {

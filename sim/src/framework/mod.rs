@@ -57,7 +57,7 @@ struct Preset {
 pub struct Kept {
     /// Of devices with less memory than this; without it, of all others.
     below: Option<Bytes>,
-    /// Whatever the deployment.
+    /// Bytes of a device that are kept whatever the deployment is.
     fixed: Bytes,
     /// For each device that serves the model.
     #[serde(default)]

@@ -90,7 +90,7 @@ pub enum Use {
 }
 
 impl Use {
-    /// All of them.
+    /// All uses of kernels, in the order of [`Families`].
     pub const ALL: [Self; 5] =
         [Self::Experts, Self::Gemm, Self::DecodeAttention, Self::PrefillAttention, Self::AllReduce];
 

@@ -189,8 +189,8 @@ pub(super) fn left_for_time(a: &Args, work: &Work) -> Option<String> {
     is_long.then(|| format!("some would take more than {:.0} % of the time budget", 100.0 * SHARE))
 }
 
-/// What is left to do when measuring has ended with `rows` of `points`, if their number is known: the hardware file, unless the user
-/// stopped the measurement.
+/// What is left to do when measuring has ended with `rows` of `points`, if their number is known: the hardware file,
+/// unless the user stopped the measurement.
 pub(super) fn finish(a: &Args, summary: &Summary, facts: &Facts, rows: usize, points: Option<usize>) -> Result<()> {
     if interrupted() {
         let of = points.map_or(String::new(), |points| format!(" of {points}"));
