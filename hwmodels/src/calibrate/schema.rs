@@ -223,7 +223,7 @@ pub fn read(schema: &str, tables: &[MeasurementTable], x: &Context) -> Result<Ve
             out.extend(groups.into_iter().map(|g| measured::low_latency(way(&g.family), g)));
         }
         "deepep-normal" => {
-            let groups = one_device(all(tables, |t| deepep::read_normal(t, deepep::Part::Whole, links))?);
+            let groups = one_device(all(tables, |t| deepep::read_normal(t, links))?);
             out.extend(groups.into_iter().map(|g| measured::normal(way(&g.family), g)));
         }
         other => {

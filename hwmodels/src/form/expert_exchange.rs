@@ -190,11 +190,22 @@ impl NormalRow {
 /// The kernels for throughput: `t = t0 (one node) or t_r + t_n log2 nodes, + W (1 + s_a / (1 + W / s_t))` with
 /// `W = norm(q, [NIC, link, copies])`: a pipeline that must fill, so that bandwidth saturates with size.
 ///
-/// `wide`, what is left of the NIC's rate beyond four nodes, is a property of the cluster that was measured (0.5):
-/// another cluster should take 1. Constants of transmit and notify together are the ones to use: their split is
-/// unstable.
+/// The time is that of transmission: notification is no part of a fit, so that over eight nodes a combine can be measured
+/// faster than the NIC sends. `wide`, what is left of the NIC's rate beyond four nodes, is a property of the cluster
+/// that was measured: [`NormalForm::elsewhere`] leaves it behind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NormalForm;
+
+impl NormalForm {
+    /// Constants, in the form's order, as they hold on another cluster than the one that was measured.
+    #[must_use]
+    pub fn elsewhere(mut constants: Vec<f64>) -> Vec<f64> {
+        if let Some(wide) = NORMAL.iter().position(|c| c.name == "wide") {
+            constants[wide] = 1.0;
+        }
+        constants
+    }
+}
 
 /// Nodes up to which a NIC keeps its rate.
 const NEAR_NODES: f64 = 4.0;

@@ -18,7 +18,7 @@ use moesim_hwmodels::calibrate::{data, device};
 use moesim_hwmodels::cost::{
     CoreKernel, DenseKernel, ExchangeForm, ExchangeKernel, ExchangeKernels, ExpertKernel, Kernels, StreamKernel,
 };
-use moesim_hwmodels::form::CollectiveOp;
+use moesim_hwmodels::form::{CollectiveOp, NormalForm};
 use moesim_hwmodels::topology::TopologySpec;
 use moesim_traces::model::{Heads, Model};
 use std::collections::{BTreeMap, BTreeSet};
@@ -245,7 +245,12 @@ impl Calibrated {
                     }),
                     _ => continue,
                 };
-                let mut kernel = ExchangeKernel::new(form, found.kernel.values()?, peaks, found.kernel.data.sizes);
+                let constants = found.kernel.values()?;
+                let constants = match form {
+                    ExchangeForm::Normal { .. } if !look.own(found.profile) => NormalForm::elsewhere(constants),
+                    _ => constants,
+                };
+                let mut kernel = ExchangeKernel::new(form, constants, peaks, found.kernel.data.sizes);
                 if whats[0] == "dispatch" && !kernel.serves(nodes) {
                     continue;
                 }

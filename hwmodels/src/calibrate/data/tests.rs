@@ -285,17 +285,18 @@ fn exchanges_of_deepep() {
     says(low("h100,0,7168,128,8,256,80,50"), "line 2, node_num", "from 1");
     says(low("h100,2,7168,128,8,4,80,50"), "line 2, num_topk", "top-8 of 4");
     says(low("h100,2,7168,128,8,256,80,x"), "line 2, dispatch_avg_t_us", "x");
-    let normal = |row: &str, part| {
+    let normal = |row: &str| {
         let text = format!(
             "{HEAD},dispatch_sms,dispatch_transmit_us,dispatch_notify_us,combine_sms,combine_transmit_us,combine_notify_us\n{row}\n"
         );
-        deepep::read_normal(&table("n.csv", &text), part, &links)
+        deepep::read_normal(&table("n.csv", &text), &links)
     };
     let row = "h100,2,7168,128,8,256,20,80,8,20,90,9";
-    let times = |part| normal(row, part).unwrap().iter().map(|g| (g.seconds[0] * 1e6).round()).collect::<Vec<_>>();
-    assert_eq!((times(deepep::Part::Transmit), times(deepep::Part::Whole)), (vec![80.0, 90.0], vec![88.0, 99.0]));
-    says(normal(&row.replace(",20,80", ",0,80"), deepep::Part::Whole), "line 2, dispatch_sms", "from 1");
-    says(normal(&row.replace(",90,9", ",90,-9"), deepep::Part::Whole), "line 2, combine_notify_us", "-9");
+    let read = normal(row).unwrap();
+    assert_eq!(read.iter().map(|g| (g.seconds[0] * 1e6).round()).collect::<Vec<_>>(), [80.0, 90.0]);
+    assert_eq!(read[1].notes, ["notification left out: median 9 us, at most 9 us"]);
+    says(normal(&row.replace(",20,80", ",0,80")), "line 2, dispatch_sms", "from 1");
+    says(normal(&row.replace(",90,9", ",90,-9")), "line 2, combine_notify_us", "-9");
 }
 
 /// On H100: every other size within 10 % of a fit on the rest, the most devices or nodes within 20 % of a fit on fewer.
@@ -320,7 +321,7 @@ fn collectives_and_exchanges_are_predicted() {
         }
     }
     if let Some(table) = real("deepep_normal_h100_1to8nodes.csv") {
-        for group in &deepep::read_normal(&table, deepep::Part::Whole, &links).unwrap() {
+        for group in &deepep::read_normal(&table, &links).unwrap() {
             let odd = every_other_size(group);
             let sizes = leave_out(&NormalForm, group, |i| odd[i]).unwrap().mean;
             assert!(sizes < 0.10, "{}: {sizes}", group.family);
@@ -408,7 +409,7 @@ fn wild_fields_are_refused_or_have_a_time() {
                 "{exchange},dispatch_sms,dispatch_transmit_us,dispatch_notify_us,combine_sms,combine_transmit_us,\
                  combine_notify_us\nh100,2,7168,128,8,256,20,80,8,20,90,9"
             ),
-            &|t| Ok(times(&NormalForm, &deepep::read_normal(t, deepep::Part::Whole, &links)?)),
+            &|t| Ok(times(&NormalForm, &deepep::read_normal(t, &links)?)),
         ),
     ];
     let mut refused = 0;
