@@ -11,6 +11,7 @@ mod flow;
 mod lines;
 mod reserve;
 mod ring;
+mod sums;
 mod tree;
 
 pub use bottleneck::Bottleneck;
@@ -18,6 +19,7 @@ pub use collective::{Collective, Effort, Relay};
 pub use flow::Flow;
 pub use reserve::Reserve;
 pub use ring::Ring;
+pub use sums::{Links, Sums, Way};
 
 use crate::topology::Topology;
 use moesim_core::Picos;

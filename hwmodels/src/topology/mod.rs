@@ -4,6 +4,7 @@
 //! [`Topology::build`] walks the rule once for every pair and keeps the paths in compressed rows, so that asking for a
 //! path is an index.
 
+mod fabric;
 mod facts;
 mod failed;
 mod full_mesh;
@@ -18,6 +19,8 @@ mod switch;
 mod torus;
 mod wiring;
 
+pub use fabric::Fabric;
+pub(crate) use fabric::Loads;
 pub use facts::Facts;
 pub use spec::{CrossRail, Edge, LinkSpec, Striping, TopologySpec};
 pub use wiring::{Link, LinkKind, Vertex};
@@ -51,6 +54,8 @@ pub struct Topology {
     hops: Vec<u32>,
     /// What [`Route::class`] points to, by rising latency: few, so that they stay in the nearest cache.
     classes: Vec<PathClass>,
+    /// How its links follow from sums, if they do.
+    fabric: Option<Fabric>,
 }
 
 /// Where a pair's links start in `hops` (they end where the next pair's start), and its class.
@@ -118,7 +123,8 @@ impl Topology {
             }
             TopologySpec::Graph { devices, edges } => graph::plan(*devices, edges)?,
         };
-        Self::from_plan(failed::around(plan, failed)?)
+        let fabric = if failed.is_empty() { Fabric::of(spec) } else { None };
+        Ok(Self { fabric, ..Self::from_plan(failed::around(plan, failed)?)? })
     }
 
     fn from_plan(plan: Plan) -> Result<Self> {
@@ -158,7 +164,7 @@ impl Topology {
         routes.push(Route { start: hops.len() as u32, class: 0 });
         hops.shrink_to_fit();
         let classes = sort_classes(classes, &mut routes);
-        Ok(Self { graph, links, devices, devices_per_node, routes, hops, classes })
+        Ok(Self { graph, links, devices, devices_per_node, routes, hops, classes, fabric: None })
     }
 
     /// Number of devices.
@@ -191,6 +197,11 @@ impl Topology {
     /// Number of nodes.
     pub fn nodes(&self) -> usize {
         self.devices / self.devices_per_node
+    }
+
+    /// How the bytes of links follow from sums over transfers; nothing on other topologies, nor where links have failed.
+    pub fn fabric(&self) -> Option<&Fabric> {
+        self.fabric.as_ref()
     }
 
     /// The graph; the index of an edge is the id of its link, the index of a device's vertex is the device.

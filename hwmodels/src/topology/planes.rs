@@ -5,6 +5,7 @@
 //! switches of a plane, over which its bytes are spread evenly, are always built as one. Bytes of a link are those of
 //! all the links that it stands for.
 
+use super::fabric::Loads;
 use super::wiring::{LinkKind, Wiring};
 use super::{LinkSpec, Striping};
 use super::{MAX_LINKS, Plan, limit};
@@ -78,4 +79,21 @@ pub(super) fn plan(
         path.push(first + 2 * dst + 1);
     };
     Ok(Plan { wiring, devices: devices as usize, devices_per_node: per_node as usize, route: Box::new(route) })
+}
+
+/// What every link carries, striped evenly: see [`super::Fabric`].
+pub(super) fn loads(x: &Loads, mut visit: impl FnMut(usize, [u64; 3])) {
+    let devices = x.sent_inside.len();
+    for d in 0..devices {
+        visit(2 * d, [x.sent_inside[d], 0, x.sent_across[d]]);
+        visit(2 * d + 1, [x.received_inside[d], 0, x.received_across[d]]);
+    }
+    if x.per_node == devices {
+        return;
+    }
+    let nodes = x.sent_across.chunks(x.per_node).zip(x.received_across.chunks(x.per_node));
+    for (n, (sent, received)) in nodes.enumerate() {
+        visit(2 * (devices + n), [0, 0, sent.iter().sum()]);
+        visit(2 * (devices + n) + 1, [0, 0, received.iter().sum()]);
+    }
 }

@@ -6,6 +6,7 @@
 //! the receiver's.
 
 use super::Plan;
+use super::fabric::Loads;
 use super::wiring::{LinkKind, Wiring};
 use super::{CrossRail, LinkSpec};
 use moesim_core::{Diag, Result};
@@ -61,4 +62,31 @@ pub(super) fn plan(
         }
     };
     Ok(Plan { wiring, devices: devices as usize, devices_per_node: per_node as usize, route: Box::new(route) })
+}
+
+/// What every link carries: see [`super::Fabric`].
+pub(super) fn loads(x: &Loads, cross_rail: CrossRail, mut visit: impl FnMut(usize, [u64; 3])) {
+    let devices = x.sent_inside.len();
+    for d in 0..devices {
+        let (along, other) = (x.sent_along[d], x.sent_across[d] - x.sent_along[d]);
+        let from_other = x.received_across[d] - x.received_along[d];
+        // What the node sends along the device's rail for others comes to the device over the scale-up switch first.
+        let (up, down, out) = match cross_rail {
+            CrossRail::ScaleUp => (other, x.relayed[d] - along, x.relayed[d] - along),
+            CrossRail::Spine => (0, 0, other),
+        };
+        visit(4 * d, [x.sent_inside[d], 0, up]);
+        visit(4 * d + 1, [x.received_inside[d], 0, down]);
+        visit(4 * d + 2, [0, along, out]);
+        visit(4 * d + 3, [0, x.received_along[d], from_other]);
+    }
+    if cross_rail == CrossRail::Spine {
+        for rail in 0..x.per_node {
+            let on = |across: &[u64], along: &[u64]| -> u64 {
+                (rail..devices).step_by(x.per_node).map(|d| across[d] - along[d]).sum()
+            };
+            visit(4 * devices + 2 * rail, [0, 0, on(x.sent_across, x.sent_along)]);
+            visit(4 * devices + 2 * rail + 1, [0, 0, on(x.received_across, x.received_along)]);
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! One device alone, and a node behind a non-blocking switch. Routing: up, then down.
 
+use super::fabric::Loads;
 use super::wiring::{LinkKind, Wiring};
 use super::{LinkSpec, Plan};
 
@@ -17,4 +18,12 @@ pub(super) fn plan(devices: u32, link: &LinkSpec) -> Plan {
     }
     let route = |src: usize, dst: usize, path: &mut Vec<u32>| path.extend([2 * src as u32, 2 * dst as u32 + 1]);
     Plan { wiring, devices: devices as usize, devices_per_node: devices as usize, route: Box::new(route) }
+}
+
+/// What every link carries: see [`super::Fabric`].
+pub(super) fn loads(x: &Loads, mut visit: impl FnMut(usize, [u64; 3])) {
+    for (d, (&sent, &received)) in x.sent_inside.iter().zip(x.received_inside).enumerate() {
+        visit(2 * d, [sent, 0, 0]);
+        visit(2 * d + 1, [received, 0, 0]);
+    }
 }

@@ -37,18 +37,27 @@ impl Busiest {
             self.sums[leg.src as usize][4] += u64::from(leg.copies) * bytes;
         }
         let most = |i: usize| self.sums.iter().map(|s| s[i]).max().unwrap_or(0) as f64;
-        let nodes = topology.nodes() as f64;
-        Exchanged {
-            devices: topology.devices() as f64,
-            nodes,
-            link_bytes: most(0).max(most(1)),
-            nic_bytes: most(2).max(most(3)),
-            copied_bytes: most(4),
-            message_bytes: bytes as f64,
-            flags: f64::from(experts) * (nodes - 1.0) / nodes,
-            experts: f64::from(experts),
-            size: size as f64,
-        }
+        let moved = [most(0).max(most(1)), most(2).max(most(3)), most(4)];
+        exchanged(plan, moved, bytes, size, experts)
+    }
+}
+
+/// What kernels are asked with where the busiest device sends or receives so many bytes inside its node and between nodes, and copies
+/// so many: for messages of `bytes`, with `size` tokens on the device with the most and `experts` in the layer.
+pub(super) fn exchanged(plan: &Plan, moved: [f64; 3], bytes: u64, size: u64, experts: u32) -> Exchanged {
+    let topology = &plan.machine.topology;
+    let nodes = topology.nodes() as f64;
+    let [link_bytes, nic_bytes, copied_bytes] = moved;
+    Exchanged {
+        devices: topology.devices() as f64,
+        nodes,
+        link_bytes,
+        nic_bytes,
+        copied_bytes,
+        message_bytes: bytes as f64,
+        flags: f64::from(experts) * (nodes - 1.0) / nodes,
+        experts: f64::from(experts),
+        size: size as f64,
     }
 }
 

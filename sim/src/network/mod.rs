@@ -2,10 +2,14 @@
 //!
 //! * [`dispatch`]: how tokens travel to the devices of their experts and back, one file a way.
 //! * [`fidelity`]: how finely a collective is simulated.
+//! * `summed`: dispatch and combine where links carry sums over devices and nodes; elsewhere `crossing` lists transfers.
+//! * `busiest`: what calibrated kernels are asked with.
 
 mod busiest;
+mod crossing;
 pub mod dispatch;
 pub mod fidelity;
+mod summed;
 
 pub use dispatch::{Dispatch, Leg, Legs};
 pub use fidelity::NetworkFidelity;
@@ -14,11 +18,13 @@ use crate::engine::{Bound, Work};
 use crate::machine::Plan;
 use crate::routing::LayerRouting;
 use busiest::Busiest;
+use crossing::Crossing;
 use moesim_core::Picos;
 use moesim_hwmodels::cost::{ExchangeKernels, Exchanged};
-use moesim_hwmodels::network::{self, Bottleneck, Collective, Effort, Flow, Phase, Reserve, Ring, Transfer};
+use moesim_hwmodels::network::{self, Bottleneck, Collective, Effort, Flow, Links, Phase, Reserve, Ring, Transfer};
 use moesim_hwmodels::topology::Topology;
 use std::ops::Range;
+use summed::Direction;
 
 /// Prices collectives and counts what crosses each link.
 #[derive(Debug)]
@@ -26,6 +32,8 @@ pub struct Network {
     fidelity: Box<dyn network::TransferModel>,
     /// Rings by their closed form: the bound on each of their steps.
     closed: bool,
+    /// Where that fidelity bounds and links carry sums: what prices those in place of transfers one by one.
+    summed: Option<Links>,
     transfers: Vec<Transfer>,
     /// How tokens travel.
     way: Box<dyn Dispatch>,
@@ -99,6 +107,7 @@ impl Network {
         Self {
             link_bytes: vec![0; topology.links().len()],
             closed: fidelity == NetworkFidelity::Bottleneck,
+            summed: Links::new(topology).filter(|_| fidelity == NetworkFidelity::Bottleneck),
             fidelity: match fidelity {
                 NetworkFidelity::Bottleneck => Box::new(bottleneck),
                 NetworkFidelity::Flow => Box::new(Flow::new(topology.clone())),
@@ -182,10 +191,16 @@ impl Network {
 
     /// Tokens from their devices to those of their experts. `tokens[d]`: tokens on device d. Nothing if no token leaves its device.
     pub fn dispatch(&mut self, plan: &Plan, routing: &LayerRouting, tokens: &[u64]) -> Option<Work> {
-        self.legs.clear();
+        // Bytes on a part of a link are rounded transfer by transfer.
+        let summed = self.summed.is_some() && self.left == 1.0;
+        self.legs.clear(summed.then_some(&plan.machine.topology));
         self.way.legs(plan, routing, tokens, &mut self.legs);
+        self.legs.done();
         self.most_tokens = tokens.iter().copied().max().unwrap_or(0);
         self.experts = plan.moe(routing.moe_layer).experts;
+        if summed {
+            return self.by_sums(plan, Direction::Dispatch);
+        }
         let (legs, bytes) = (self.legs.of_dispatch(), plan.dispatch_token_bytes);
         let mut transfers = Crossing::new(&mut self.transfers, legs.len());
         for leg in legs {
@@ -205,6 +220,9 @@ impl Network {
 
     /// Expert outputs of the last dispatch back.
     pub fn combine(&mut self, plan: &Plan) -> Option<Work> {
+        if self.legs.are_summed() {
+            return self.by_sums(plan, Direction::Combine);
+        }
         let ((reversed, own), bytes) = (self.legs.of_combine(), plan.combine_token_bytes);
         let mut transfers = Crossing::new(&mut self.transfers, reversed.len() + own.len());
         for leg in reversed {
@@ -347,28 +365,5 @@ fn sent(phase: Phase, seen: &mut [u64], now: &[u64]) -> Sent {
     sent
 }
 
-/// Writes transfers one after the other, those that stay on their device left out without a branch.
-struct Crossing<'a> {
-    transfers: &'a mut Vec<Transfer>,
-    len: usize,
-    bytes: u64,
-}
-
-impl<'a> Crossing<'a> {
-    /// Instead of what is in `transfers`, at most `most` others.
-    fn new(transfers: &'a mut Vec<Transfer>, most: usize) -> Self {
-        transfers.resize(most, Transfer { src: 0, dst: 0, bytes: 0 });
-        Self { transfers, len: 0, bytes: 0 }
-    }
-    #[inline]
-    fn push(&mut self, src: u32, dst: u32, bytes: u64) {
-        self.transfers[self.len] = Transfer { src, dst, bytes };
-        self.len += usize::from(src != dst);
-        self.bytes += u64::from(src != dst) * bytes;
-    }
-    /// Bytes of all of them.
-    fn end(self) -> u64 {
-        self.transfers.truncate(self.len);
-        self.bytes
-    }
-}
+#[cfg(test)]
+mod tests;
