@@ -53,6 +53,10 @@ impl Counts {
         self.slots.clear();
         self.slots.resize(map.layers * map.slots, 0);
         let block = map.layers * map.ways;
+        if self.pairs.len() != block * map.devices {
+            self.pairs.clear();
+            self.touched.clear();
+        }
         self.pairs.resize(block * map.devices, 0);
         self.touched.resize(map.devices, false);
         // Most of the pairs of a large machine are still zero.
@@ -182,7 +186,18 @@ impl Counts {
                 let at = (row.device as usize * map.layers + l) * map.ways;
                 let pairs = &mut self.pairs[at..at + map.ways];
                 let mut assigned = 0;
-                if map.single && map.counted_at <= 64 {
+                if map.alone {
+                    for &id in ids {
+                        if id == MISSING {
+                            continue;
+                        }
+                        let id = usize::from(id);
+                        let home = if map.single { homes[id] } else { map.home(l, id, row.position) };
+                        counts[home.slot as usize] += 1;
+                        pairs[home.group as usize] += 1;
+                        assigned += 1;
+                    }
+                } else if map.single && map.counted_at <= 64 {
                     let mut seen = 0u64;
                     for &id in ids {
                         if id == MISSING {

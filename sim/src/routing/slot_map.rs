@@ -84,6 +84,9 @@ pub struct SlotMap {
     pub(super) returned_at: Option<usize>,
     /// Every id has one home, so that `replicas` has one entry an id.
     pub(super) single: bool,
+    /// No group has two slots of a layer, so that a token, which selects no id twice, selects a group once at most: its selections on a
+    /// group are the tokens with an expert there.
+    pub(super) alone: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -142,6 +145,10 @@ impl SlotMap {
         }
         let single = replicas.len() == layers * ids;
         let ways = groups + usize::from(both().any(|(l, s)| s.zero_compute + lacks(l, s) > 0));
+        let held = group_slots.chunks_exact(groups + 1);
+        let alone = ways == groups
+            && shapes.iter().all(|s| s.capacity.is_none())
+            && held.flat_map(|l| l.windows(2)).all(|g| g[1] - g[0] <= 1);
         let shapes = shapes.to_vec();
         let mut map = Self {
             layers,
@@ -163,6 +170,7 @@ impl SlotMap {
             once: true,
             returned_at: None,
             single,
+            alone,
         };
         if map.shapes.iter().any(|s| s.expert_groups > 0) {
             map.number_parts(groups_of);
@@ -174,12 +182,17 @@ impl SlotMap {
     #[must_use]
     pub fn counting(mut self, counting: &Counting) -> Self {
         let at = self.counted_at as u32;
+        self.once = *counting != Counting::Selections;
+        if self.alone && !self.once {
+            // The columns of groups have it.
+            self.counted_at = 0;
+            return self;
+        }
         self.counted = match counting {
             Counting::Groups => Vec::new(),
             Counting::Nodes { of } => of.iter().map(|node| at + node).collect(),
             Counting::Selections => (0..self.groups as u32).map(|g| at + g).collect(),
         };
-        self.once = *counting != Counting::Selections;
         self.ways = self.counted.iter().map(|c| *c as usize + 1).fold(self.counted_at, usize::max);
         self
     }

@@ -104,10 +104,20 @@ fn naive(homes: &[Vec<u32>], shape: &LayerShape, rows: &[(u32, Vec<u16>)], sum: 
     out
 }
 
+/// A layer of which no group has two slots: an expert with a replica, or up to three with a home each.
+fn lone() -> impl Strategy<Value = (Vec<Vec<u32>>, LayerShape)> {
+    let homes = prop_oneof![
+        Just(vec![vec![2], vec![0, 1]]),
+        Just(vec![vec![0, 2]]),
+        Just((0..GROUPS as u32).map(|g| vec![g]).collect::<Vec<_>>()).prop_shuffle(),
+    ];
+    (homes, 0usize..2).prop_map(|(homes, expert_groups)| (homes, LayerShape { expert_groups, ..LayerShape::default() }))
+}
+
 proptest! {
     #[test]
     fn counts_are_those_of_the_documentation(
-        layers in prop::collection::vec(layer(), 1..4),
+        layers in prop_oneof![prop::collection::vec(layer(), 1..4), prop::collection::vec(lone(), 1..4)],
         draws in prop::collection::vec(prop::collection::vec(any::<u16>(), 9), 1..40),
         cut in 0usize..40, counting in 0usize..3, shift in 0u32..3,
     ) {
