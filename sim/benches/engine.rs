@@ -2,7 +2,7 @@
 
 use divan::{Bencher, counter::ItemsCount};
 use moesim::engine::{
-    Bound, Execution, Executor, LaneId, NO_DEVICE, OpId, OpKind, Resources, SharedId, Work, critical,
+    Bound, Execution, Executor, Graph, LaneId, NO_DEVICE, OpId, OpKind, Resources, SharedId, Work, critical,
 };
 use moesim_core::{Picos, rng};
 
@@ -108,4 +108,60 @@ fn contended(bencher: Bencher, coupled: Option<u64>) {
         executor.finish(Picos::ZERO);
         critical::path(&executor.graph, Picos::ZERO, |_, _| ())
     });
+}
+
+/// Devices of the overlapping passes.
+const DIES: usize = 320;
+
+/// Two passes in flight over 320 devices and 58 layers, each on processors of its own, both on the same memories, in turn as their gates
+/// complete. Operations a second; a sample is an iteration.
+#[divan::bench(args = [Execution::Op, Execution::Phase], sample_count = 10)]
+fn two_passes(bencher: Bencher, execution: Execution) {
+    let mut resources = Resources::default();
+    let lanes: Vec<LaneId> = (0..2 * DIES).map(|i| resources.lane(format!("compute{i}"), 1)).collect();
+    let memory: Vec<SharedId> = (0..DIES).map(|d| resources.channel(format!("hbm{d}"), 3e12)).collect();
+    let mut executor = Executor::new(resources, execution);
+    let mut begin = Picos::ZERO;
+    bencher.counter(ItemsCount::new(2 * usize::from(LAYERS) * (4 * DIES + 3))).bench_local(|| {
+        executor.begin();
+        let mut drawn = 0;
+        let mut on = |g: &mut Graph, kind: OpKind, pass: usize, d: usize, us: u64, after: &[OpId]| {
+            drawn += 1;
+            let body = us * (900_000 + draw(3, drawn, 200_000));
+            let op = g.op(kind, 0, d as u32, work(2_000_000, body)).after(after);
+            // Seven tenths of the bandwidth while it runs alone.
+            op.hold(lanes[2 * d + pass]).draw(memory[d], body / 10 * 21).id()
+        };
+        let (mut frontier, mut gates) = ([vec![None; DIES], vec![None; DIES]], [None; 2]);
+        let mut now = begin;
+        let mut ops = Vec::new();
+        for step in 0..2 * (usize::from(LAYERS) + 1) {
+            let (pass, layer) = (step % 2, step / 2);
+            if let Some(gate) = gates[pass].take() {
+                now = executor.advance(gate, now);
+                let g = &mut executor.graph;
+                let dispatch = g.op(OpKind::Dispatch, 0, NO_DEVICE, work(60_000_000, 0)).after(&[gate]).id();
+                ops.clear();
+                ops.extend((0..DIES).map(|d| on(g, OpKind::Experts, pass, d, 120, &[dispatch])));
+                let combine = g.op(OpKind::Combine, 0, NO_DEVICE, work(90_000_000, 0)).after(&ops).id();
+                frontier[pass].fill(Some(combine));
+            }
+            if layer < usize::from(LAYERS) {
+                let g = &mut executor.graph;
+                ops.clear();
+                for (d, last) in frontier[pass].iter_mut().enumerate() {
+                    let attention = on(g, OpKind::Attention, pass, d, 150, last.as_slice());
+                    *last = Some(on(g, OpKind::Gate, pass, d, 5, &[attention]));
+                    ops.extend(*last);
+                }
+                gates[pass] = Some(g.join(0, &ops));
+            }
+        }
+        begin = executor.finish(now);
+        begin
+    });
+    if execution == Execution::Phase {
+        executor.begin();
+        assert_eq!(executor.linear_operations(), executor.operations(), "no operation needs the heap");
+    }
 }

@@ -14,6 +14,7 @@ use super::resources::Resources;
 use super::share::MaxMin;
 use pause::Pausable;
 use std::collections::VecDeque;
+use std::ops::Range;
 
 #[derive(Clone, Copy, Debug)]
 enum Event {
@@ -48,17 +49,35 @@ struct Lane {
 
 /// Progress of a body whose rate sharing changed.
 #[derive(Clone, Copy, Debug)]
-struct Flow {
+pub(super) struct Flow {
     remaining: f64,
     rate: f64,
     since: u64,
 }
 
 impl Flow {
+    /// A body that begins `since` at `rate`.
+    pub(super) fn new(rate: f64, since: u64) -> Self {
+        Self { remaining: 1.0, rate, since }
+    }
+
     /// Progress up to `now`.
     fn advance(&mut self, now: u64) {
         self.remaining = (self.remaining - self.rate * ((now - self.since) as f64 / 1e12)).max(0.0);
         self.since = now;
+    }
+
+    /// Takes `rate` from `now` on; the end, if the rate is another.
+    pub(super) fn set(&mut self, now: u64, rate: f64) -> Option<u64> {
+        if self.rate == rate {
+            return None;
+        }
+        // A run takes a picosecond at least.
+        let least = u64::from(self.rate == 0.0);
+        self.advance(now);
+        self.rate = rate;
+        let left = (self.remaining / rate * 1e12).ceil() as u64;
+        Some(at_most(now, left.max(least)))
     }
 }
 
@@ -121,10 +140,15 @@ impl Des {
 
     /// Takes over the operations `from..` at time `now`; earlier ones are done or already taken over.
     pub fn submit(&mut self, graph: &mut Graph, resources: &Resources, from: usize, now: u64) {
+        self.submit_block(graph, resources, from..graph.len(), now);
+    }
+
+    /// The same of some operations alone; later ones are for later.
+    pub(super) fn submit_block(&mut self, graph: &mut Graph, resources: &Resources, block: Range<usize>, now: u64) {
         self.lanes.resize_with(resources.lanes.len(), || Lane { last_release: NONE, ..Lane::default() });
         self.users.resize_with(resources.channels.len(), Vec::new);
         self.channel_round.resize(resources.channels.len(), 0);
-        let n = graph.len();
+        let Range { start: from, end: n } = block;
         self.now = self.now.max(now);
         self.state.resize(from, State::Done);
         self.state.resize(n, State::Blocked);
@@ -440,31 +464,24 @@ impl Des {
                     continue;
                 }
                 self.flow[i] = self.flows.len() as u32;
-                self.flows.push(Flow { remaining: 1.0, rate: full, since: graph.origin(i) + graph.launch[i] });
+                self.flows.push(Flow::new(full, graph.origin(i) + graph.launch[i]));
             }
-            let flow = &mut self.flows[self.flow[i] as usize];
-            if flow.rate == rate {
-                continue;
+            if let Some(end) = self.flows[self.flow[i] as usize].set(now, rate) {
+                self.generation[i] += 1;
+                self.queue.push(end, Event::Finish(u, self.generation[i]));
             }
-            // A run takes a picosecond at least.
-            let least = u64::from(flow.rate == 0.0);
-            flow.advance(now);
-            flow.rate = rate;
-            let left = (flow.remaining / rate * 1e12).ceil() as u64;
-            self.generation[i] += 1;
-            self.queue.push(at_most(now, left.max(least)), Event::Finish(u, self.generation[i]));
         }
     }
 }
 
 /// `time` after `start`, or the last instant of the clock.
 #[inline]
-fn at_most(start: u64, time: u64) -> u64 {
+pub(super) fn at_most(start: u64, time: u64) -> u64 {
     start.saturating_add(time).min(UNKNOWN - 1)
 }
 
 /// The body's time alone in seconds, at least a picosecond.
-fn alone_s(graph: &Graph, op: u32) -> f64 {
+pub(super) fn alone_s(graph: &Graph, op: u32) -> f64 {
     (graph.duration[op as usize] - graph.launch[op as usize]).max(1) as f64 / 1e12
 }
 

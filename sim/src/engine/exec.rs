@@ -1,7 +1,8 @@
-//! The executor of one instance: a graph appended block by block, advanced by a linear pass or by events.
+//! The executor of one instance: a graph appended block by block, advanced by a linear pass, by loops of components, or by events.
 
 use super::des::Des;
 use super::graph::{Graph, OpId};
+use super::loops::Loops;
 use super::phase::{self, Scratch};
 use super::resources::Resources;
 use moesim_core::Picos;
@@ -14,7 +15,8 @@ use serde::{Deserialize, Serialize};
 pub enum Execution {
     /// Every operation is granted and completed by events.
     Op,
-    /// Blocks whose operations share nothing are advanced in one pass; the outcome is the same.
+    /// Blocks whose operations share nothing are advanced in one pass, others by loops of the components that they tie together; the
+    /// outcome is the same.
     #[default]
     Phase,
 }
@@ -27,6 +29,7 @@ pub struct Executor {
     resources: Resources,
     execution: Execution,
     des: Des,
+    loops: Loops,
     scratch: Scratch,
     taken: usize,
     operations: u64,
@@ -41,6 +44,7 @@ impl Executor {
             resources,
             execution,
             des: Des::default(),
+            loops: Loops::default(),
             scratch: Scratch::default(),
             taken: 0,
             operations: 0,
@@ -53,6 +57,7 @@ impl Executor {
         self.operations += self.graph.len() as u64;
         self.graph.clear();
         self.des.reset();
+        self.loops.reset();
         self.taken = 0;
     }
 
@@ -60,7 +65,7 @@ impl Executor {
     pub fn advance(&mut self, until: OpId, now: Picos) -> Picos {
         if self.try_linear(now) {
             let end = self.graph.end[until.0 as usize];
-            // What outlasts the rendezvous may meet the next block: events only.
+            // What outlasts the rendezvous may meet the next block.
             if self.graph.end[self.taken..].iter().all(|&e| e <= end) {
                 self.linear += (self.graph.len() - self.taken) as u64;
                 self.taken = self.graph.len();
@@ -68,8 +73,10 @@ impl Executor {
             }
             phase::undo(&mut self.graph, self.taken);
         }
-        self.des.submit(&mut self.graph, &self.resources, self.taken, now.0);
-        self.taken = self.graph.len();
+        if self.try_loops(now) {
+            return Picos(self.loops.advance(&mut self.graph, &self.resources, Some(until)));
+        }
+        self.submit(now);
         Picos(self.des.run_until(&mut self.graph, &self.resources, until))
     }
 
@@ -77,18 +84,54 @@ impl Executor {
     pub fn finish(&mut self, now: Picos) -> Picos {
         if self.try_linear(now) {
             self.linear += (self.graph.len() - self.taken) as u64;
+        } else if self.try_loops(now) {
+            self.loops.advance(&mut self.graph, &self.resources, None);
         } else {
-            self.des.submit(&mut self.graph, &self.resources, self.taken, now.0);
+            self.submit(now);
             self.des.run_to_idle(&mut self.graph, &self.resources);
         }
         self.taken = self.graph.len();
         Picos(self.graph.end.iter().copied().max().unwrap_or(0).max(now.0))
     }
 
+    fn submit(&mut self, now: Picos) {
+        self.des.submit(&mut self.graph, &self.resources, self.taken, now.0);
+        self.taken = self.graph.len();
+    }
+
     fn try_linear(&mut self, now: Picos) -> bool {
         self.execution == Execution::Phase
             && self.des.is_idle()
+            && self.loops.is_idle()
             && phase::advance(&mut self.graph, &self.resources, &mut self.scratch, self.taken, now.0)
+    }
+
+    /// Hands the block to the loops of components; false where the events must decide, which then stand where the loops stood.
+    fn try_loops(&mut self, now: Picos) -> bool {
+        if self.execution != Execution::Phase || !self.des.is_idle() {
+            return false;
+        }
+        let (from, n) = (self.taken, self.graph.len());
+        if self.loops.submit(&mut self.graph, &self.resources, from, now.0).is_ok() {
+            (self.linear, self.taken) = (self.linear + (n - from) as u64, n);
+            return true;
+        }
+        // Block after block as they came, but for this one.
+        let mut blocks = std::mem::take(&mut self.loops.blocks);
+        let last = blocks.pop();
+        if let Some(first) = blocks.first() {
+            self.linear -= (from - first.from) as u64;
+            phase::undo(&mut self.graph, first.from);
+        }
+        for (i, block) in blocks.iter().enumerate() {
+            let end = blocks.get(i + 1).map_or(from, |b| b.from);
+            self.des.submit_block(&mut self.graph, &self.resources, block.from..end, block.now);
+            if let Some(until) = blocks.get(i + 1).map_or(last.and_then(|b| b.after), |b| b.after) {
+                self.des.run_until(&mut self.graph, &self.resources, until);
+            }
+        }
+        self.loops.reset();
+        false
     }
 
     /// The resources that operations hold and draw on.
@@ -99,7 +142,7 @@ impl Executor {
     pub fn operations(&self) -> u64 {
         self.operations + self.taken as u64
     }
-    /// Of these, how many a linear pass advanced.
+    /// Of these, how many a linear pass or the loops of components advanced.
     pub fn linear_operations(&self) -> u64 {
         self.linear
     }
@@ -150,14 +193,20 @@ mod tests {
     /// Runs the blocks one after the other; when each was done, all times, and the operations a linear pass took.
     type Outcome = (Vec<Picos>, Vec<u64>, Vec<u64>, Vec<u32>, Vec<Picos>);
     fn run(resources: &Resources, execution: Execution, blocks: &[Vec<Op>]) -> (Outcome, u64) {
+        let whole: Vec<(Vec<Op>, usize)> = blocks.iter().map(|b| (b.clone(), 0)).collect();
+        overlapping(resources, execution, &whole)
+    }
+
+    /// The same, each block waited for only up to the operation that is so many from its end.
+    fn overlapping(resources: &Resources, execution: Execution, blocks: &[(Vec<Op>, usize)]) -> (Outcome, u64) {
         let mut e = Executor::new(resources.clone(), execution);
         e.begin();
         let mut now = Picos(5);
         let mut at = Vec::new();
-        for block in blocks {
+        for (block, back) in blocks {
             build(&mut e.graph, resources, block);
-            let last = OpId(e.graph.len() as u32 - 1);
-            now = e.advance(last, now);
+            let until = OpId((e.graph.len() - 1 - back % block.len()) as u32);
+            now = e.advance(until, now);
             at.push(now);
         }
         let end = e.finish(now);
@@ -193,6 +242,30 @@ mod tests {
         })
     }
 
+    /// Three devices with two lanes and a channel each.
+    fn devices(per_second: f64) -> Resources {
+        let mut resources = Resources::default();
+        for i in 0..6 {
+            resources.lane(format!("lane{i}"), 1);
+        }
+        for i in 0..3 {
+            resources.channel(format!("channel{i}"), per_second);
+        }
+        resources
+    }
+
+    /// An operation of a device on one of its lanes, or a collective, or a rendezvous.
+    fn on_device() -> impl Strategy<Value = Op> {
+        let back = prop::collection::vec(0u8..8, 0..4);
+        (0u8..6, 0u64..5, 0u64..8, 0u8..2, 1u64..50, back).prop_map(|(device, launch, body, lane, amount, back)| {
+            match device {
+                0..3 => (1, launch, body, 2 * device + lane, device, amount, back, 0, 0),
+                3 | 4 => (1, launch, body, 9, 9, 1, back, 0, 0),
+                _ => (0, 0, 0, 9, 9, 1, back, 0, 0),
+            }
+        })
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]
         /// `phase` and `op` give every operation the same start and end, on random graphs in random blocks.
@@ -202,6 +275,31 @@ mod tests {
             let (by_phase, by_op) = (run(&resources, Execution::Phase, &blocks), run(&resources, Execution::Op, &blocks));
             prop_assert_eq!(by_phase.0, by_op.0);
             prop_assert_eq!(by_op.1, 0);
+        }
+
+        /// Whatever is waited for, and however blocks overlap.
+        #[test]
+        fn loops_equal_op(
+            blocks in prop::collection::vec((prop::collection::vec(op(), 1..12), 0usize..12), 1..5),
+            per_second in 1e12..2e13f64,
+        ) {
+            let resources = machine(per_second);
+            let by_phase = overlapping(&resources, Execution::Phase, &blocks);
+            let by_op = overlapping(&resources, Execution::Op, &blocks);
+            prop_assert_eq!(by_phase.0, by_op.0);
+        }
+
+        /// Operations of three devices, with collectives and rendezvous between them, overlap block by block: no event is needed.
+        #[test]
+        fn devices_run_loops_of_their_own(
+            blocks in prop::collection::vec((prop::collection::vec(on_device(), 1..16), 0usize..16), 1..6),
+            per_second in 1e12..2e13f64,
+        ) {
+            let resources = devices(per_second);
+            let by_phase = overlapping(&resources, Execution::Phase, &blocks);
+            let by_op = overlapping(&resources, Execution::Op, &blocks);
+            prop_assert_eq!(by_phase.0, by_op.0);
+            prop_assert_eq!(by_phase.1, blocks.iter().map(|b| b.0.len()).sum::<usize>() as u64);
         }
 
         /// Chains that share nothing go through the linear pass, all of them, and come out the same.

@@ -6,13 +6,15 @@
 //! * [`des`]: fidelity `op`, every operation granted and completed by events.
 //! * `runs`: when operations ran that were paused on the way.
 //! * [`phase`]: fidelity `phase`, one linear pass where operations share nothing.
+//! * `loops`: the same fidelity where they overlap, components in loops of their own.
 //! * [`share`]: max-min rates of operations that draw on the same shared resource.
-//! * [`exec`]: chooses between the two per block; [`critical`] reads the outcome.
+//! * [`exec`]: chooses between them per block; [`critical`] reads the outcome.
 
 pub mod critical;
 pub mod des;
 pub mod exec;
 pub mod graph;
+mod loops;
 pub mod phase;
 pub mod queue;
 pub mod resources;
