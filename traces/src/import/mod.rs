@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 #[cfg(not(feature = "parquet"))]
 pub(crate) use parquet::lacking;
+pub use parquet::table_as_csv;
 pub(crate) use sglang::{last_map, read_map};
 
 /// Ids of one sequence, which is held in memory: 1 GiB.

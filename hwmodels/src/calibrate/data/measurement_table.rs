@@ -1,4 +1,4 @@
-//! A CSV file with named columns.
+//! A file of rows with named columns: CSV, or what becomes CSV.
 
 use flate2::read::GzDecoder;
 use moesim_core::output::content_hash;
@@ -19,11 +19,22 @@ pub struct MeasurementTable {
 }
 
 impl MeasurementTable {
-    /// Reads a file; `map` renames columns, (theirs, ours).
+    /// Reads a CSV file, perhaps packed by gzip; `map` renames columns, (theirs, ours).
     ///
     /// # Errors
     /// What cannot be read, is not CSV, or has a column twice.
     pub fn read(path: &Path, map: &[(String, String)]) -> Result<Self> {
+        Self::read_or(path, map, |path| {
+            let cure = "save it as CSV, for example with python3 -c \"import pandas; pandas.read_parquet('t.parquet').to_csv('t.csv', index=False)\"";
+            Err(Diag::input("is a Parquet file, not text").file(path).cure(cure))
+        })
+    }
+
+    /// The same, or a Parquet file that `parquet` makes CSV text of.
+    ///
+    /// # Errors
+    /// As [`MeasurementTable::read`], and what `parquet` says.
+    pub fn read_or(path: &Path, map: &[(String, String)], parquet: impl Fn(&Path) -> Result<Vec<u8>>) -> Result<Self> {
         let wrong = |problem: String| Diag::input(problem).file(path);
         let file = input::open(path)?;
         let mut packed = Vec::new();
@@ -38,8 +49,7 @@ impl MeasurementTable {
             text = packed;
         }
         if text.starts_with(b"PAR1") {
-            let cure = "save it as CSV, for example with python3 -c \"import pandas; pandas.read_parquet('t.parquet').to_csv('t.csv', index=False)\"";
-            return Err(wrong("is a Parquet file, not text".into()).cure(cure));
+            text = parquet(path)?;
         }
         // What some editors write before the first character.
         if text.starts_with(b"\xef\xbb\xbf") {

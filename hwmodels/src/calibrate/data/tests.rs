@@ -491,6 +491,8 @@ fn tables_of_other_formats_are_told_apart() {
     std::fs::write(&path, b"PAR1\x15\x04").unwrap();
     let e = MeasurementTable::read(&path, &[]).err().unwrap().to_string();
     assert!(e.contains("is a Parquet file") && e.contains("save it as CSV"), "{e}");
+    let made = MeasurementTable::read_or(&path, &[], |_| Ok(b"kernel,latency\nb,2\n".to_vec())).unwrap();
+    assert_eq!((made.text(0, 0), made.find("latency")), ("b", Some(1)));
     let marked = table("t.csv", "\u{feff}kernel,latency\na,1\n");
     assert_eq!((marked.rows(), marked.find("kernel")), (1, Some(0)));
 }

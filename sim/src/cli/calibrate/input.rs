@@ -10,6 +10,7 @@ use moesim_hwmodels::calibrate::profile::DataFile;
 use moesim_hwmodels::calibrate::schema::{self, Context};
 use moesim_hwmodels::{Hardware, form};
 use moesim_traces::Model;
+use moesim_traces::import::table_as_csv;
 use moesim_traces::model::Heads;
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use std::path::{Path, PathBuf};
 /// The measurements that `fit`, `check` and `compare` read.
 #[derive(Debug, clap::Args)]
 pub(super) struct Input {
-    /// Measurements: CSV, plain or gzip; several files of one schema are read as one
+    /// Measurements: CSV, plain or gzip, or Parquet (a feature of the build); several files of one schema are read as one
     #[arg(required = true)]
     pub(super) data: Vec<PathBuf>,
     /// What the files hold: measured, fused-moe, gemm, infersim-gemm, infersim-attention, llmservingsim-dense, llmservingsim-attention,
@@ -59,7 +60,7 @@ pub(super) fn read(a: &Input) -> Result<Read> {
         pair.ok_or_else(|| Diag::input(format!("--map {m} has no =")).cure("write THEIRS=OURS"))
     };
     let map = a.map.iter().map(split).collect::<Result<Vec<_>>>()?;
-    let tables = a.data.iter().map(|d| MeasurementTable::read(d, &map)).collect::<Result<Vec<_>>>()?;
+    let tables = a.data.iter().map(|d| MeasurementTable::read_or(d, &map, table_as_csv)).collect::<Result<Vec<_>>>()?;
     let schema = match &a.schema {
         Some(name) => name.as_str(),
         None => {

@@ -8,6 +8,8 @@ mod flame;
 #[cfg(feature = "parquet")]
 mod long;
 #[cfg(feature = "parquet")]
+mod table;
+#[cfg(feature = "parquet")]
 mod thrift;
 
 use super::{Importer, Options, Sink};
@@ -44,6 +46,24 @@ impl Importer for Parquet {
     fn import(&self, path: &Path, _: &Options, _: &mut dyn Sink) -> Result<()> {
         Err(lacking().file(path))
     }
+}
+
+/// A flat table in Parquet, of whatever columns, as CSV text with a line of names.
+///
+/// # Errors
+/// A build without the feature `parquet`, a file that cannot be decoded, columns that are neither numbers nor text.
+#[cfg(feature = "parquet")]
+pub fn table_as_csv(path: &Path) -> Result<Vec<u8>> {
+    table::csv(path)
+}
+
+/// See the other build's.
+///
+/// # Errors
+/// Always: this build lacks the feature `parquet`.
+#[cfg(not(feature = "parquet"))]
+pub fn table_as_csv(path: &Path) -> Result<Vec<u8>> {
+    Err(lacking().file(path))
 }
 
 /// The build has no Parquet.

@@ -1,7 +1,8 @@
+use super::table_as_csv;
 use crate::import::{Options, Phase, load};
 use crate::trace::{MISSING, Trace};
 use ::parquet::arrow::ArrowWriter;
-use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use arrow_array::{ArrayRef, BooleanArray, Float64Array, Int64Array, ListArray, RecordBatch, StringArray};
 use moesim_core::{Diag, Result};
 use proptest::prelude::*;
 use std::path::{Path, PathBuf};
@@ -213,4 +214,25 @@ proptest! {
             prop_assert_eq!(e.exit_code(), 2);
         }
     }
+}
+
+/// Any table as text: whole and broken numbers, text, nothing; lists are refused by name.
+#[test]
+fn tables_become_text() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.parquet");
+    let columns: [(&str, ArrayRef); 4] = [
+        ("tokens", Arc::new(Int64Array::from(vec![Some(4), None]))),
+        ("latency_ms", Arc::new(Float64Array::from(vec![0.017, 1e-9]))),
+        ("name", Arc::new(StringArray::from(vec!["a, \"b\"", ""]))),
+        ("eager", Arc::new(BooleanArray::from(vec![true, false]))),
+    ];
+    std::fs::write(&path, write(RecordBatch::try_from_iter(columns).unwrap())).unwrap();
+    let text = String::from_utf8(table_as_csv(&path).unwrap()).unwrap();
+    assert_eq!(text, "tokens,latency_ms,name,eager\n4,0.017,\"a, \"\"b\"\"\",true\n,0.000000001,,false\n");
+    let list = ListArray::from_iter_primitive::<arrow_array::types::Int64Type, _, _>([Some([Some(1)])]);
+    let columns: [(&str, ArrayRef); 1] = [("ids", Arc::new(list))];
+    std::fs::write(&path, write(RecordBatch::try_from_iter(columns).unwrap())).unwrap();
+    let e = table_as_csv(&path).unwrap_err().to_string();
+    assert!(e.contains("column ids holds") && e.contains("leave the column out"), "{e}");
 }
