@@ -78,9 +78,15 @@ impl ExchangeKernel {
         self.outside.load(Ordering::Relaxed)
     }
 
-    /// Whether it has a time for devices on so many nodes.
+    /// Whether it has a time for devices on so many nodes. An all-to-all was measured inside a node, and stands in between
+    /// nodes: with its fixed times, and the fractions of the link that it reached as fractions of the network card.
     pub fn serves(&self, nodes: usize) -> bool {
-        nodes == 1 || !matches!(self.form, ExchangeForm::Collective(_) | ExchangeForm::CustomAllReduce)
+        nodes == 1 || !self.is_of_a_node() || matches!(self.form, ExchangeForm::Collective(CollectiveOp::AllToAll))
+    }
+
+    /// Whether it was measured inside a node.
+    pub fn is_of_a_node(&self) -> bool {
+        matches!(self.form, ExchangeForm::Collective(_) | ExchangeForm::CustomAllReduce)
     }
 
     /// Seconds of a call.
@@ -91,6 +97,9 @@ impl ExchangeKernel {
         // As each was measured: by devices, by bytes of the buffer, or by tokens.
         let size = match self.form {
             ExchangeForm::Fused => x.devices,
+            ExchangeForm::Collective(CollectiveOp::AllToAll) if x.nodes > 1.0 => {
+                whole(x.link_bytes.max(x.nic_bytes * peaks.link_bytes_per_s / peaks.nic_bytes_per_s))
+            }
             ExchangeForm::Collective(CollectiveOp::AllToAll) => whole(x.link_bytes),
             // As a way of dispatch it is asked with what devices send, as a step by itself with its buffer.
             ExchangeForm::Collective(CollectiveOp::AllGather | CollectiveOp::ReduceScatter) if x.link_bytes > 0.0 => {
@@ -228,11 +237,27 @@ mod tests {
             let row = CollectiveRow { op, devices: 16.0, bytes, in_switch: true, peaks: H100 };
             let of = ExchangeKernel::new(ExchangeForm::Collective(op), c.clone(), H100, [0.0, 1e12]);
             assert!((of.seconds(&moved) / CollectiveForm.seconds(&c, &row) - 1.0).abs() < 1e-12);
-            assert!(of.serves(1) && !of.serves(2) && of.outside() == 0);
+            assert!(of.serves(1) && of.serves(2) == matches!(op, CollectiveOp::AllToAll) && of.outside() == 0);
             // Measured from a gigabyte on.
             let far = ExchangeKernel::new(ExchangeForm::Collective(op), c.clone(), H100, [1e9, 1e12]);
             far.seconds(&moved);
             assert_eq!(far.outside(), 1);
         }
+    }
+
+    /// Between nodes an all-to-all takes what it takes inside one for as long a time on the link as on the network card.
+    #[test]
+    fn an_all_to_all_of_a_node_stands_in_between_nodes() {
+        let constants = vec![6e-6, 2e-7, 0.3, 2e-5, 1e-7, 0.8, 0.3];
+        let form = ExchangeForm::Collective(CollectiveOp::AllToAll);
+        let kernel = ExchangeKernel::new(form, constants.clone(), H100, [1.0, 1e9]);
+        assert!(kernel.serves(2) && kernel.is_of_a_node());
+        let gather = ExchangeForm::Collective(CollectiveOp::AllGather);
+        assert!(!ExchangeKernel::new(gather, constants, H100, [1.0, 1e9]).serves(2));
+        let of = |nodes, link_bytes, nic_bytes| {
+            kernel.seconds(&Exchanged { devices: 16.0, nodes, link_bytes, nic_bytes, ..Exchanged::default() })
+        };
+        assert_eq!(of(2.0, 1e6, 1e6), of(1.0, 9e6, 0.0));
+        assert_eq!(of(2.0, 9e7, 1e6), of(1.0, 9e7, 0.0));
     }
 }

@@ -3,6 +3,7 @@
 use super::Ended;
 use crate::network::NetworkFidelity;
 use crate::replacement;
+use moesim_hwmodels::cost::ExchangeKernel;
 use moesim_solver::traffic::Mode;
 use moesim_traces::model::Moe;
 
@@ -41,6 +42,13 @@ pub(super) fn approximations(s: &Ended) -> Vec<String> {
     if exchange.dispatch.is_some() || exchange.combine.is_some() {
         push(
             "where dispatch and combine have a calibrated kernel they take what it says of the busiest device, if that is longer",
+        );
+    }
+    let between = plan.machine.topology.nodes() > 1;
+    if between && [&exchange.dispatch, &exchange.combine].into_iter().flatten().any(ExchangeKernel::is_of_a_node) {
+        push(
+            "the all-to-all of dispatch and combine was measured inside a node; between nodes its fixed times stand in, and the \
+             fractions of the link that it reached as fractions of the network card",
         );
     }
     if plan.deployment.tokens == Mode::TokenFollows {
