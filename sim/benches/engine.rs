@@ -113,8 +113,8 @@ fn contended(bencher: Bencher, coupled: Option<u64>) {
 /// Devices of the overlapping passes.
 const DIES: usize = 320;
 
-/// Two passes in flight over 320 devices and 58 layers, each on processors of its own, both on the same memories, in turn as their gates
-/// complete. Operations a second; a sample is an iteration.
+/// Two passes in flight over 320 devices and 58 layers, each on processors of its own, both on the same memories, in
+/// turn as their gates complete. Operations a second; a sample is an iteration.
 #[divan::bench(args = [Execution::Op, Execution::Phase], sample_count = 10)]
 fn two_passes(bencher: Bencher, execution: Execution) {
     let mut resources = Resources::default();

@@ -78,8 +78,9 @@ impl ExchangeKernel {
         self.outside.load(Ordering::Relaxed)
     }
 
-    /// Whether it has a time for devices on so many nodes. An all-to-all was measured inside a node, and stands in between
-    /// nodes: with its fixed times, and the fractions of the link that it reached as fractions of the network card.
+    /// Whether it has a time for devices on so many nodes. An all-to-all was measured inside a node, and stands in
+    /// between nodes: with its fixed times, and the fractions of the link that it reached as fractions of the network
+    /// card.
     pub fn serves(&self, nodes: usize) -> bool {
         nodes == 1 || !self.is_of_a_node() || matches!(self.form, ExchangeForm::Collective(CollectiveOp::AllToAll))
     }
@@ -245,7 +246,8 @@ mod tests {
         }
     }
 
-    /// Between nodes an all-to-all takes what it takes inside one for as long a time on the link as on the network card.
+    /// Between nodes an all-to-all takes what it takes inside one for as long a time on the link as on the network
+    /// card.
     #[test]
     fn an_all_to_all_of_a_node_stands_in_between_nodes() {
         let constants = vec![6e-6, 2e-7, 0.3, 2e-5, 1e-7, 0.8, 0.3];

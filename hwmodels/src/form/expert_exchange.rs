@@ -190,9 +190,9 @@ impl NormalRow {
 /// The kernels for throughput: `t = t0 (one node) or t_r + t_n log2 nodes, + W (1 + s_a / (1 + W / s_t))` with
 /// `W = norm(q, [NIC, link, copies])`: a pipeline that must fill, so that bandwidth saturates with size.
 ///
-/// The time is that of transmission: notification is no part of a fit, so that over eight nodes a combine can be measured
-/// faster than the NIC sends. `wide`, what is left of the NIC's rate beyond four nodes, is a property of the cluster
-/// that was measured: [`NormalForm::elsewhere`] leaves it behind.
+/// The time is that of transmission: notification is no part of a fit, so that over eight nodes a combine can be
+/// measured faster than the NIC sends. `wide`, what is left of the NIC's rate beyond four nodes, is a property of the
+/// cluster that was measured: [`NormalForm::elsewhere`] leaves it behind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NormalForm;
 
@@ -211,7 +211,7 @@ impl NormalForm {
 const NEAR_NODES: f64 = 4.0;
 
 const NORMAL: [Constant; 11] = [
-    constant("t0", "launch and notification inside a node", "s", [4e-5, 5e-6, 2e-4, 2.0]),
+    constant("t0", "launch inside a node", "s", [4e-5, 5e-6, 2e-4, 2.0]),
     constant("t_r", "the same over several nodes", "s", [3e-5, 2e-6, 2e-4, 2.0]),
     constant("t_n", "of a doubling of nodes", "s", [1e-5, 1e-6, 1e-4, 2.0]),
     constant("b1", "copies of a processor with one node; scales with its clock", "B/s", [1.8e10, 3e9, 6e10, 2.0]),

@@ -71,7 +71,7 @@ impl Sums {
         }
     }
 
-    /// Adds a transfer.
+    /// Adds a transfer of `copies` messages from device `src` to device `dst`, which may be the same.
     pub fn one(&mut self, src: usize, dst: usize, copies: u32) {
         let n = u64::from(copies);
         if src == dst {
@@ -225,8 +225,8 @@ impl Links {
         })
     }
 
-    /// The phase of all transfers of `sums`, `bytes` a copy, that travel `way`; `link_bytes`, one entry a link, has each
-    /// link's bytes added.
+    /// The phase of all transfers of `sums`, `bytes` a copy, that travel `way`; `link_bytes`, one entry a link, has
+    /// each link's bytes added.
     pub fn phase(&self, sums: &Sums, way: Way, bytes: u64, mut link_bytes: Option<&mut [u64]>) -> Phase {
         let mut phase = Phase { time_s: 0.0, link: None };
         self.fabric.loads(&sums.loads(way), |link, copies| {

@@ -44,8 +44,8 @@ impl Fabric {
         matches!(self, Self::Rail(_))
     }
 
-    /// Tells `visit` of every link what it carries by class of pairs (inside a node, along a rail, others), in the order
-    /// of links.
+    /// Tells `visit` of every link what it carries by class of pairs (inside a node, along a rail, others), in the
+    /// order of links.
     pub(crate) fn loads(&self, x: &Loads, visit: impl FnMut(usize, [u64; 3])) {
         match self {
             Self::Switch => switch::loads(x, visit),

@@ -199,7 +199,8 @@ impl Topology {
         self.devices / self.devices_per_node
     }
 
-    /// How the bytes of links follow from sums over transfers; nothing on other topologies, nor where links have failed.
+    /// How the bytes of links follow from sums over transfers; nothing on other topologies, nor where links have
+    /// failed.
     pub fn fabric(&self) -> Option<&Fabric> {
         self.fabric.as_ref()
     }

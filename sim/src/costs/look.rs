@@ -38,9 +38,9 @@ impl<'a> Look<'a> {
         self.resolved.profiles.iter().map(|p| &**p)
     }
 
-    /// The kernel for one of `ops` that suits and that the device has a peak rate for, in a precision for these bits of a
-    /// weight and activation, else in any: of the device's own profile before donors', then none that is slow as a whole,
-    /// then in the precision that suits best, then what the engine prefers for this use, then what stands first.
+    /// The kernel for one of `ops` that suits and that the device has a peak rate for, in a precision for these bits of
+    /// a weight and activation, else in any: of the device's own profile before donors', then none that is slow as a
+    /// whole, then in the precision that suits best, then what the engine prefers for this use, then what stands first.
     pub(super) fn find(
         &self,
         ops: &[Op],

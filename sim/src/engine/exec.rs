@@ -1,4 +1,5 @@
-//! The executor of one instance: a graph appended block by block, advanced by a linear pass, by loops of components, or by events.
+//! The executor of one instance: a graph appended block by block, advanced by a linear pass, by loops of components, or
+//! by events.
 
 use super::des::Des;
 use super::graph::{Graph, OpId};
@@ -15,8 +16,8 @@ use serde::{Deserialize, Serialize};
 pub enum Execution {
     /// Every operation is granted and completed by events.
     Op,
-    /// Blocks whose operations share nothing are advanced in one pass, others by loops of the components that they tie together; the
-    /// outcome is the same.
+    /// Blocks whose operations share nothing are advanced in one pass, others by loops of the components that they tie
+    /// together; the outcome is the same.
     #[default]
     Phase,
 }
@@ -106,7 +107,8 @@ impl Executor {
             && phase::advance(&mut self.graph, &self.resources, &mut self.scratch, self.taken, now.0)
     }
 
-    /// Hands the block to the loops of components; false where the events must decide, which then stand where the loops stood.
+    /// Hands the block to the loops of components; false where the events must decide, which then stand where the loops
+    /// stood.
     fn try_loops(&mut self, now: Picos) -> bool {
         if self.execution != Execution::Phase || !self.des.is_idle() {
             return false;
@@ -289,7 +291,8 @@ mod tests {
             prop_assert_eq!(by_phase.0, by_op.0);
         }
 
-        /// Operations of three devices, with collectives and rendezvous between them, overlap block by block: no event is needed.
+        /// Operations of three devices, with collectives and rendezvous between them, overlap block by block: no event
+        /// is needed.
         #[test]
         fn devices_run_loops_of_their_own(
             blocks in prop::collection::vec((prop::collection::vec(on_device(), 1..16), 0usize..16), 1..6),

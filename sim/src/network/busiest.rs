@@ -42,8 +42,9 @@ impl Busiest {
     }
 }
 
-/// What kernels are asked with where the busiest device sends or receives so many bytes inside its node and between nodes, and copies
-/// so many: for messages of `bytes`, with `size` tokens on the device with the most and `experts` in the layer.
+/// What kernels are asked with where the busiest device sends or receives so many bytes inside its node and between
+/// nodes, and copies so many: for messages of `bytes`, with `size` tokens on the device with the most and `experts` in
+/// the layer.
 pub(super) fn exchanged(plan: &Plan, moved: [f64; 3], bytes: u64, size: u64, experts: u32) -> Exchanged {
     let topology = &plan.machine.topology;
     let nodes = topology.nodes() as f64;

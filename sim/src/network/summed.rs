@@ -7,9 +7,9 @@ use crate::machine::Plan;
 /// Which way tokens travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Direction {
-    /// To their experts.
+    /// Tokens to the devices of their experts.
     Dispatch,
-    /// What experts made of them, back.
+    /// Outputs of experts back to the devices of their tokens.
     Combine,
 }
 

@@ -27,8 +27,8 @@ fn run(set: &[&str], walk: bool) -> Found {
     (n.link_bytes.clone(), bytes, s.recorder.totals().end.0)
 }
 
-/// Behind a switch, on planes and on fat trees, with every way of dispatch, by roofline and by calibrated kernels, with replicas, expert
-/// groups of several devices, tensor-parallel ranks, and tokens that follow their experts.
+/// Behind a switch, on planes and on fat trees, with every way of dispatch, by roofline and by calibrated kernels, with
+/// expert groups of several devices, tensor-parallel ranks, and tokens that follow their experts.
 #[test]
 fn sums_are_the_walk_over_pairs_in_whole_runs() {
     let machines: [&[&str]; 4] = [

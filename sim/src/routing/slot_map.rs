@@ -84,8 +84,8 @@ pub struct SlotMap {
     pub(super) returned_at: Option<usize>,
     /// Every id has one home, so that `replicas` has one entry an id.
     pub(super) single: bool,
-    /// No group has two slots of a layer, so that a token, which selects no id twice, selects a group once at most: its selections on a
-    /// group are the tokens with an expert there.
+    /// No group has two slots of a layer, so that a token, which selects no id twice, selects a group once at most: its
+    /// selections on a group are the tokens with an expert there.
     pub(super) alone: bool,
 }
 

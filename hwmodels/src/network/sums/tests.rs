@@ -41,8 +41,8 @@ fn fabric() -> impl Strategy<Value = TopologySpec> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
-    /// Sums say what the walk over pairs says: the time to the bit, and every link's bytes; there and back, whether rows
-    /// or single transfers were added.
+    /// Sums say what the walk over pairs says: the time to the bit, and every link's bytes; there and back, whether
+    /// rows or single transfers were added.
     #[test]
     fn sums_are_the_walk_over_pairs(
         spec in fabric(),

@@ -20,7 +20,8 @@ use std::sync::PoisonError;
 
 /// Iterations that are simulated at most: seconds on one core for a model of 60 layers.
 const MOST_ITERATIONS: u64 = 4096;
-/// Most iterations that are looked at, evenly spread over those that were simulated: looking prices every operation again.
+/// Most iterations that are looked at, evenly spread over those that were simulated: looking prices every operation
+/// again.
 const MOST_LOOKS: usize = 32;
 /// Most works that are measured one by one: the others stand for little, and are listed together as not measurable.
 const MOST_WORKS: usize = 48;

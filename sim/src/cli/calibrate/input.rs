@@ -18,7 +18,8 @@ use std::path::{Path, PathBuf};
 /// The measurements that `fit`, `check` and `compare` read.
 #[derive(Debug, clap::Args)]
 pub(super) struct Input {
-    /// Measurements: CSV, plain or gzip, or Parquet (a feature of the build); several files of one schema are read as one
+    /// Measurements: CSV, plain or gzip, or Parquet (a feature of the build); several files of one schema are read as
+    /// one
     #[arg(required = true)]
     pub(super) data: Vec<PathBuf>,
     /// What the files hold: measured, fused-moe, gemm, infersim-gemm, infersim-attention, llmservingsim-dense, llmservingsim-attention,

@@ -1,11 +1,12 @@
-//! Fidelity `phase` where operations overlap: components that share nothing run loops of their own, in arrays, and meet only in what
-//! couples them.
+//! Fidelity `phase` where operations overlap: components that share nothing run loops of their own, in arrays, and meet
+//! only in what couples them.
 //!
-//! A component is what operations tie together: lanes and channels that one of them holds or draws on, as those of a device. Operations
-//! without either (collectives, rendezvous of several components) are alone: their ends follow from their dependencies. Every component
-//! runs ahead as if nothing from outside would reach it; the earliest end that does reach one is then certain, and the components that
-//! it reaches go back to that instant and on from there. The outcome is that of [`super::des`], to the bit. Operations with a priority
-//! or pauses, with several holds or a part of a lane's units, and components that grow together while both are at work are left to it.
+//! A component is what operations tie together: lanes and channels that one of them holds or draws on, as those of a
+//! device. Operations without either (collectives, rendezvous of several components) are alone: their ends follow from
+//! their dependencies. Every component runs ahead as if nothing from outside would reach it; the earliest end that does
+//! reach one is then certain, and the components that it reaches go back to that instant and on from there. The outcome
+//! is that of [`super::des`], to the bit. Operations with a priority or pauses, with several holds or a part of a
+//! lane's units, and components that grow together while both are at work are left to it.
 
 mod part;
 
@@ -34,7 +35,7 @@ pub(super) struct Block {
     pub(super) after: Option<OpId>,
 }
 
-/// The events must decide.
+/// The loops cannot decide a block: [`super::des`] must.
 #[derive(Debug)]
 pub(super) struct Coupled;
 
@@ -63,6 +64,7 @@ pub(super) struct Loops {
     after: Option<OpId>,
 }
 
+// What components use, lent field by field, so that a component can be lent beside it.
 macro_rules! shared {
     ($self:ident, $graph:ident, $resources:ident) => {
         Shared {
@@ -187,8 +189,8 @@ impl Loops {
         Ok(part)
     }
 
-    /// The instant `at` reaches `part`: what it ran ahead from there on is taken back. `settled`: its own events of the instant come
-    /// first.
+    /// The instant `at` reaches `part`: what it ran ahead from there on is taken back. `settled`: its own events of the
+    /// instant come first.
     fn reach(&mut self, graph: &mut Graph, resources: &Resources, part: u32, at: u64, settled: bool) {
         if std::mem::replace(&mut self.marks[part as usize], self.round) == self.round {
             return;
@@ -260,8 +262,8 @@ impl Loops {
         self.open.truncate(kept);
     }
 
-    /// Takes the instant `at`, which reaches the components in `touched` and those that what ends by then does. `ending`: operations of
-    /// theirs end then too.
+    /// Takes the instant `at`, which reaches the components in `touched` and those that what ends by then does.
+    /// `ending`: operations of theirs end then too.
     fn instant(&mut self, graph: &mut Graph, resources: &Resources, at: u64, ending: bool) {
         let mut finished = if ending { 0 } else { usize::MAX };
         loop {
@@ -326,7 +328,7 @@ impl Loops {
         graph.end.iter().copied().max().unwrap_or(0)
     }
 
-    /// All is idle.
+    /// Nothing is in flight any more: the next block may go to the linear pass.
     fn rest(&mut self) {
         self.parts.iter_mut().for_each(Part::clear);
         self.behind.clear();

@@ -1,4 +1,5 @@
-//! One component of a machine: lanes and channels that no operation of another component touches, with a loop of its own.
+//! One component of a machine: lanes and channels that no operation of another component touches, with a loop of its
+//! own.
 
 use super::super::des::{Flow, alone_s, at_most};
 use super::super::graph::{Graph, NONE, OpKind, UNKNOWN};
@@ -52,7 +53,8 @@ pub(super) struct Part {
     /// Operations that started or ended since `saved`.
     started: Vec<u32>,
     ended: Vec<u32>,
-    /// Of one instant.
+    /// Working lists of the instant that is settled, empty between instants: operations that are ready, channels whose
+    /// rates change, operations whose bodies draw on those channels.
     ready: Vec<u32>,
     dirty: Vec<u32>,
     bodies: Vec<u32>,

@@ -66,8 +66,8 @@ pub struct Leg {
     pub copies: u32,
 }
 
-/// The legs of a dispatch and of its combine, one by one or, where links carry sums, summed up. The combine takes those of the
-/// dispatch in reverse unless it has its own.
+/// The legs of a dispatch and of its combine, one by one or, where links carry sums, summed up. The combine takes those
+/// of the dispatch in reverse unless it has its own.
 #[derive(Clone, Debug, Default)]
 pub struct Legs {
     out: Vec<Leg>,
@@ -89,7 +89,7 @@ impl Legs {
         }
     }
 
-    /// All are listed.
+    /// Ends the listing of legs: sums can be read from now on.
     pub(super) fn done(&mut self) {
         self.sums.iter_mut().flat_map(|s| s.iter_mut()).for_each(Sums::done);
     }
@@ -151,7 +151,8 @@ impl Legs {
         &self.out[..self.len]
     }
 
-    /// What the combine sends, one by one: the legs of the dispatch to be taken in reverse, none if it has its own, and its own.
+    /// What the combine sends, one by one: the legs of the dispatch to be taken in reverse, none if it has its own, and
+    /// its own.
     pub fn of_combine(&self) -> (&[Leg], &[Leg]) {
         (if self.own_way_back { &[] } else { self.of_dispatch() }, &self.back)
     }

@@ -20,7 +20,7 @@ const MOST: usize = 1 << 30;
 pub(super) fn csv(path: &Path) -> Result<Vec<u8>> {
     let source = Source::open(path)?;
     let fields = source.schema().fields().clone();
-    for field in fields.iter().filter(|f| !is_plain(f.data_type())) {
+    if let Some(field) = fields.iter().find(|f| !is_plain(f.data_type())) {
         return Err(Diag::input(format!("column {} holds {}, not numbers or text", field.name(), field.data_type()))
             .file(path)
             .cure("leave the column out, or write it as numbers or text"));
@@ -33,9 +33,9 @@ pub(super) fn csv(path: &Path) -> Result<Vec<u8>> {
     while let Some(batch) = batches.next()? {
         for row in 0..batch.num_rows() {
             out.write_record(batch.columns().iter().map(|c| text(c, row))).map_err(unwritten)?;
-        }
-        if out.get_ref().len() > MOST {
-            return Err(batches.at(Diag::input("is larger than 1 GiB as text").cure("give fewer rows")));
+            if out.get_ref().len() > MOST {
+                return Err(batches.at(Diag::input("is larger than 1 GiB as text").cure("give fewer rows")));
+            }
         }
     }
     out.into_inner().map_err(|e| Diag::run(format!("a table cannot be written as text: {e}")).file(path))
